@@ -1,0 +1,59 @@
+"""The errors a user may meet: each says what happened, why, and what to do next."""
+
+from __future__ import annotations
+
+
+class MedtError(Exception):
+    """Base of all errors of this package; its text is one plain sentence for the user.
+
+    Parameters
+    ----------
+    what
+        What happened and why, without a closing full stop.
+    remedy
+        What the user can do about it, as an imperative clause; may be empty.
+    """
+
+    def __init__(self, what: str, *, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}; {remedy}." if remedy else f"{what}.")
+
+
+class BadImage(MedtError):
+    """The image cannot be used: unreadable, empty, of the wrong shape or content."""
+
+
+class BadModel(MedtError):
+    """The model is unknown, or its card and its network do not fit each other."""
+
+
+class BadWeights(BadModel):
+    """A weight file is damaged, unsafe, of an unknown form or not the one its card names."""
+
+
+class BadTrainingData(MedtError):
+    """The images and masks given for training cannot be learnt from."""
+
+
+class BadCase(MedtError):
+    """A case folder cannot be read or does not belong to this image."""
+
+
+class StorageError(MedtError):
+    """Something could not be written: full disk, no permission, folder gone."""
+
+
+class DeviceError(MedtError):
+    """The chosen device is missing or failed."""
+
+
+class OutOfMemory(DeviceError):
+    """Memory ran out even after every step down."""
+
+
+class Cancelled(MedtError):
+    """The user cancelled; nothing was changed."""
+
+    def __init__(self, what: str = "Cancelled, nothing was changed") -> None:
+        super().__init__(what)
