@@ -1,0 +1,101 @@
+"""The architectures by name: one decorator registers, `create_net` builds, `list_nets` tells."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from torch import nn
+
+from napari_medt.core import BadModel
+
+
+@dataclass(frozen=True)
+class NetInfo:
+    """What can be said about an architecture without building it.
+
+    Attributes
+    ----------
+    name
+        As given to `create_net`.
+    title
+        For people.
+    spatial_dims
+        2 or 3.
+    multiple
+        The network pads its input to a multiple of this and crops its output, so any size goes in.
+    paper
+        Where it was published.
+    attention
+        What its attention maps show, in words.
+    defaults
+        Options of `create_net` with their default values.
+    """
+
+    name: str
+    title: str
+    spatial_dims: int
+    multiple: int
+    paper: str
+    attention: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+_NETS: dict[str, tuple[NetInfo, Callable[..., nn.Module]]] = {}
+Net = TypeVar("Net", bound=Callable[..., nn.Module])
+
+
+def register(name: str, *, title: str, spatial_dims: int, multiple: int, paper: str, attention: str) -> Callable[[Net], Net]:
+    """Register a network class or a function that builds one; its keyword arguments become the net's options."""
+
+    def add(build: Net) -> Net:
+        if name in _NETS:
+            raise ValueError(f"two networks are called {name!r}")
+        parameters = inspect.signature(build).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        _NETS[name] = (NetInfo(name, title, spatial_dims, multiple, paper, attention, defaults), build)
+        return build
+
+    return add
+
+
+def list_nets() -> tuple[NetInfo, ...]:
+    """All registered architectures, in the order of their names."""
+    return tuple(_NETS[name][0] for name in sorted(_NETS))
+
+
+def create_net(name: str, **options: Any) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    name
+        One of `list_nets()`.
+    **options
+        As in `NetInfo.defaults`, for example `img_size`, `in_channels`, `num_classes`.
+
+    Returns
+    -------
+    torch.nn.Module
+        Takes `(n, in_channels, h, w)` of any size, gives logits `(n, num_classes, h, w)`.
+
+    Raises
+    ------
+    BadModel
+        If the name or an option is unknown, or a value does not fit.
+    """
+    if name not in _NETS:
+        near = get_close_matches(name, _NETS, n=1)
+        hint = f"did you mean {near[0]!r}" if near else "choose one of " + ", ".join(sorted(_NETS))
+        raise BadModel(f"No architecture is called {name!r}", remedy=hint)
+    info, build = _NETS[name]
+    unknown = sorted(set(options) - set(info.defaults))
+    if unknown:
+        raise BadModel(f"{name} has no option {', '.join(unknown)}", remedy="its options are " + ", ".join(info.defaults))
+    try:
+        return build(**options)
+    except ValueError as error:
+        raise BadModel(f"{name} cannot be built with these options: {error}") from error
