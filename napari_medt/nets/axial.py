@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_medt.nets.axial_kernel import PositionalAttention
 from napari_medt.nets.norm import BatchNorm, conv_norm
 
 HEADS = 8
@@ -129,54 +130,36 @@ class AxialAttention(nn.Module):
             qkv = qkv.transpose(-1, -2)
         length = qkv.shape[-1]
         c = self.key_channels
-        q, k, v = qkv.split((c, c, 2 * c), dim=2)  # (n, g, c, lines, K)
+        q, k, v = qkv.split((c, c, 2 * c), dim=2)  # (n, heads, c, lines, K)
         if self.kind == "content":
-            eq = ek = ev = None
-            out = self._attend(q, k, v, eq, ek, ev)
+            out = self._content_attention(q, k, v)
         else:
-            out = self._attend(q, k, v, *self.tables(length))
+            out = self._positional_attention(q, k, v, *self.tables(length))
         if self.axis == "height":
             out = out.transpose(-1, -2)
         return out.reshape(n, channels, h, w)
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, eq: Tensor | None, ek: Tensor | None, ev: Tensor | None
-    ) -> Tensor:
+    def _content_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scales = self._logit_scales(q, k)[..., None, None, None]  # (1, n or 1, heads, 1, 1, 1)
+        self._record(q, k, scales)
+        logits = torch.matmul((q * scales[0]).permute(0, 1, 3, 4, 2), k.transpose(2, 3))
+        content = torch.matmul(logits.softmax(-1), v.permute(0, 1, 3, 4, 2))  # (n, heads, lines, K, 2c)
+        out: Tensor = self.out_norm(content.permute(0, 1, 4, 2, 3).flatten(1, 2))
+        return out
+
+    def _positional_attention(self, q: Tensor, k: Tensor, v: Tensor, eq: Tensor, ek: Tensor, ev: Tensor) -> Tensor:
         n, heads, c, lines, length = q.shape
-        scales = self._logit_scales(q, k, eq, ek)  # (3 or 1, n or 1, heads)
-        q_scaled = q * scales[0][:, :, None, None, None]
-        # (n, g, lines, K, c) @ (n, g, lines, c, K)
-        logits = torch.matmul(q_scaled.permute(0, 1, 3, 4, 2), k.transpose(2, 3))
-        if eq is not None and ek is not None:
-            logits = self._add_positions(logits, q * scales[1][:, :, None, None, None], k * scales[2][:, :, None, None, None], eq, ek)
-        if self.recorder is not None:
-            self.recorder.append(AxialState(q.clone(), k.clone(), scales[:, 0].clone(), eq, ek, self.axis))
-        attention = logits.softmax(-1)
-        content = torch.matmul(attention, v.permute(0, 1, 3, 4, 2))  # (n, g, lines, K, 2c)
-        content = content.permute(0, 1, 4, 2, 3).reshape(n, self.channels, lines, length)
-        if ev is None:
-            out: Tensor = self.out_norm(content)
-            return out
-        rows = attention.reshape(-1, length, length).transpose(0, 1)  # (K, lines of all heads, K)
-        position = torch.bmm(rows, ev.permute(1, 2, 0))  # (K, lines of all heads, 2c)
-        position = position.view(length, n, heads, lines, -1).permute(1, 2, 4, 3, 0).reshape(n, self.channels, lines, length)
+        scales = self._logit_scales(q, k, eq, ek)[..., None, None, None]
+        self._record(q, k, scales, eq, ek)
+        queries = [(q * scale).permute(0, 1, 3, 4, 2).reshape(-1, length, c) for scale in scales[:2]]
+        keys = [t.transpose(2, 3).reshape(-1, c, length) for t in (k, k * scales[2])]
+        values = v.permute(0, 1, 3, 4, 2).reshape(-1, length, 2 * c)
+        content, position = PositionalAttention.apply(*queries, *keys, values, eq, ek.transpose(1, 2).contiguous(), ev)
+        content = content.view(n, heads, lines, length, 2 * c).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        position = position.view(length, n, heads, lines, 2 * c).permute(1, 2, 4, 3, 0).flatten(1, 2)
         if self.kind == "gated":
             content, position = content * self.gates[2], position * self.gates[3]
         return self._normalise_pair(content, position)
-
-    def _add_positions(self, logits: Tensor, q: Tensor, k: Tensor, eq: Tensor, ek: Tensor) -> Tensor:
-        """Add the query-position and key-position terms to `logits (n, g, lines, K, K)`; `q` and `k` come scaled."""
-        n, heads, c, lines, length = q.shape
-        if not torch.is_grad_enabled():
-            for channel in range(c):
-                logits.addcmul_(q[:, :, channel, :, :, None], eq[channel])
-                logits.addcmul_(k[:, :, channel, :, None, :], ek[channel].T)
-            return logits
-        flat_q = q.permute(4, 0, 1, 3, 2).reshape(length, -1, c)
-        flat_k = k.permute(4, 0, 1, 3, 2).reshape(length, -1, c)
-        by_query = torch.bmm(flat_q, eq.permute(1, 0, 2)).permute(1, 0, 2)  # (lines of all heads, i, j)
-        by_key = torch.bmm(flat_k, ek.permute(1, 0, 2)).permute(1, 2, 0)  # entry [j, m, i] to (m, i, j)
-        return logits + (by_query + by_key).view_as(logits)
 
     def _normalise_pair(self, content: Tensor, position: Tensor) -> Tensor:
         """The batch norm of both value terms, interleaved by channel, and their sum."""
@@ -188,13 +171,15 @@ class AxialAttention(nn.Module):
         scale, shift = scale.view(-1, 2, 1, 1), shift.view(-1, 2).sum(1)[:, None, None]
         return torch.addcmul(torch.addcmul(shift, content, scale[:, 0]), position, scale[:, 1])
 
-    def _logit_scales(self, q: Tensor, k: Tensor, eq: Tensor | None, ek: Tensor | None) -> Tensor:
+    def _logit_scales(self, q: Tensor, k: Tensor, eq: Tensor | None = None, ek: Tensor | None = None) -> Tensor:
         """Scale of each term of the logits, gates included: `(terms, n, heads)`, or `(terms, 1, heads)` from running statistics."""
         norm = self.logits_norm
         if norm.training:
             mean, variance = self._logit_statistics(q, k, eq, ek)  # (groups, terms * heads)
             count = q.shape[0] // norm.groups * q.shape[-2] * q.shape[-1] ** 2
-            norm.update_running(mean.detach().to(q.dtype), (variance * (count / max(count - 1, 1))).detach().to(q.dtype))
+            norm.update_running(
+                mean.detach().to(q.dtype), (variance * (count / max(count - 1, 1))).detach().to(q.dtype)
+            )
             scale = norm.weight * torch.rsqrt(variance + norm.eps).to(q.dtype)
         else:
             scale = norm.scale_shift()[0][None]
@@ -224,6 +209,10 @@ class AxialAttention(nn.Module):
         mean = torch.cat(means, dim=1) / count
         return mean, (torch.cat(squares, dim=1) / count - mean**2).clamp_min(0)
 
+    def _record(self, q: Tensor, k: Tensor, scales: Tensor, eq: Tensor | None = None, ek: Tensor | None = None) -> None:
+        if self.recorder is not None:
+            self.recorder.append(AxialState(q.clone(), k.clone(), scales[:, 0, :, 0, 0, 0], eq, ek, self.axis))
+
 
 class AxialBlock(nn.Module):
     """Residual bottleneck: 1x1 conv, height attention, width attention, 1x1 conv.
@@ -243,7 +232,14 @@ class AxialBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, width: int, size: tuple[int, int], *, stride: int = 1, kind: Kind = "axial", groups: int = 1
+        self,
+        in_channels: int,
+        width: int,
+        size: tuple[int, int],
+        *,
+        stride: int = 1,
+        kind: Kind = "axial",
+        groups: int = 1,
     ) -> None:
         super().__init__()
         out_channels = 2 * width

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,7 +59,14 @@ class Encoder(nn.Module):
     """Stem and up to four stages of axial blocks; gives the output of every stage, finest first."""
 
     def __init__(
-        self, in_channels: int, stem: int, size: tuple[int, int], *, stages: int = 4, kind: Kind = "axial", groups: int = 1
+        self,
+        in_channels: int,
+        stem: int,
+        size: tuple[int, int],
+        *,
+        stages: int = 4,
+        kind: Kind = "axial",
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.stem = Stem(in_channels, stem, groups=groups)
@@ -113,7 +119,9 @@ class Decoder(nn.Module):
         skips = features[::-1] if len(self.convs) > len(features) else features[-2::-1]
         x = features[-1]
         for conv, skip in zip(self.convs, [*skips, None], strict=True):
-            x = F.interpolate(conv(x), size=size if skip is None else skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.interpolate(
+                conv(x), size=size if skip is None else skip.shape[-2:], mode="bilinear", align_corners=False
+            )
             x = F.relu(x) if skip is None else F.relu(x) + skip
         return x
 
@@ -133,7 +141,9 @@ class AxialUNet(nn.Module):
 
     multiple = 16
 
-    def __init__(self, img_size: Size = 128, *, in_channels: int = 3, num_classes: int = 2, kind: Kind = "axial") -> None:
+    def __init__(
+        self, img_size: Size = 128, *, in_channels: int = 3, num_classes: int = 2, kind: Kind = "axial"
+    ) -> None:
         super().__init__()
         size = check_size(img_size, self.multiple)
         self.in_channels, self.num_classes = in_channels, num_classes
@@ -241,13 +251,22 @@ def check_size(img_size: Size, multiple: int) -> tuple[int, int]:
 ROWS_AND_COLUMNS = "row and column attention of every block"
 
 
-@register("axial-unet", title="Axial-attention U-Net", spatial_dims=2, multiple=16, paper=PAPER, attention=ROWS_AND_COLUMNS)
+@register(
+    "axial-unet", title="Axial-attention U-Net", spatial_dims=2, multiple=16, paper=PAPER, attention=ROWS_AND_COLUMNS
+)
 def axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: int = 2) -> AxialUNet:
     """Axial-attention U-Net: 1.33 million parameters at the defaults."""
     return AxialUNet(img_size, in_channels=in_channels, num_classes=num_classes)
 
 
-@register("gated-axial-unet", title="Gated axial-attention U-Net", spatial_dims=2, multiple=16, paper=PAPER, attention=ROWS_AND_COLUMNS)
+@register(
+    "gated-axial-unet",
+    title="Gated axial-attention U-Net",
+    spatial_dims=2,
+    multiple=16,
+    paper=PAPER,
+    attention=ROWS_AND_COLUMNS,
+)
 def gated_axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: int = 2) -> AxialUNet:
     """Axial-attention U-Net with gates on the positional terms: 1.33 million parameters at the defaults."""
     return AxialUNet(img_size, in_channels=in_channels, num_classes=num_classes, kind="gated")
@@ -255,7 +274,10 @@ def gated_axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: in
 
 @register("logo", title="LoGo", spatial_dims=2, multiple=64, paper=PAPER, attention=ROWS_AND_COLUMNS + ", by branch")
 def logo(
-    img_size: Size = 128, in_channels: int = 3, num_classes: int = 2, local_statistics: Literal["patch", "batch"] = "patch"
+    img_size: Size = 128,
+    in_channels: int = 3,
+    num_classes: int = 2,
+    local_statistics: Literal["patch", "batch"] = "patch",
 ) -> LocalGlobalNet:
     """Local and global branch with plain axial attention: 1.53 million parameters at the defaults."""
     return LocalGlobalNet(
@@ -268,9 +290,19 @@ def logo(
     )
 
 
-@register("medt", title="Medical Transformer (MedT)", spatial_dims=2, multiple=64, paper=PAPER, attention=ROWS_AND_COLUMNS + ", by branch")
+@register(
+    "medt",
+    title="Medical Transformer (MedT)",
+    spatial_dims=2,
+    multiple=64,
+    paper=PAPER,
+    attention=ROWS_AND_COLUMNS + ", by branch",
+)
 def medt(
-    img_size: Size = 128, in_channels: int = 3, num_classes: int = 2, local_statistics: Literal["patch", "batch"] = "patch"
+    img_size: Size = 128,
+    in_channels: int = 3,
+    num_classes: int = 2,
+    local_statistics: Literal["patch", "batch"] = "patch",
 ) -> LocalGlobalNet:
     """Local and global branch, the global one gated: 1.52 million parameters at the defaults."""
     return LocalGlobalNet(img_size, in_channels=in_channels, num_classes=num_classes, local_statistics=local_statistics)

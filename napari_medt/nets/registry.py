@@ -48,7 +48,9 @@ _NETS: dict[str, tuple[NetInfo, Callable[..., nn.Module]]] = {}
 Net = TypeVar("Net", bound=Callable[..., nn.Module])
 
 
-def register(name: str, *, title: str, spatial_dims: int, multiple: int, paper: str, attention: str) -> Callable[[Net], Net]:
+def register(
+    name: str, *, title: str, spatial_dims: int, multiple: int, paper: str, attention: str
+) -> Callable[[Net], Net]:
     """Register a network class or a function that builds one; its keyword arguments become the net's options."""
 
     def add(build: Net) -> Net:
@@ -94,7 +96,9 @@ def create_net(name: str, **options: Any) -> nn.Module:
     info, build = _NETS[name]
     unknown = sorted(set(options) - set(info.defaults))
     if unknown:
-        raise BadModel(f"{name} has no option {', '.join(unknown)}", remedy="its options are " + ", ".join(info.defaults))
+        raise BadModel(
+            f"{name} has no option {', '.join(unknown)}", remedy="its options are " + ", ".join(info.defaults)
+        )
     try:
         return build(**options)
     except ValueError as error:
