@@ -1,0 +1,63 @@
+# `make demo` and `make test` each start from a bare Debian or Ubuntu with Python 3.11 or later.
+# The set-up is in scripts/setup.sh; it returns at once when everything is ready.
+
+SHELL := /bin/bash
+PY := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup setup-dev slow lint format types contracts bench train-medt-nuclei sample-data wheel ci clean distclean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
+
+setup:
+	@scripts/setup.sh all,test
+
+setup-dev:
+	@scripts/setup.sh all,test,dev
+
+demo: setup  ## Set everything up and open napari with a sample, a model and the dock
+	@scripts/demo.sh $(ARGS)
+
+test: setup  ## Set everything up and run the tests (ARGS="tests/core -x" for some of them)
+	scripts/on-display.sh $(PY) -m pytest $(ARGS)
+
+slow: setup  ## Run the tests that take long
+	scripts/on-display.sh $(PY) -m pytest -m slow $(ARGS)
+
+lint: setup-dev  ## Look for mistakes and layout with ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: setup-dev  ## Let ruff mend layout and what it safely can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: setup-dev  ## Check types with mypy (strict outside widgets)
+	$(PY) -m mypy
+
+contracts: setup-dev  ## Check which room imports which with import-linter
+	.venv/bin/lint-imports
+
+bench: setup-dev  ## Compare the networks with their straightforward forms, side by side
+	$(PY) -m benchmarks $(ARGS)
+
+train-medt-nuclei: setup  ## Train the bundled model anew by its recipe
+	$(PY) -m napari_medt train --recipe recipes/medt-nuclei.toml $(ARGS)
+
+sample-data: setup  ## Make the sample images anew by their seeded script
+	$(PY) sample_data/make.py $(ARGS)
+
+wheel: setup-dev  ## Build the wheel, install it into an empty environment outside the tree and check it
+	scripts/check-wheel.sh
+
+ci:  ## Everything a change must pass
+	.ci/run
+
+clean:  ## Remove what was built, but not the environment
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage demo.png
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean  ## Remove the environment too
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""What the commands share: the console, and the work on many files."""
