@@ -60,7 +60,7 @@ def plan_outputs(images: Sequence[Path], *, output: Path, uncertainty: Path | No
         if path.resolve() in inputs:
             raise BadImage(f"The result {path} would overwrite an image", remedy="choose another output")
     if len({path.resolve() for path in results}) < len(results):
-        raise BadImage("The mask and the uncertainty would go into the same file", remedy="give them different names")
+        raise BadImage("Two results would go into the same file", remedy="give different outputs")
     return jobs
 
 
