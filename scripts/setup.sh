@@ -14,7 +14,8 @@ extras=${1:-all,test}
 venv=.venv
 stamp="$venv/.ready-$extras"
 
-say() { printf '%s\n' "$*" >&2; }
+# One argument, one line.
+say() { printf '%s\n' "$@" >&2; }
 fail() { say "$@"; exit 1; }
 
 new_enough() { "$1" -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
@@ -40,28 +41,35 @@ state_of() {
 
 install_system_packages() {
     local python=$1 missing
-    [ "${NAPARI_MEDT_SKIP_SYSTEM:-}" = 1 ] && return
+    [ "${NAPARI_MEDT_SKIP_SYSTEM:-}" != 1 ] || return 0
     missing=$("$python" -I napari_medt/_system.py --packages)
     [ -n "$missing" ] || return 0
+    # What apt could not help with last time it cannot help with now.
+    [ "$missing" != "$(cat "$venv/.still-missing" 2>/dev/null)" ] || return 0
     if ! command -v apt-get >/dev/null; then
         fail "Missing here, by their Debian names: $(echo $missing)." \
-            "Install them with this system's package manager and start again, or go on without by NAPARI_MEDT_SKIP_SYSTEM=1."
+            "Install them with this system's package manager and start again," \
+            "or go on without them by setting NAPARI_MEDT_SKIP_SYSTEM=1."
     fi
+    local packages
     if [ "$(id -u)" -ne 0 ]; then
-        # Without root apt's lists may be old or absent: of alternatives it does not know, the last name is the older one.
-        local known
-        known=$("$python" -I napari_medt/_system.py --choose $missing)
-        [ "$(echo "$known" | wc -w)" -ge "$(echo "$missing" | wc -w)" ] || known=$(echo "$missing" | sed 's/.*|//')
-        fail "Some system libraries are missing, and only root can install them. Type this one line, then start again:" "" \
-            "    sudo apt-get update && sudo apt-get install -y --no-install-recommends $(echo $known)" ""
+        packages=$("$python" -I napari_medt/_system.py --choose $missing)
+        # apt's lists may be absent without root: then take the last of each name's alternatives, the older one.
+        [ -n "$packages" ] || packages=$(echo "$missing" | sed 's/.*|//')
+        fail "Some system libraries are missing, and only root can install them." \
+            "Type this one line, then start again:" "" \
+            "    sudo apt-get update && sudo apt-get install -y --no-install-recommends $(echo $packages)" ""
     fi
     say "Installing system libraries: $(echo $missing)"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || say "apt-get update failed; going on with the lists that are there."
-    local packages
     packages=$("$python" -I napari_medt/_system.py --choose $missing)
-    [ -n "$packages" ] || fail "apt knows none of these packages: $(echo $missing)."
-    apt-get install -y -qq --no-install-recommends $packages >&2
+    if [ -n "$packages" ]; then
+        apt-get install -y -qq --no-install-recommends $packages >&2 ||
+            fail "apt-get could not install: $(echo $packages)." "Its own words above say why; mend that and start again."
+    fi
+    still_missing=$("$python" -I napari_medt/_system.py --packages)
+    [ -z "$still_missing" ] || say "Still missing, as apt does not know them: $(echo $still_missing). Going on without."
 }
 
 make_environment() {
@@ -80,8 +88,8 @@ make_environment() {
         quiet=
         say "Installing the pinned packages; this takes some minutes the first time, mostly for torch and Qt."
         if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && [ -z "${PIP_EXTRA_INDEX_URL:-}" ]; then
-            say "(No NVIDIA driver was found. torch's build for CPUs is a far smaller download:" \
-                "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make ... fetches it.)"
+            say "No NVIDIA driver was found. To fetch torch's far smaller build for processors only, stop and type:" \
+                "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo"
         fi
     fi
     local pip=("$venv/bin/python" -m pip --disable-pip-version-check)
@@ -90,6 +98,7 @@ make_environment() {
     PYTHONWARNINGS=ignore "${pip[@]}" install $quiet -c constraints.txt --no-build-isolation -e ".[$extras]"
 }
 
+still_missing=
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(state_of "$venv/bin/python" 2>/dev/null)" ]; then
     # The packages are there; libraries may still be missing where the tree was carried to another machine.
     install_system_packages "$venv/bin/python"
@@ -98,5 +107,6 @@ fi
 python=$(find_python)
 install_system_packages "$python"
 make_environment "$python"
+[ -z "$still_missing" ] || echo "$still_missing" >"$venv/.still-missing"
 state_of "$venv/bin/python" >"$stamp"
 [ "$extras" != all,test,dev ] || cp "$stamp" "$venv/.ready-all,test"
