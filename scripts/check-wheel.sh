@@ -8,6 +8,8 @@ tree=$(pwd -P)
 outside=$(mktemp -d)
 trap 'rm -rf "$outside"' EXIT
 
+# What an earlier build left behind would find its way into this one.
+rm -rf build
 .venv/bin/python -m build --wheel --no-isolation --outdir "$outside/dist" . >"$outside/build.log" 2>&1 || {
     tail -30 "$outside/build.log" >&2
     exit 1

@@ -35,23 +35,7 @@ def faults(tree: Path) -> list[str]:
     strays = {file.parts[0] for file in files} - {"napari_medt", "..", f"napari_medt-{package.__version__}.dist-info"}
     found += [f"The wheel installs {stray!r} beside the package." for stray in sorted(strays)]
 
-    from npe2 import PluginManifest
-
-    manifest = PluginManifest.from_distribution("napari-medt")
-    commands = manifest.contributions.commands or []
-    for command in commands:
-        module, _, name = str(command.python_name).partition(":")
-        try:
-            loaded = import_module(module)
-        except ImportError as error:
-            found.append(f"Command {command.id} names the module {module}, which does not import: {error}.")
-            continue
-        if not callable(getattr(loaded, name, None)):
-            found.append(f"Command {command.id} names {command.python_name}, which is not there or cannot be called.")
-    for sample in manifest.contributions.sample_data or []:
-        layers = sample.open() if hasattr(sample, "open") else []
-        if not layers:
-            found.append(f"The sample {sample.display_name!r} opened without a layer.")
+    commands = command_faults(found)
     if "napari-medt" not in {script.name for script in entry_points(group="console_scripts")}:
         found.append("The command napari-medt was not installed.")
 
@@ -60,8 +44,34 @@ def faults(tree: Path) -> list[str]:
     result = check_model("medt-nuclei")
     if not result.ok:
         found.append(f"The bundled model does not pass its self-test: {result}.")
-    sys.stdout.write(f"napari-medt {package.__version__} from {home.parent}: {len(commands)} commands looked at.\n")
+    sys.stdout.write(f"napari-medt {package.__version__} from {home.parent}: {commands} commands looked at.\n")
     return found
+
+
+def command_faults(found: list[str]) -> int:
+    """Import what each command of the manifest names, open the samples, and return how many commands there are."""
+    from npe2 import PluginManager
+
+    manager = PluginManager.instance()
+    manager.discover()
+    manifest = manager.get_manifest("napari-medt")
+    commands = manifest.contributions.commands or []
+    broken = set()
+    for command in commands:
+        module, _, name = str(command.python_name).partition(":")
+        try:
+            loaded = import_module(module)
+        except ImportError as error:
+            broken.add(command.id)
+            found.append(f"Command {command.id} names the module {module}, which does not import: {error}.")
+            continue
+        if not callable(getattr(loaded, name, None)):
+            broken.add(command.id)
+            found.append(f"Command {command.id} names {command.python_name}, which is not there or cannot be called.")
+    for sample in manifest.contributions.sample_data or []:
+        if sample.command not in broken and not sample.open():
+            found.append(f"The sample {sample.display_name!r} opened without a layer.")
+    return len(commands)
 
 
 def main() -> int:
