@@ -103,6 +103,7 @@ class AxialAttention(nn.Module):
         self.qkv_norm = BatchNorm(2 * channels, groups=groups)
         positional = kind != "content"
         self.logits_norm = BatchNorm((3 if positional else 1) * HEADS, groups=groups)
+        self.logits_norm.bias.requires_grad_(False)  # softmax removes a shift, so it could not learn
         self.out_norm = BatchNorm((2 if positional else 1) * channels, groups=groups)
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
         if positional:

@@ -55,3 +55,9 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor], np.lib.npyio.NpzFil
         made = {n: recipe_tensor(n, tuple(s), kind, meta.get("gain", 2**0.5)) for n, s, kind in meta["sd"]}
         state = {name: torch.from_numpy(value) for name, value in made.items() if value is not None}
     return meta, state, arrays
+
+
+def shared_files(*names: str) -> list[Path]:
+    """Large reference files, where a folder `shared` lies beside the checkout."""
+    folder = Path(__file__).parents[3] / "shared" / "golden" / "2d"
+    return [folder / name for name in names if (folder / name).is_file()]
