@@ -96,7 +96,7 @@ class AxialAttention(nn.Module):
         super().__init__()
         if channels % (2 * HEADS):
             raise ValueError(f"axial attention needs a multiple of {2 * HEADS} channels, not {channels}")
-        self.channels, self.length, self.axis, self.kind = channels, length, axis, kind
+        self.channels, self.length, self.axis, self.kind, self.heads = channels, length, axis, kind, HEADS
         self.value_channels = channels // HEADS
         self.key_channels = channels // HEADS // 2
         self.qkv = nn.Conv2d(channels, 2 * channels, 1, bias=False)

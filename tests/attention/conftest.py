@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from napari_medt.nets import create_net
-from napari_medt.zoo import Model
-from tests.attention.cards import card
+from napari_medt.zoo import Intensity, Model, ModelCard
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +18,16 @@ def make_model():
         net = create_net(architecture, img_size=window).eval()
         for parameter in net.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
-        return Model(card(architecture, window), net, torch.device("cpu"))
+        card = ModelCard(
+            name="random",
+            title="Random weights",
+            architecture=architecture,
+            net_options={"img_size": window},
+            classes=("background", "object"),
+            channels="rgb",
+            window=(window, window),
+            intensity=Intensity(kind="unit"),
+        )
+        return Model(card, net, torch.device("cpu"))
 
     return make

@@ -44,7 +44,9 @@ def test_map_of_a_pixel_is_the_product_of_width_and_height_attention(model, rng)
         np.testing.assert_allclose(row.data[0], width[:, y0, x0].mean(0), atol=1e-6)
         np.testing.assert_allclose(column.data[:, 0], height[:, x0, y0].mean(0), atol=1e-6)
         one_head = explorer.pick(query, source="global.layer2.1", head=3)[0]
-        np.testing.assert_allclose(one_head.data, torch.einsum("x,xy->yx", width[3, y0, x0], height[3, :, y0]), atol=1e-6)
+        np.testing.assert_allclose(
+            one_head.data, torch.einsum("x,xy->yx", width[3, y0, x0], height[3, :, y0]), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("query", [(0, 0), (99, 139), (50, 70), (13, 128)])
