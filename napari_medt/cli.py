@@ -23,7 +23,7 @@ from napari_medt._cli.console import out, plain_errors, progress_bar, say_error,
 from napari_medt.core import MedtError
 
 if TYPE_CHECKING:
-    from napari_medt.zoo import ModelCard
+    from napari_medt.zoo import CheckResult, ModelCard
 
 app = typer.Typer(
     name="napari-medt",
@@ -89,39 +89,39 @@ def models(
 ) -> None:
     """List the models: those that come with the package and your own versions."""
     with plain_errors():
-        from napari_medt.zoo import list_models
+        from napari_medt.zoo import broken_models, list_models
 
-        cards = list_models()
+        cards, broken = list_models(), broken_models()
         results = _check_models(cards) if check else {}
         if as_json:
             entries = [card.model_dump(mode="json") for card in cards]
-            for card, entry in zip(cards, entries, strict=True):
-                if check:
-                    entry["check"] = {"ok": results[card.key] == "", "problem": results[card.key]}
+            for entry, result in zip(entries, results.values(), strict=False):
+                entry["check"] = {"ok": result.passed, "problem": result.problem, "difference": result.difference}
             sys.stdout.write(json.dumps(entries, indent=2) + "\n")
         else:
             out.print(_models_table(cards, results))
-    if any(results.values()):
+            for result in results.values():
+                if not result.passed:
+                    say_error(result.problem)
+        for sentence in broken:
+            say_error(sentence)
+    if check and (broken or not all(result.passed for result in results.values())):
         raise typer.Exit(1)
 
 
-def _check_models(cards: Sequence[ModelCard]) -> dict[str, str]:
-    """Return for each model's key what is wrong with it, empty when nothing is."""
+def _check_models(cards: Sequence[ModelCard]) -> dict[str, CheckResult]:
+    """Return the result of the self-test for each model's key, in the order of the cards."""
     from napari_medt.zoo import check_model
 
-    problems = {}
+    results = {}
     with progress_bar() as report:
         for number, card in enumerate(cards):
             report(number, len(cards), f"Checking {card.key}")
-            try:
-                result = check_model(card.key)
-                problems[card.key] = "" if result.ok else str(result)
-            except MedtError as error:
-                problems[card.key] = str(error)
-    return problems
+            results[card.key] = check_model(card.key)
+    return results
 
 
-def _models_table(cards: Sequence[ModelCard], results: dict[str, str]) -> Table:
+def _models_table(cards: Sequence[ModelCard], results: dict[str, CheckResult]) -> Table:
     headings = ["Model", "What it is", "Network", "Classes", "Channels", "Dice (held out)"] + ["Check"] * bool(results)
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for card in cards:
@@ -130,7 +130,7 @@ def _models_table(cards: Sequence[ModelCard], results: dict[str, str]) -> Table:
         dice = f"{overall.dice:.3f} on {overall.images} images" if overall else "not measured"
         row = [card.key, card.title, card.architecture, ", ".join(card.classes[1:]), channels, dice]
         if results:
-            row.append(results[card.key] or "good")
+            row.append("good" if results[card.key].passed else "failed")
         table.add_row(*map(escape, row))
     return table
 

@@ -185,9 +185,9 @@ def _models() -> Iterator[Finding]:
     from napari_medt.core import MedtError
 
     try:
-        from napari_medt.zoo import list_models
+        from napari_medt.zoo import broken_models, list_models
 
-        keys = [card.key for card in list_models()]
+        keys, broken = [card.key for card in list_models()], broken_models()
     except (ImportError, MedtError) as error:
         yield Finding("models", "missing", f"the list of models cannot be read: {error}", "install the package again")
         return
@@ -195,6 +195,8 @@ def _models() -> Iterator[Finding]:
         yield Finding("models", "ok", ", ".join(keys))
     else:
         yield Finding("models", "missing", "the bundled model medt-nuclei is not there", "install the package again")
+    for sentence in broken:
+        yield Finding("a stored model", "note", sentence)
 
 
 def _folders() -> Iterator[Finding]:

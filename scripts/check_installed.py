@@ -42,8 +42,8 @@ def faults(tree: Path) -> list[str]:
     from napari_medt.zoo import check_model
 
     result = check_model("medt-nuclei")
-    if not result.ok:
-        found.append(f"The bundled model does not pass its self-test: {result}.")
+    if not result.passed:
+        found.append(f"The bundled model does not pass its self-test: {result.problem}")
     sys.stdout.write(f"napari-medt {package.__version__} from {home.parent}: {commands} commands looked at.\n")
     return found
 

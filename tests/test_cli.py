@@ -37,10 +37,10 @@ def call(*arguments: object, code: int = 0) -> str:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a model of a few thousand weights, saved as any other."""
     import torch
-    from napari_medt.zoo.card import Intensity
 
     from napari_medt.nets import create_net
     from napari_medt.zoo import ModelCard, save_model
+    from napari_medt.zoo.card import Intensity
 
     torch.manual_seed(1)
     options = {"img_size": 32, "in_channels": 1, "num_classes": 2}
@@ -110,7 +110,15 @@ class TestModels:
 
     def test_check_passes_for_what_is_bundled(self):
         checked = json.loads(call("models", "--json", "--check"))
-        assert [card["check"] for card in checked] == [{"ok": True, "problem": ""}] * len(checked)
+        assert [card["check"]["ok"] for card in checked] == [True] * len(checked)
+        assert all(card["check"]["difference"] < 1e-2 for card in checked)
+
+    def test_unreadable_card_is_told(self, medt_home):
+        folder = medt_home / "models" / "mine" / "v2"
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_text("{}")
+        assert "mine" in call("models")
+        call("models", "--check", code=1)
 
     def test_check_finds_a_damaged_version(self, medt_home):
         from napari_medt.zoo import load_model, models_folder, save_version
