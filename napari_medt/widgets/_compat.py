@@ -1,0 +1,103 @@
+"""What moved between napari's minor versions, and what its public objects tell only indirectly."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours and font size of napari's present theme, as `#rrggbb` and points."""
+
+    background: str
+    raised: str
+    control: str
+    hover: str
+    text: str
+    accent: str
+    warning: str
+    error: str
+    dark: bool
+    font_pt: float
+
+
+def look_of(viewer: Any) -> Look:
+    """Read the colours of the theme the viewer uses."""
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(viewer.theme)
+    return Look(
+        background=_hex(theme.background),
+        raised=_hex(theme.foreground),
+        control=_hex(theme.primary),
+        hover=_hex(theme.highlight),
+        text=_hex(theme.text),
+        accent=_hex(theme.current),
+        warning=_hex(theme.warning),
+        error=_hex(theme.error),
+        dark=sum(theme.background.as_rgb_tuple()[:3]) < 384,
+        font_pt=_points(getattr(theme, "font_size", "9pt")),
+    )
+
+
+def _hex(colour: Any) -> str:
+    red, green, blue = colour.as_rgb_tuple()[:3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _points(size: Any) -> float:
+    digits = "".join(c for c in str(size) if c.isdigit() or c == ".")
+    from napari.settings import get_settings
+
+    chosen = getattr(get_settings().appearance, "font_size", None)
+    return float(chosen or digits or 9)
+
+
+def on_look_changed(viewer: Any, callback: Any) -> Any:
+    """Call `callback()` when the theme or the font size changes; returns a function that stops it."""
+    from napari.settings import get_settings
+
+    def changed(event: Any = None) -> None:
+        callback()
+
+    appearance = get_settings().appearance.events
+    emitters = [
+        viewer.events.theme,
+        *(getattr(appearance, name) for name in ("font_size",) if hasattr(appearance, name)),
+    ]
+    for emitter in emitters:
+        emitter.connect(changed)
+
+    def stop() -> None:
+        for emitter in emitters:
+            with suppress(ValueError, RuntimeError):
+                emitter.disconnect(changed)
+
+    return stop
+
+
+def forget_history(layer: Any) -> None:
+    """Empty napari's own undo history of a labels layer.
+
+    napari offers no such function, but drops the history of a layer that stops being editable; the chosen tool is kept.
+    """
+    mode, editable = layer.mode, layer.editable
+    layer.editable = False
+    layer.editable = True
+    if editable:
+        layer.mode = mode
+    else:
+        layer.editable = False
+
+
+def reset_view(viewer: Any) -> None:
+    """Fit everything into the canvas."""
+    viewer.reset_view()
+
+
+def scene_camera(viewer: Any) -> Any:
+    """Return the camera, which moved to `viewer.scene` in napari 0.9."""
+    scene = getattr(viewer, "scene", None)
+    return scene.camera if scene is not None else viewer.camera

@@ -1,0 +1,201 @@
+"""The dock *MedT Review*: four steps under each other; the one that makes sense next is open and has the bright button."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_medt.widgets import layers, texts
+from napari_medt.widgets._compat import look_of, on_look_changed
+from napari_medt.widgets.client import Worker
+from napari_medt.widgets.correct_step import CorrectStep
+from napari_medt.widgets.learn_step import LearnStep
+from napari_medt.widgets.look_step import LookStep
+from napari_medt.widgets.parts import mark
+from napari_medt.widgets.review import Review
+from napari_medt.widgets.run_step import RunStep
+from napari_medt.widgets.step import Step
+from napari_medt.widgets.style import Palette, stylesheet
+
+if TYPE_CHECKING:
+    import napari
+
+
+class ReviewDock(QWidget):
+    """Segment, look, correct, teach: one widget for the napari window.
+
+    Parameters
+    ----------
+    viewer
+        The viewer whose layers are worked on; napari gives it.
+    worker
+        What calculates; by default a process of its own, started when the dock opens.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, *, worker: Worker | None = None) -> None:
+        super().__init__()
+        self.setObjectName("medtDock")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setWindowTitle(texts.TITLE)
+        self.setMinimumWidth(340)
+        self.viewer = viewer
+        self.review = Review(viewer, worker=worker, parent=self)
+        self.run_step = RunStep(self.review)
+        self.look_step = LookStep(self.review)
+        self.correct_step = CorrectStep(self.review)
+        self.learn_step = LearnStep(self.review)
+        self.steps: dict[str, Step] = {
+            "run": self.run_step,
+            "look": self.look_step,
+            "correct": self.correct_step,
+            "learn": self.learn_step,
+        }
+        page = QWidget()
+        page.setObjectName("medtPage")
+        column = QVBoxLayout(page)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.setSpacing(6)
+        column.addWidget(self.correct_step.offer)
+        for step in self.steps.values():
+            column.addWidget(step)
+        column.addStretch(1)
+        self.scroll = QScrollArea()
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setWidget(page)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.scroll)
+
+        self._connect()
+        self._restyle()
+        self._show_stage(self.review.stage)
+        self.review.start()
+
+    def _connect(self) -> None:
+        review, events = self.review, self.viewer.layers.events
+        review.stage_changed.connect(self._show_stage)
+        review.said.connect(lambda step, text, kind: self.steps[step].message.say(text, kind=kind))
+        review.tool_taken.connect(self.look_step.close_picking)
+        review.mask_changed.connect(self._mark_done)
+        self.look_step.shown.connect(lambda: self._advance("look", "correct"))
+        self.learn_step.learnt.connect(lambda _: review.set_stage("again"))
+        self.learn_step.run_again.connect(self._run_again)
+        events.inserted.connect(self._layers_changed)
+        events.removed.connect(self._layer_removed)
+        events.reordered.connect(self._layers_changed)
+        self.viewer.layers.selection.events.active.connect(self._active_changed)
+        for layer in self.viewer.layers:
+            layer.events.name.connect(self._layers_changed)
+        self._stop_looking = on_look_changed(self.viewer, self._restyle)
+        for keys, act in (
+            (QKeySequence.StandardKey.Undo, self.correct_step.undo),
+            ("Ctrl+Shift+Z", self.correct_step.redo),
+        ):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(act)
+
+    # ------------------------------------------------------------------------------------------------------------ layers
+
+    def _layers_changed(self, event: Any = None) -> None:
+        layer = getattr(event, "value", None)
+        if layer is not None and hasattr(layer, "events") and event.type == "inserted":
+            layer.events.name.connect(self._layers_changed)
+        if layer is None or not hasattr(layer, "metadata") or not layers.is_ours(layer):
+            self.review.bridge.post(self._list_images)
+
+    def _layer_removed(self, event: Any) -> None:
+        layer = event.value
+        with suppress(ValueError, TypeError):
+            layer.events.name.disconnect(self._layers_changed)
+        self.review.mask_removed(layer)
+        self.review.image_removed(layer)
+        self._layers_changed(event)
+
+    def _list_images(self) -> None:
+        self.run_step.list_images()
+
+    def _active_changed(self, event: Any = None) -> None:
+        self.correct_step.refresh()
+
+    # ------------------------------------------------------------------------------------------------------------- stages
+
+    def _advance(self, since: str, to: str) -> None:
+        if self.review.stage == since:
+            self.review.set_stage(to)
+
+    def _run_again(self) -> None:
+        self.run_step.set_open(True)
+        self.run_step.run()
+        self.scroll.ensureWidgetVisible(self.run_step)
+
+    def _show_stage(self, stage: str) -> None:
+        """Open the step that makes sense next, keep the one in use, fold the others, and give out the bright button."""
+        opened = {
+            "run": ("run",),
+            "look": ("run", "look"),
+            "correct": ("look", "correct"),
+            "learn": ("correct", "learn"),
+            "again": ("learn",),
+        }[stage]
+        for name, step in self.steps.items():
+            step.set_open(name in opened or bool(step.message.text and step.message.kind == "error"))
+        bright = {
+            "run": self.run_step.run_button,
+            "look": self.look_step.pick_button,
+            "correct": self.correct_step.brush_button,
+            "learn": self.learn_step.learn_button,
+            "again": self.learn_step.again_button,
+        }
+        for name, made in bright.items():
+            mark(made, primary=name == stage)
+        self._mark_done()
+
+    def _mark_done(self) -> None:
+        work = self.review.work
+        done = {
+            "run": work is not None and bool(work.model_key),
+            "look": work is not None and self.review.layers.find(self.review.image, "attention") is not None,
+            "correct": work is not None and work.edits > 0,
+            "learn": bool(self.learn_step.header.summary.text()),
+        }
+        now = "learn" if self.review.stage == "again" else self.review.stage
+        for name, step in self.steps.items():
+            step.set_state("next" if name == now else "done" if done[name] else "")
+
+    # --------------------------------------------------------------------------------------------------------------- look
+
+    def _restyle(self) -> None:
+        look = look_of(self.viewer)
+        self.setStyleSheet(stylesheet(look))
+        self.learn_step.curve.recolour(Palette(look))
+
+    def closeEvent(self, event: Any) -> None:
+        """End the calculation process and keep the drafts."""
+        self.close_review()
+        super().closeEvent(event)
+
+    def close_review(self) -> None:
+        """Let go of everything; may be called more than once."""
+        if self.review.closed:
+            return
+        self._stop_looking()
+        self.look_step.close_picking()
+        self.correct_step.follow(None)
+        events = self.viewer.layers.events
+        for emitter, callback in (
+            (events.inserted, self._layers_changed),
+            (events.reordered, self._layers_changed),
+            (events.removed, self._layer_removed),
+            (self.viewer.layers.selection.events.active, self._active_changed),
+            *((layer.events.name, self._layers_changed) for layer in self.viewer.layers),
+        ):
+            with suppress(ValueError, RuntimeError):
+                emitter.disconnect(callback)
+        self.review.close()

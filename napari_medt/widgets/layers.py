@@ -1,0 +1,325 @@
+"""The layers the dock makes: where they lie, whose they are, and how they are replaced rather than multiplied."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medt.core import AttentionMap, BadImage, Geometry, Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+KEY = "napari_medt"
+"""Under this name our layers, and the images they belong to, carry an identity in `layer.metadata`."""
+
+# Distinguishable with every common form of colour blindness, and on grey, blue and pink pictures alike.
+CLASS_COLOURS = ("#00c8a0", "#ffb000", "#d81b9c", "#3fa2ff", "#fe6100", "#a6e22e", "#9b6dff", "#e4e4e4")
+OUTLINE_VOXELS = 4_000_000
+"""Above this size outlines take too long to draw."""
+
+FRAME_COLOUR = "#ffb000"
+
+
+def spatial_state(layer: Layer) -> dict[str, Any]:
+    """Everything that says where a layer lies; copied together, or napari drops the units of all layers."""
+    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+
+
+def map_state(image: Layer, found: AttentionMap, volume: Geometry, z: int | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Data and place of a map whose grid is coarser than the picture's.
+
+    Parameters
+    ----------
+    image
+        The layer the map belongs to.
+    found
+        2D map, in the world of `volume`.
+    volume
+        Geometry under which the picture was sent.
+    z
+        The slice the map belongs to, or `None` for a 2D picture.
+
+    Returns
+    -------
+    tuple
+        Array of `image.ndim` axes, and the spatial state that lays its cells exactly over the pixels.
+    """
+    from napari.utils.transforms import Affine
+
+    spacing = np.asarray(volume.spacing[-2:])
+    grid = found.geometry.affine
+    steps = np.diag(grid)[:2] / spacing
+    offset = grid[:2, 2] / spacing
+    data, extra = found.data, image.ndim - 2
+    if extra:
+        data = data[(None,) * extra]
+        steps = np.concatenate([np.ones(extra), steps])
+        offset = np.concatenate([np.full(extra, 0.0 if z is None else float(z)), offset])
+    state = spatial_state(image)
+    inner = Affine(
+        scale=state["scale"],
+        translate=state["translate"],
+        rotate=state["rotate"],
+        shear=state["shear"],
+        ndim=image.ndim,
+    )
+    state["translate"] = np.asarray(inner(offset))
+    state["scale"] = np.asarray(state["scale"]) * steps
+    return data, state
+
+
+def units_of(layer: Layer) -> str:
+    """Unit of a layer as `Geometry` names it: px, mm or um."""
+    names = {str(unit) for unit in (getattr(layer, "units", None) or ())}
+    known = {"millimeter": "mm", "mm": "mm", "micrometer": "um", "um": "um", "µm": "um", "micron": "um"}
+    return known.get(names.pop(), "px") if len(names) == 1 else "px"
+
+
+def level_0(layer: Layer) -> Any:
+    """Return the full resolution of a layer, lazily loaded or not."""
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+
+
+def signature(layer: Layer) -> tuple[Any, ...]:
+    """Tell cheaply whether a layer still shows the same picture: type, shape and a sum over scattered samples."""
+    data = level_0(layer)
+    shape = tuple(int(n) for n in data.shape)
+    if not isinstance(data, np.ndarray) or data.size == 0:
+        return (id(data), shape, str(data.dtype))
+    steps = tuple(slice(n // 97 // 2, None, max(1, n // 97)) for n in shape)
+    return (id(data), shape, str(data.dtype), zlib.crc32(np.ascontiguousarray(data[steps])))
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image layer as it was when a job began."""
+
+    layer: weakref.ref[Image]
+    token: str
+    signature: tuple[Any, ...]
+    spatial_shape: tuple[int, ...]
+    geometry: Geometry
+    load: Callable[[], Volume]
+
+    def still_there(self, viewer: Any) -> Image | None:
+        """Return the layer if it is still in the viewer and shows the same picture."""
+        layer = self.layer()
+        if layer is None or layer not in viewer.layers or signature(layer) != self.signature:
+            return None
+        return layer
+
+
+def spatial_shape_of(layer: Image) -> tuple[int, ...]:
+    """Shape of the mask that fits an image layer, `(y, x)` or `(z, y, x)`; leading axes of length 1 stay.
+
+    Raises
+    ------
+    BadImage
+        If the layer has more than three axes, or no pixels.
+    """
+    shape = tuple(int(n) for n in level_0(layer).shape)
+    if layer.rgb:
+        shape = shape[:-1]
+    if 0 in shape:
+        raise BadImage(f"The image {layer.name!r} has no pixels", remedy="choose an image with pixels in it")
+    if len(shape) not in (2, 3):
+        raise BadImage(
+            f"The image {layer.name!r} has {len(shape)} axes, and only 2D pictures and 3D scans can be segmented",
+            remedy="choose one time point or channel, for example with right click, Split Stack",
+        )
+    return shape
+
+
+def take(layer: Image) -> Picture:
+    """Note what is needed to work on an image layer; its pixels are read by `Picture.load`, off the window's thread."""
+    shape = spatial_shape_of(layer)
+    scale = [abs(float(s)) or 1.0 for s in layer.scale]
+    geometry = Geometry.from_spacing(scale, units=units_of(layer))
+    data, rgb, name = level_0(layer), bool(layer.rgb), str(layer.name)
+    known = signature(layer)
+
+    def load() -> Volume:
+        return Volume.from_array(np.asarray(data), rgb=rgb, geometry=geometry, source=name)
+
+    token = f"{identity(layer)}-{abs(hash(known)):x}"
+    return Picture(weakref.ref(layer), token, known, shape, geometry, load)
+
+
+def identity(layer: Layer) -> str:
+    """Return the layer's own name for life, which renaming does not change."""
+    mark = layer.metadata.get(KEY)
+    if not isinstance(mark, dict) or mark.get("owner") != id(layer):
+        # A duplicated layer copies the metadata of the first; `owner` tells them apart.
+        mark = {"id": uuid.uuid4().hex, "owner": id(layer)}
+        layer.metadata[KEY] = mark
+    return str(mark["id"])
+
+
+def is_ours(layer: Layer) -> bool:
+    """Whether the dock made this layer."""
+    mark = layer.metadata.get(KEY)
+    return isinstance(mark, dict) and "role" in mark
+
+
+@contextmanager
+def keeping_selection(viewer: Any) -> Iterator[None]:
+    """Add layers without changing which one is active."""
+    active = viewer.layers.selection.active
+    yield
+    if active is not None and active in viewer.layers and viewer.layers.selection.active is not active:
+        viewer.layers.selection.active = active
+
+
+def class_colormap(count: int) -> Any:
+    """Colours of the classes, background clear; labels beyond the classes are white."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colours: dict[int | None, Any] = {None: "#ffffff", 0: "transparent"}
+    colours.update({label: CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)] for label in range(1, max(count, 2))})
+    return DirectLabelColormap(color_dict=colours)
+
+
+def clear_where_low(name: str) -> Any:
+    """Return napari's colormap of this name, clear at its low end, so that it lies well on dark and bright pictures alike."""
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    at = np.linspace(0, 1, 64)
+    colours = np.array(ensure_colormap(name).map(0.25 + 0.75 * at))
+    colours[:, 3] = 0.9 * np.clip(at / 0.6, 0, 1) ** 0.8
+    return Colormap(colours, name=f"{name}, clear where low")
+
+
+class OurLayers:
+    """Finds, makes and replaces the dock's layers; each belongs to one image layer and has one role."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = viewer
+        self._known: dict[tuple[str, str], weakref.ref[Layer]] = {}
+
+    def find(self, image: Layer, role: str) -> Any | None:
+        """Return the layer of a role if it is still in the viewer."""
+        reference = self._known.get((identity(image), role))
+        layer = reference() if reference is not None else None
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def of_role(self, role: str) -> list[Any]:
+        """All layers of a role that are in the viewer."""
+        found = (reference() for (_, known), reference in self._known.items() if known == role)
+        return [layer for layer in found if layer is not None and layer in self._viewer.layers]
+
+    def remove(self, image: Layer, role: str) -> None:
+        """Remove the layer of a role, if there is one."""
+        layer = self.find(image, role)
+        if layer is not None:
+            self._viewer.layers.remove(layer)
+
+    def add_mask(self, image: Image, labels: np.ndarray, *, classes: int) -> Labels:
+        """Add the mask over the picture; the active layer stays the same."""
+        return self._add(
+            image,
+            "mask",
+            self._viewer.add_labels,
+            labels,
+            name=f"Mask of {image.name}",
+            opacity=0.45,
+            colormap=class_colormap(classes),
+            **spatial_state(image),
+        )
+
+    def show_map(
+        self,
+        image: Image,
+        role: str,
+        data: np.ndarray,
+        state: dict[str, Any],
+        *,
+        name: str,
+        colormap: str,
+        limits: tuple[float, float],
+        framed: bool = False,
+    ) -> Any:
+        """Show an array over the picture as an image layer, in the one layer of its role; `framed` draws its border."""
+        low, high = limits
+        high = high if high > low else low + 1e-6
+        layer = self.find(image, role)
+        if layer is not None:
+            layer.data = data
+            for key, value in state.items():
+                if not _same(getattr(layer, key), value):
+                    setattr(layer, key, value)
+            layer.contrast_limits_range = (low, high)
+            layer.contrast_limits = (low, high)
+            layer.name = name
+            layer.bounding_box.visible = framed
+            return layer
+        layer = self._add(
+            image,
+            role,
+            self._viewer.add_image,
+            data,
+            name=name,
+            colormap=clear_where_low(colormap),
+            contrast_limits=(low, high),
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            rgb=False,
+            **state,
+        )
+        border = layer.bounding_box
+        border.line_color, border.points, border.line_thickness = FRAME_COLOUR, False, 2
+        border.visible = framed
+        return layer
+
+    def outline(self, image: Layer, wanted: bool) -> None:
+        """Draw the mask as lines while something else is to be seen through it, or filled again."""
+        mask = self.find(image, "mask")
+        if mask is not None and mask.data.size <= OUTLINE_VOXELS and mask.contour in (0, 1):
+            mask.contour = int(wanted)
+
+    def show_point(self, image: Image, point: Sequence[float] | None, *, name: str) -> Any:
+        """Mark a place given in the picture's array coordinates, or none."""
+        layer = self.find(image, "point")
+        data = np.zeros((0, image.ndim)) if point is None else np.asarray([point], dtype=float)
+        if layer is not None:
+            layer.data = data
+            return layer
+        size = max(3.0, 0.03 * max(level_0(image).shape[-3 if image.rgb else -2 :][:2]))
+        return self._add(
+            image,
+            "point",
+            self._viewer.add_points,
+            data,
+            name=name,
+            size=size,
+            face_color="#ffffff",
+            border_color="#000000",
+            border_width=0.12,
+            symbol="cross",
+            **spatial_state(image),
+        )
+
+    def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
+        with keeping_selection(self._viewer):
+            layer = add(data, **options)
+        owner = identity(image)
+        layer.metadata[KEY] = {"id": uuid.uuid4().hex, "owner": id(layer), "role": role, "image": owner}
+        self._known[owner, role] = weakref.ref(layer)
+        return layer
+
+
+def _same(one: Any, other: Any) -> bool:
+    if hasattr(one, "affine_matrix"):
+        return np.array_equal(one.affine_matrix, np.asarray(getattr(other, "affine_matrix", other)))
+    try:
+        return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+    except (TypeError, ValueError):
+        return one == other

@@ -1,0 +1,304 @@
+"""The state of a review that all steps share: the picture, the model, the mask, and what is being calculated."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_medt.core import Cancelled, MedtError
+from napari_medt.widgets import layers, texts
+from napari_medt.widgets.bridge import Bridge
+from napari_medt.widgets.client import Client, Job, Worker
+from napari_medt.widgets.drafts import Drafts
+from napari_medt.widgets.mask_editor import MaskEditor
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+Say = Callable[..., None]
+
+
+class Review(QObject):
+    """Knows what the steps show and does what they ask; it has no widgets of its own.
+
+    Signals
+    -------
+    image_changed
+        Another image layer was chosen, or the chosen one changed or went.
+    models_changed
+        The list of models changed; the string is the key that should be chosen now, or empty.
+    model_changed
+        Another model or device was chosen.
+    busy_changed
+        What is being calculated: `"run"`, `"learn"` or nothing.
+    progressed
+        How far it is: done, total, message.
+    mask_changed
+        The mask, its undo history or its draft changed.
+    stage_changed
+        Another step makes sense next.
+    said
+        A sentence for the message line of a step: step, text, kind.
+    devices_known
+        The calculation process is ready; which devices there are.
+    ran_on
+        A run on the chosen image put its result on the mask.
+    tool_taken
+        The user took a painting tool, so that clicks belong to it now.
+    """
+
+    image_changed = Signal()
+    models_changed = Signal(str)
+    model_changed = Signal()
+    busy_changed = Signal(str)
+    progressed = Signal(int, int, str)
+    mask_changed = Signal()
+    stage_changed = Signal(str)
+    said = Signal(str, str, str)
+    devices_known = Signal(dict)
+    ran_on = Signal()
+    tool_taken = Signal()
+
+    def __init__(self, viewer: Any, *, worker: Worker | None = None, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.bridge = Bridge(self)
+        self.client = Client(self.bridge, worker)
+        self.layers = layers.OurLayers(viewer)
+        self.drafts = Drafts(self.bridge)
+        self.cards: dict[str, Any] = {}
+        self.model_key = ""
+        self.device = "auto"
+        self.busy = ""
+        self.stage = "run"
+        self.closed = False
+        self._job: Job | None = None
+        self._image: weakref.ref[Image] | None = None
+        self._works: dict[str, MaskEditor] = {}
+
+    # ------------------------------------------------------------------------------------------------ image, model, mask
+
+    @property
+    def image(self) -> Image | None:
+        """The chosen image layer, if it is still in the viewer."""
+        layer = self._image() if self._image is not None else None
+        return layer if layer is not None and layer in self.viewer.layers else None
+
+    @property
+    def work(self) -> MaskEditor | None:
+        """What was done on the chosen image, or `None` without an image that can be worked on."""
+        image = self.image
+        return None if image is None else self._works.get(layers.identity(image))
+
+    def choose_image(self, layer: Image | None) -> None:
+        """Work on another image layer; its mask is made, or found from before."""
+        if layer is self.image and (layer is None or self.work is not None):
+            return
+        left = self.work
+        if left is not None and left.untouched:
+            self._drop(left)
+        self._image = None if layer is None else weakref.ref(layer)
+        if layer is not None:
+            self._begin(layer)
+        work = self.work
+        self.set_stage("run" if work is None or not work.has_mask else "look" if work.model_key else "correct")
+        self.image_changed.emit()
+        self.mask_changed.emit()
+
+    def choose_model(self, key: str, device: str) -> None:
+        """Use another model or device from now on."""
+        if (key, device) == (self.model_key, self.device):
+            return
+        self.model_key, self.device = key, device
+        work = self.work
+        if work is not None and work.untouched:
+            work.set_classes(self.classes)
+        self.model_changed.emit()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels of the chosen model, background first."""
+        card = self.cards.get(self.model_key)
+        return tuple(card.classes) if card is not None else ("background", "foreground")
+
+    def mask_removed(self, layer: Any) -> None:
+        """Take note that the user deleted a layer that may be a mask of ours; its draft is offered again."""
+        for work in list(self._works.values()):
+            if work.mask is layer:
+                work.close()
+                del self._works[work.image_id]
+                image = self.image
+                if (
+                    not self.closed
+                    and image is not None
+                    and layers.identity(image) == work.image_id
+                    and not work.untouched
+                ):
+                    self._begin(image)
+                self.set_stage("run")
+                self.mask_changed.emit()
+
+    def image_removed(self, layer: Any) -> None:
+        """Take note that an image layer went; its work is kept as long as its mask is there."""
+        work = self._works.get(layers.identity(layer))
+        if work is not None and work.untouched:
+            self._drop(work)
+
+    def editor_for(self, image: Image) -> MaskEditor | None:
+        """Return the editor of an image's mask; makes the mask again if the user deleted it."""
+        key = layers.identity(image)
+        work = self._works.get(key)
+        if work is None or work.mask is None or work.mask not in self.viewer.layers:
+            self._begin(image)
+        return self._works.get(key)
+
+    def title_of(self, key: str) -> str:
+        """Name of a model for people."""
+        card = self.cards.get(key)
+        return card.title if card is not None else key
+
+    def ran(self, image: Image) -> None:
+        """Take note that a run on an image put its result on the mask."""
+        if image is self.image:
+            self.set_stage("look")
+            self.ran_on.emit()
+
+    def restore(self, work: MaskEditor) -> None:
+        """Take the mask that was found from an earlier session."""
+        found, work.found_draft = work.found_draft, None
+        if found is not None and work.replace(found.labels, texts.RESTORED_NAME):
+            self.said.emit("correct", texts.RESTORED.format(when=found.when), "good")
+            self.set_stage("correct")
+        self.mask_changed.emit()
+
+    def start_anew(self, work: MaskEditor) -> None:
+        """Put the found mask aside."""
+        work.found_draft = None
+        if work.draft is not None:
+            work.draft.discard()
+        self.said.emit("run", texts.FORGOTTEN, "plain")
+        self.mask_changed.emit()
+
+    def _drop(self, work: MaskEditor) -> None:
+        """Forget a picture, and take its untouched mask out of the viewer."""
+        self._works.pop(work.image_id, None)
+        mask = work.mask
+        work.close()
+        if mask is not None and mask in self.viewer.layers:
+            self.viewer.layers.remove(mask)
+
+    def _plane(self, image: Image) -> tuple[slice, ...] | None:
+        """Return the slice of a scan that is shown, where strokes land."""
+        if image.ndim != 3 or self.viewer.dims.ndisplay != 2 or self.viewer.dims.order[0] != 0:
+            return None
+        z = round(float(image.world_to_data(self.viewer.dims.point[-3:])[0]))
+        shape = layers.spatial_shape_of(image)
+        return (slice(max(0, z - 1), z + 2), slice(0, shape[1]), slice(0, shape[2])) if 0 <= z < shape[0] else None
+
+    def _begin(self, image: Image) -> None:
+        key = layers.identity(image)
+        if key in self._works and self._works[key].mask is not None:
+            return
+        try:
+            picture = layers.take(image)
+        except MedtError as error:
+            self.said.emit("run", str(error), "error")
+            return
+        labels = np.zeros(picture.spatial_shape, np.uint8)
+        mask = self.layers.add_mask(image, labels, classes=len(self.classes))
+        shown = weakref.ref(image)
+
+        def plane() -> tuple[slice, ...] | None:
+            layer = shown()
+            return None if layer is None else self._plane(layer)
+
+        work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane)
+        work.changed.connect(self._work_changed)
+        work.edited.connect(self._work_edited)
+        self._works[key] = work
+        self.drafts.attach(
+            work, then=self.mask_changed.emit, failed=lambda e: self.said.emit("correct", str(e), "error")
+        )
+
+    def _work_changed(self) -> None:
+        self.mask_changed.emit()
+
+    def _work_edited(self) -> None:
+        if self.stage in ("run", "look", "correct"):
+            self.set_stage("learn")
+
+    def set_stage(self, stage: str) -> None:
+        """Say which step makes sense next: run, look, correct, learn or again."""
+        if stage != self.stage:
+            self.stage = stage
+            self.stage_changed.emit(stage)
+
+    # ------------------------------------------------------------------------------------------------------ calculations
+
+    def start(self) -> None:
+        """Start the calculation process and list the models; called when the dock opens."""
+        self.refresh_models()
+        self.client.start(then=self.devices_known.emit, failed=lambda error: self.said.emit("run", str(error), "error"))
+
+    def refresh_models(self, choose: str = "") -> None:
+        """List the models anew, and choose one by its key."""
+
+        def listing() -> list[Any]:
+            from napari_medt.zoo import list_models
+
+            return list(list_models())
+
+        def listed(cards: list[Any]) -> None:
+            self.cards = {card.key: card for card in cards}
+            self.models_changed.emit(choose)
+
+        self.bridge.aside(listing, then=listed, failed=lambda error: self.said.emit("run", str(error), "error"))
+
+    def begin(self, what: str, step: str, method: str, *args: Any, then: Callable[[Any], Any], **options: Any) -> None:
+        """Run the one long calculation of the dock; `cancel` stops it."""
+
+        def finished() -> None:
+            self._job = None
+            self.busy = ""
+            self.busy_changed.emit("")
+
+        def failed(error: MedtError) -> None:
+            if isinstance(error, Cancelled):
+                self.said.emit(step, texts.CANCELLED, "good")
+            else:
+                self.said.emit(step, str(error), "error")
+
+        self.busy = what
+        self.busy_changed.emit(what)
+        self._job = self.client.ask(
+            method, *args, then=then, failed=failed, finished=finished, on_progress=self.progressed.emit, **options
+        )
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the running calculation was asked to stop."""
+        return self._job is not None and self._job.cancelled
+
+    def cancel(self) -> None:
+        """Stop the running calculation."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def close(self) -> None:
+        """End the process, keep the drafts, and let go of the layers."""
+        if self.closed:
+            return
+        self.closed = True
+        self.cancel()
+        for work in list(self._works.values()):
+            if work.untouched:
+                self._drop(work)
+            else:
+                work.close()
+        self._works.clear()
+        self.bridge.close()
+        self.client.close()

@@ -1,0 +1,253 @@
+"""Step 1: which picture, which model, which device, and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
+
+from napari_medt.core import MedtError
+from napari_medt.widgets import layers, texts
+from napari_medt.widgets.cards import card_html
+from napari_medt.widgets.parts import Form, button, chooser, named, quiet_button, text_label
+from napari_medt.widgets.review import Review
+from napari_medt.widgets.step import ProgressLine, Step
+
+
+class RunStep(Step):
+    """Collects what a run needs, starts it, and puts its result on the mask."""
+
+    def __init__(self, review: Review) -> None:
+        super().__init__(1, texts.STEP_TITLES["run"])
+        self.review = review
+        self.image_box = chooser("image")
+        self.image_words = text_label(role="muted")
+        self.model_box = chooser("model")
+        self.card_button = quiet_button(texts.ABOUT, "card", clicked=self._toggle_card)
+        self.card_button.setCheckable(True)
+        self.card = QFrame()
+        self.card.setProperty("role", "modelcard")
+        self._card_text = QLabel()
+        self._card_text.setTextFormat(Qt.TextFormat.RichText)
+        self._card_text.setWordWrap(True)
+        self._card_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        inside = QVBoxLayout(self.card)
+        inside.setContentsMargins(10, 8, 10, 8)
+        inside.addWidget(self._card_text)
+        self.card.hide()
+        self.device_box = chooser("device")
+        self.device_box.addItem(texts.device_name("auto"), "auto")
+        self.uncertainty = named(QCheckBox(texts.UNCERTAINTY), "uncertainty")
+        self.run_button = button(texts.RUN, "run", clicked=self._run_or_cancel)
+        self.run_button.setProperty("role", "big")
+        self.progress = ProgressLine()
+
+        form = Form()
+        form.row(texts.IMAGE, self.image_box)
+        form.below(self.image_words)
+        form.row(texts.MODEL, self.model_box, self.card_button)
+        self.content.addLayout(form)
+        self.content.addWidget(self.card)
+        form = Form()
+        form.row(texts.DEVICE, self.device_box)
+        form.below(self.uncertainty)
+        self.content.addLayout(form)
+        self.content.addWidget(self.run_button)
+        self.content.addWidget(self.progress)
+
+        self.image_box.currentIndexChanged.connect(self._image_chosen)
+        self.model_box.currentIndexChanged.connect(self._model_chosen)
+        self.device_box.currentIndexChanged.connect(self._model_chosen)
+        review.image_changed.connect(self.show_image)
+        review.models_changed.connect(self._models_listed)
+        review.devices_known.connect(self._devices_listed)
+        review.busy_changed.connect(self._busy_changed)
+        review.progressed.connect(self._progressed)
+        self.list_images()
+
+    # ----------------------------------------------------------------------------------------------------------- choices
+
+    def list_images(self) -> None:
+        """Fill the image chooser from the viewer's layers, and keep the choice where it is still there."""
+        images = [layer for layer in self.review.viewer.layers if _is_picture(layer)]
+        wanted = self.review.image
+        if wanted is None and images:
+            active = self.review.viewer.layers.selection.active
+            shown = [layer for layer in images if layer.visible] or images
+            wanted = active if active in images else shown[-1]
+        self.image_box.blockSignals(True)
+        self.image_box.clear()
+        for layer in reversed(images):
+            self.image_box.addItem(layer.name, layer)
+        if not images:
+            self.image_box.addItem(texts.NO_IMAGE, None)
+        self.image_box.setEnabled(bool(images))
+        self.image_box.setCurrentIndex(next((i for i, layer in enumerate(reversed(images)) if layer is wanted), 0))
+        self.image_box.blockSignals(False)
+        self._image_chosen()
+
+    def _image_chosen(self, _: int = 0) -> None:
+        self.review.choose_image(self.image_box.currentData())
+        self.show_image()
+
+    def show_image(self) -> None:
+        """Say what was read, or how to open something."""
+        image = self.review.image
+        index = next((i for i in range(self.image_box.count()) if self.image_box.itemData(i) is image), -1)
+        if image is not None and index >= 0 and index != self.image_box.currentIndex():
+            self.image_box.setCurrentIndex(index)
+        if image is None:
+            self.image_words.setText(texts.NO_IMAGE_HINT)
+        else:
+            try:
+                shape = layers.spatial_shape_of(image)
+                self.image_words.setText(
+                    texts.image_words(
+                        shape,
+                        dtype=str(layers.level_0(image).dtype),
+                        colour=bool(image.rgb),
+                        spacing=[float(s) for s in image.scale],
+                        units=layers.units_of(image),
+                    )
+                )
+            except MedtError as error:
+                self.image_words.setText(str(error))
+        self._refresh_button()
+
+    def _models_listed(self, choose: str) -> None:
+        wanted = choose or self.review.model_key
+        self.model_box.blockSignals(True)
+        self.model_box.clear()
+        for key, card in self.review.cards.items():
+            self.model_box.addItem(f"{card.title}, version {card.version}" if card.version > 1 else card.title, key)
+            self.model_box.setItemData(
+                self.model_box.count() - 1, f"{key}: {card.description}", Qt.ItemDataRole.ToolTipRole
+            )
+        if not self.review.cards:
+            self.model_box.addItem(texts.NO_MODEL, "")
+        self.model_box.setCurrentIndex(max(0, self.model_box.findData(wanted)))
+        self.model_box.setEnabled(bool(self.review.cards))
+        self.model_box.blockSignals(False)
+        self._model_chosen()
+
+    def _devices_listed(self, known: dict[str, Any]) -> None:
+        if not self.review.busy:
+            self.message.clear()
+        chosen = self.device_box.currentData()
+        self.device_box.blockSignals(True)
+        self.device_box.clear()
+        self.device_box.addItem(texts.device_name("auto", resolved=known["auto"]), "auto")
+        for device in known["devices"]:
+            self.device_box.addItem(texts.device_name(device), device)
+        self.device_box.setCurrentIndex(max(0, self.device_box.findData(chosen)))
+        self.device_box.blockSignals(False)
+
+    def _model_chosen(self, _: int = 0) -> None:
+        key = self.model_box.currentData() or ""
+        self.review.choose_model(key, self.device_box.currentData() or "auto")
+        card = self.review.cards.get(key)
+        self.card_button.setEnabled(card is not None)
+        self._card_text.setText(card_html(card) if card is not None else "")
+        if card is None:
+            self.card_button.setChecked(False)
+            self.card.hide()
+        self._refresh_button()
+
+    def _toggle_card(self) -> None:
+        self.card.setVisible(self.card_button.isChecked())
+
+    # --------------------------------------------------------------------------------------------------------------- run
+
+    def run(self) -> None:
+        """Start a run of the chosen model on the chosen picture."""
+        review = self.review
+        image = review.image
+        if review.busy or image is None or not review.model_key:
+            return
+        self.message.clear()
+        try:
+            picture = layers.take(image)
+        except MedtError as error:
+            self.message.say(str(error), kind="error")
+            return
+        key = review.model_key
+
+        def done(result: Any) -> None:
+            prediction, shares = result
+            self._apply(picture, key, prediction, shares, self.progress.took)
+
+        self.progress.begin(texts.STARTING)
+        review.begin(
+            "run",
+            "run",
+            "predict",
+            key,
+            review.device,
+            picture=picture,
+            uncertainty=self.uncertainty.isChecked(),
+            then=done,
+        )
+
+    def _apply(self, picture: layers.Picture, key: str, prediction: Any, shares: list[float], took: float) -> None:
+        """Put a result on its picture's mask: all of it or nothing."""
+        image = picture.still_there(self.review.viewer)
+        if image is None:
+            self.message.say(texts.IMAGE_GONE, kind="error")
+            return
+        editor = self.review.editor_for(image)
+        if editor is None:
+            return
+        editor.set_classes(prediction.classes)
+        editor.replace(prediction.labels, texts.RUN_NAME, model_key=key)
+        if prediction.uncertainty is not None:
+            self.review.layers.show_map(
+                image,
+                "uncertainty",
+                prediction.uncertainty,
+                layers.spatial_state(image),
+                name=f"Unsure places of {image.name}",
+                colormap="magma",
+                limits=(0.0, 1.0),
+            )
+        named_shares = list(zip(prediction.classes[1:], shares[1:], strict=True))
+        said = texts.run_done(self.review.title_of(key), took, named_shares)
+        self.message.say(" ".join([said, *prediction.notes]), kind="good")
+        self.set_summary(f"{key}, {texts.seconds(took)}")
+        self.review.ran(image)
+
+    def _run_or_cancel(self) -> None:
+        if self.review.busy == "run":
+            self.review.cancel()
+            self.run_button.setText(texts.CANCELLING)
+            self.run_button.setEnabled(False)
+        else:
+            self.run()
+
+    def _busy_changed(self, what: str) -> None:
+        if what == "run":
+            self.run_button.setText(texts.CANCEL)
+            self.run_button.setToolTip(texts.TOOLTIPS["cancel"])
+        else:
+            self.progress.end()
+            self.run_button.setText(texts.RUN)
+            self.run_button.setToolTip(texts.TOOLTIPS["run"])
+        self._refresh_button()
+
+    def _progressed(self, done: int, total: int, message: str) -> None:
+        if self.review.busy == "run" and not self.review.cancelling:
+            self.progress.report(done, total, message)
+
+    def _refresh_button(self) -> None:
+        review = self.review
+        ready = review.image is not None and review.work is not None and bool(review.model_key)
+        self.run_button.setEnabled(review.busy == "run" or (ready and not review.busy))
+        for box in (self.image_box, self.model_box, self.device_box):
+            box.setEnabled(not review.busy and box.count() > 0 and box.itemData(0) not in (None, ""))
+        self.uncertainty.setEnabled(not review.busy)
+
+
+def _is_picture(layer: Any) -> bool:
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and not layers.is_ours(layer)

@@ -1,0 +1,219 @@
+"""What runs in the calculation process: it keeps the present image, model and attention, so that each is made only once.
+
+Plain Python without Qt and napari; the window's process talks to it through `napari_medt.engine.process.WorkerProcess`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+
+if TYPE_CHECKING:
+    from napari_medt.attention import AttentionExplorer
+    from napari_medt.zoo import Model
+
+MISSING = "napari-medt: the image has not been sent"
+"""Returned instead of a result when the image of a token is unknown, as after a restart of the process."""
+
+T = TypeVar("T")
+
+
+class Session:
+    """Answers the dock's questions about images it was sent once.
+
+    Images are referred to by a token. `query` is `(y, x)` of a 2D image, `(z, y, x)` of a scan, whose attention is that of the
+    slice `z`.
+    """
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, Volume] = OrderedDict()
+        self._models: OrderedDict[tuple[str, str], Model] = OrderedDict()
+        self._explorers: OrderedDict[tuple[str, str, str, int], AttentionExplorer] = OrderedDict()
+
+    def warm_up(self) -> dict[str, Any]:
+        """Load what is slow to load, and say which devices there are."""
+        from napari_medt.attention import AttentionExplorer  # noqa: F401
+        from napari_medt.engine import predict  # noqa: F401
+        from napari_medt.zoo.devices import choose_device, list_devices
+
+        return {"devices": list(list_devices()), "auto": str(choose_device("auto"))}
+
+    def put_image(self, token: str, volume: Volume) -> None:
+        """Take an image; the two latest are kept."""
+        self._images[token] = volume
+        _keep_latest(self._images, 2)
+        known = set(self._images)
+        for key in [key for key in self._explorers if key[0] not in known]:
+            del self._explorers[key]
+
+    def predict(
+        self,
+        token: str,
+        model_key: str,
+        device: str = "auto",
+        *,
+        uncertainty: bool = False,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> tuple[Prediction, list[float]] | str:
+        """Segment an image, as `engine.predict` does; also the share of the picture that each class takes."""
+        from napari_medt.engine import predict
+
+        if token not in self._images:
+            return MISSING
+        model = self._model(model_key, device)
+        found = predict(model, self._images[token], uncertainty=uncertainty, progress=progress, cancel=cancel)
+        counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
+        if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
+            found = replace(found, uncertainty=found.uncertainty.astype(np.float32))
+        return found, (counts / found.labels.size).tolist()
+
+    def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
+        """Attention blocks of a model with their numbers of heads; empty where a model shows none."""
+        from napari_medt.attention import AttentionExplorer
+
+        model = self._model(model_key, device)
+        blank = Volume.from_array(np.zeros(model.card.window[-2:], np.uint8))
+        try:
+            explorer = AttentionExplorer(model, blank)
+        except BadModel:
+            return []
+        return [(name, explorer.heads(name)) for name in explorer.sources()]
+
+    def prepare_attention(
+        self,
+        token: str,
+        model_key: str,
+        device: str = "auto",
+        *,
+        z: int = 0,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> bool | str:
+        """Pass the image through the network once, so that the first click is answered at once."""
+        if token not in self._images:
+            return MISSING
+        self._explorer(token, model_key, device, z).warm(progress=progress, cancel=cancel)
+        return True
+
+    def pick(
+        self, token: str, model_key: str, device: str, query: tuple[int, ...], *, source: str, head: int | None = None
+    ) -> list[AttentionMap] | str:
+        """Where the model looked to describe one pixel: the whole map, then the row, then the column."""
+        if token not in self._images:
+            return MISSING
+        z = query[0] if len(query) == 3 else 0
+        explorer = self._explorer(token, model_key, device, z)
+        return explorer.pick((query[-2], query[-1]), source=source, head=head)
+
+    def overview(
+        self,
+        token: str,
+        model_key: str,
+        device: str = "auto",
+        *,
+        source: str,
+        head: int | None = None,
+        z: int = 0,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> AttentionMap | str:
+        """How often each place was looked at."""
+        if token not in self._images:
+            return MISSING
+        explorer = self._explorer(token, model_key, device, z)
+        return explorer.overview(source, head, progress=progress, cancel=cancel)
+
+    def fine_tune(
+        self,
+        token: str,
+        labels: np.ndarray,
+        model_key: str,
+        device: str = "auto",
+        *,
+        steps: int = 100,
+        learning_rate: float | None = None,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        emit: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any] | str:
+        """Teach the model one corrected mask; the result is stored as a new version, whose name comes back."""
+        from napari_medt.training import fine_tune
+
+        if token not in self._images:
+            return MISSING
+        model = self._model(model_key, device)
+        options = {} if learning_rate is None else {"learning_rate": learning_rate}
+        cases = as_cases(self._images[token], labels)
+        learnt = fine_tune(model, cases, steps=steps, progress=progress, cancel=cancel, on_step=emit, **options)
+        self._models[learnt.card.key, device] = learnt
+        _keep_latest(self._models, 2)
+        return {"key": learnt.card.key, "title": learnt.card.title, "notes": list(learnt.card.notes)}
+
+    def forget(self) -> None:
+        """Let go of images, models and attention."""
+        self._images.clear()
+        self._explorers.clear()
+        self._models.clear()
+
+    def _model(self, key: str, device: str) -> Model:
+        from napari_medt.zoo import load_model
+
+        return _kept(self._models, (key, device), lambda: load_model(key, device=device), 2)
+
+    def _explorer(self, token: str, key: str, device: str, z: int) -> AttentionExplorer:
+        from napari_medt.attention import AttentionExplorer
+
+        def make() -> AttentionExplorer:
+            return AttentionExplorer(self._model(key, device), one_slice(self._images[token], z))
+
+        return _kept(self._explorers, (token, key, device, z), make, 3)
+
+
+def _kept(store: OrderedDict[Any, T], key: Any, make: Callable[[], T], limit: int) -> T:
+    if key not in store:
+        store[key] = make()
+    _keep_latest(store, limit)
+    store.move_to_end(key)
+    return store[key]
+
+
+def _keep_latest(store: OrderedDict[Any, Any], limit: int) -> None:
+    while len(store) > limit:
+        store.popitem(last=False)
+
+
+def one_slice(volume: Volume, z: int) -> Volume:
+    """Return the slice `z` of a scan; a 2D image as it is."""
+    if volume.geometry.ndim == 2:
+        return volume
+    geometry = Geometry.from_spacing(volume.geometry.spacing[1:], units=volume.geometry.units)
+    return Volume(volume.array[:, z], geometry, volume.channel_names, volume.source)
+
+
+def as_cases(volume: Volume, labels: np.ndarray, *, at_most: int = 64) -> list[tuple[Volume, np.ndarray]]:
+    """Pairs to learn from: a 2D image with its mask, or the slices of a scan that hold something, at most `at_most` of them.
+
+    Raises
+    ------
+    BadTrainingData
+        If the mask is empty or of another size.
+    """
+    if labels.shape != volume.spatial_shape:
+        raise BadTrainingData(
+            f"The mask of shape {labels.shape} does not fit the picture of shape {volume.spatial_shape}",
+            remedy="run the model again",
+        )
+    if not labels.any():
+        raise BadTrainingData("The mask is empty, so there is nothing to learn", remedy="paint or run first")
+    if volume.geometry.ndim == 2:
+        return [(volume, labels)]
+    filled = np.flatnonzero(labels.any(axis=(1, 2)))
+    chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(at_most, len(filled))).round().astype(int))]
+    return [(one_slice(volume, int(z)), labels[z]) for z in chosen]

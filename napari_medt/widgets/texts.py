@@ -1,0 +1,214 @@
+"""Every word the dock shows: labels, tooltips, hints and messages, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TITLE = "MedT Review"
+
+# ------------------------------------------------------------------------------------------------------- labels and hints
+
+STEP_TITLES = {"run": "Run", "look": "Look", "correct": "Correct", "learn": "Learn"}
+
+IMAGE = "Image"
+MODEL = "Model"
+DEVICE = "On"
+UNCERTAINTY = "Show where the model is unsure"
+RUN = "Run"
+CANCEL = "Cancel"
+CANCELLING = "Stopping …"
+
+ATTENTION = "Layer"
+HEAD = "Head"
+PICK = "Pick a point"
+MEAN_ATTENTION = "Mean attention"
+
+LABEL = "Label"
+SIZE = "Brush size"
+BRUSH = "Brush"
+ERASE = "Erase"
+FILL = "Fill"
+MOVE = "Move"
+UNDO = "Undo"
+REDO = "Redo"
+SAVE = "Save mask …"
+LOAD = "Load mask …"
+RESTORE = "Restore"
+START_ANEW = "Start anew"
+
+STEPS = "Steps"
+LEARN = "Learn"
+RUN_AGAIN = "Run again"
+
+FORM_LABELS = (IMAGE, MODEL, DEVICE, ATTENTION, HEAD, LABEL, SIZE, STEPS)
+ABOUT = "About"
+
+NO_IMAGE = "No image is open"
+NO_IMAGE_HINT = "Open an image, or take one from File ▸ Open Sample ▸ napari-medt."
+NO_MODEL = "No model was found"
+NO_MASK_HINT = "A mask appears here after Run, or load one."
+LOOK_HINT = "Click a place to see what the model looked at to describe it."
+PICK_HINT = "Click anywhere in the picture."
+CORRECT_HINT = "Paint what is missing, erase what is too much."
+LEARN_HINT = "Teach the model your corrected mask. It is stored as a new version; the old one stays."
+
+# -------------------------------------------------------------------------------------------------------------- tooltips
+
+TOOLTIPS = {
+    "step_header": "Open or close this step.",
+    "image": "The picture to work on. Every image layer of the viewer is listed; masks and maps made here are not.",
+    "model": "The trained model that makes the mask. Versions you taught yourself are listed below the one they come from.",
+    "card": "Show what this model was trained on, how well it did on images it had not seen, and where it should not be used.",
+    "device": "Where the computation runs. Automatic takes a graphics card when there is one.",
+    "uncertainty": "Add a layer that is bright where the model hesitated between classes.",
+    "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back.",
+    "cancel": "Stop at the next safe moment. Nothing is changed.",
+    "source": "Which attention layer of the network to look at. The global branch sees the whole window, the local branch a patch.",
+    "head": "Each attention layer looks with several heads at once. Choose one of them, or the mean of all.",
+    "pick": "While this is on, a click in the picture shows which places the model used to describe the clicked point.",
+    "mean": "Show how often each place was looked at, on average over the whole picture.",
+    "label": "What the brush and the fill bucket put down.",
+    "size": "Diameter of the brush and the eraser, in pixels.",
+    "brush": "Paint the chosen label with napari's brush. Press B on the mask layer for the same.",
+    "erase": "Erase with napari's eraser.",
+    "fill": "Fill a connected area with the chosen label.",
+    "move": "Put the tool away: dragging moves the picture again.",
+    "undo": "Take back the last change, also a run of the model. Ctrl+Z.",
+    "redo": "Bring back what was undone. Ctrl+Shift+Z.",
+    "save": "Write the mask as a TIFF file that keeps the pixel size.",
+    "load": "Take a mask from a TIFF or PNG file of the same size. Undo brings the present one back.",
+    "restore": "Take the mask as it was when the last session ended.",
+    "start_anew": "Leave the found mask aside and begin with an empty one. This forgets the found mask.",
+    "steps": "How many times the model is adjusted. More steps follow your mask more closely, and take longer.",
+    "learn": "Adjust a copy of the model to this picture and your mask. The result is stored as a new version.",
+    "run_again": "Run the new version on the same picture. Undo brings your corrected mask back.",
+    "dismiss": "Close this message.",
+    "curve": "How far the model is from your mask after each step. Lower is closer.",
+}
+
+# -------------------------------------------------------------------------------------------------------------- messages
+
+STARTING = "Starting the calculation process …"
+PREPARING_ATTENTION = "Preparing attention …"
+ATTENTION_READY = "Attention is ready: click a place."
+ATTENTION_FIRST = "Run the model first; then a click is answered at once."
+RUN_NAME = "model run"
+LOADED_NAME = "loaded mask"
+RESTORED_NAME = "restored mask"
+STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
+OTHER_EDIT = "edit"
+NO_ATTENTION = "This model shows no attention."
+CANCELLED = "Cancelled. Nothing was changed."
+IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
+MASK_SAVED = "Saved as {name}."
+MASK_LOADED = "Loaded {name}."
+OUTSIDE = "That point lies outside the picture."
+NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
+RESTORED = "The mask from {when} is back. Undo takes it away again."
+FORGOTTEN = "The found mask was put aside. You begin with an empty one."
+BUSY = "Something is being calculated; wait for it or cancel it."
+
+
+def image_words(spatial_shape: Sequence[int], *, dtype: str, colour: bool, spacing: Sequence[float], units: str) -> str:
+    """Say what was read, for example `"256 × 256, colour, 8-bit"`."""
+    size = " × ".join(str(n) for n in reversed(spatial_shape))
+    kinds = {"uint8": "8-bit", "uint16": "16-bit", "int16": "16-bit, signed", "bool": "yes or no"}
+    kind = kinds.get(dtype, "decimal numbers" if dtype.startswith("float") else dtype)
+    words = [f"{size} pixels" if len(spatial_shape) == 2 else f"{size}, 3D", "colour" if colour else "grey", kind]
+    if units != "px":
+        name = {"um": "µm"}.get(units, units)
+        steps = [f"{s:.3g}" for s in reversed(spacing)]
+        words.append(f"{steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} {name} a pixel")
+    return ", ".join(words)
+
+
+def source_name(source: str) -> str:
+    """Name an attention block for people: `"global.layer1.0"` becomes `"Whole window, stage 1, block 1"`."""
+    parts = source.split(".")
+    branch = {"global": "Whole window", "local": "Patch"}.get(parts[0], "")
+    rest = parts[1:] if branch else parts
+    words = [branch] if branch else []
+    for part in rest:
+        if part.isdigit():
+            words.append(f"block {int(part) + 1}")
+        elif part.startswith("layer") and part[5:].isdigit():
+            words.append(f"stage {part[5:]}")
+        else:
+            words.append(part.replace("_", " "))
+    name = ", ".join(words)
+    return name[:1].upper() + name[1:]
+
+
+def head_name(head: int | None) -> str:
+    """Name an attention head for people, counted from 1."""
+    return "Mean of all heads" if head is None else f"Head {head + 1}"
+
+
+def device_name(device: str, *, resolved: str = "") -> str:
+    """Name a device for people."""
+    names = {"cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)", "mps": "Graphics card (Apple)"}
+    if device == "auto":
+        return f"Automatic: {names.get(resolved.split(':')[0], resolved)}" if resolved else "Automatic"
+    base, _, number = device.partition(":")
+    return names.get(base, device) + (f" {number}" if number else "")
+
+
+def seconds(duration: float) -> str:
+    """Say a duration as a person would."""
+    if duration < 10:
+        return f"{duration:.1f} s"
+    if duration < 90:
+        return f"{duration:.0f} s"
+    return f"{duration / 60:.0f} min" if duration < 5400 else f"{duration / 3600:.1f} h"
+
+
+def time_left(duration: float) -> str:
+    """Say how long it will still take, rounded so that it does not flicker."""
+    if duration < 1.5:
+        return "nearly done"
+    rounded = round(duration) if duration < 15 else round(duration / 5) * 5
+    return f"about {seconds(rounded if rounded < 10 else float(rounded)).replace('.0', '')} left"
+
+
+def run_done(model: str, took: float, shares: Sequence[tuple[str, float]]) -> str:
+    """Say what a run found."""
+    found = ", ".join(f"{name} on {_percent(share)} of the picture" for name, share in shares if share > 0)
+    return f"{model} took {seconds(took)}: {found}." if found else f"{model} took {seconds(took)} and found nothing."
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{share * 100:.1f} %" if share < 0.1 else f"{share * 100:.0f} %"
+
+
+def changes(count: int, what: str = "edit") -> str:
+    """Count in words: `"1 edit"`, `"12 edits"`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def found_mask(when: str, edits: int) -> str:
+    """Offer a mask from an earlier session."""
+    return f"A mask from {when} with {changes(edits)} was found."
+
+
+def learnt(key: str, took: float, first: float | None, last: float | None) -> str:
+    """Say what a fine-tuning stored."""
+    fall = f" The loss went from {first:.3f} to {last:.3f}." if first is not None and last is not None else ""
+    return f"Stored as {key} after {seconds(took)}.{fall}"
+
+
+def wrong_size(name: str, found: Sequence[int], wanted: Sequence[int]) -> str:
+    """Say that a mask does not fit the picture."""
+    return (
+        f"{name} is {' × '.join(str(n) for n in reversed(found))}, but the picture is "
+        f"{' × '.join(str(n) for n in reversed(wanted))}"
+    )
+
+
+def undo_label(name: str) -> str:
+    """Name the undo button after what it undoes."""
+    return f"{UNDO}: {name}" if name else UNDO
+
+
+def redo_label(name: str) -> str:
+    """Name the redo button after what it brings back."""
+    return f"{REDO}: {name}" if name else REDO
