@@ -1,0 +1,48 @@
+"""What the decoders hand on, and the limits they all keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+from napari_medt.core import BadImage, Geometry
+from napari_medt.core.volume import Array
+
+MAX_PIXELS = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded file: `(c, y, x)` or `(c, z, y, x)`, its geometry, and the channels' names where the file has some."""
+
+    array: Array
+    geometry: Geometry
+    channel_names: tuple[str, ...] = ()
+
+
+RGB = ("red", "green", "blue")
+GREY = ("grey",)
+
+
+def check_size(name: str, *, pixels: int, bytes_needed: int, limit: int | None = None) -> None:
+    """Refuse an image without pixels, or one that would exhaust the memory, before it is decoded.
+
+    Raises
+    ------
+    BadImage
+        With the size and what to do.
+    """
+    if pixels <= 0:
+        raise BadImage(f"{name} has no pixels", remedy="choose an image with pixels in it")
+    if limit is not None and pixels > limit:
+        raise BadImage(
+            f"{name} says it has {pixels / 1e6:,.0f} million pixels; {limit / 1e6:,.0f} million are the limit",
+            remedy="crop it or scale it down first",
+        )
+    free = psutil.virtual_memory().available
+    if bytes_needed > free:
+        raise BadImage(
+            f"{name} needs {bytes_needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free",
+            remedy="close other programs, or crop the image first",
+        )
