@@ -212,7 +212,7 @@ class AttentionExplorer:
     def _nearest_window(self, query: tuple[int, int]) -> int:
         def distance(index: int) -> float:
             window = self._windows[index]
-            return max(abs((s.start + s.stop - 1) / 2 - q) for s, q in zip(window, query, strict=True))
+            return float(max(abs((s.start + s.stop - 1) / 2 - q) for s, q in zip(window, query, strict=True)))
 
         return min(range(len(self._windows)), key=distance)
 

@@ -54,7 +54,7 @@ class Geometry:
     @property
     def ndim(self) -> int:
         """Number of spatial axes."""
-        return self.affine.shape[0] - 1
+        return int(self.affine.shape[0]) - 1
 
     @property
     def spacing(self) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ def main(target: str, nice: int) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
     if hasattr(os, "nice"):
         os.nice(nice)
-    answers = _Answers(stream)  # type: ignore[arg-type]
+    answers = _Answers(stream)
     calls: queue.SimpleQueue[tuple[int, str, tuple[Any, ...], dict[str, Any]]] = queue.SimpleQueue()
     cancels: dict[int, Cancel] = {}
     threading.Thread(target=_listen, args=(calls, cancels), daemon=True).start()
@@ -81,7 +81,7 @@ def _listen(calls: queue.SimpleQueue[Any], cancels: dict[int, Cancel]) -> None:
     stream = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     while True:
         try:
-            kind, number, *content = frames.receive(stream)  # type: ignore[arg-type]
+            kind, number, *content = frames.receive(stream)
         except (EOFError, OSError):
             os._exit(0)  # the window has gone, whatever is being calculated
         if kind == "call":

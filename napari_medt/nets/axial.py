@@ -115,7 +115,7 @@ class AxialAttention(nn.Module):
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tables `Eq (c, K, K)`, `Ek (c, K, K)` and `Ev (2c, K, K)` for lines of `length` positions, entry `[r, i, j]`."""
-        table = self.table
+        table: Tensor = self.table
         if length != self.length:
             table = F.interpolate(table[None], size=2 * length - 1, mode="linear", align_corners=True)[0]
         positions = torch.arange(length, device=table.device)
@@ -131,7 +131,7 @@ class AxialAttention(nn.Module):
             qkv = qkv.transpose(-1, -2)
         length = qkv.shape[-1]
         c = self.key_channels
-        q, k, v = qkv.split((c, c, 2 * c), dim=2)  # (n, heads, c, lines, K)
+        q, k, v = torch.split(qkv, [c, c, 2 * c], dim=2)  # (n, heads, c, lines, K)
         if self.kind == "content":
             out = self._content_attention(q, k, v)
         else:
@@ -155,7 +155,9 @@ class AxialAttention(nn.Module):
         queries = [(q * scale).permute(0, 1, 3, 4, 2).reshape(-1, length, c) for scale in scales[:2]]
         keys = [t.transpose(2, 3).reshape(-1, c, length) for t in (k, k * scales[2])]
         values = v.permute(0, 1, 3, 4, 2).reshape(-1, length, 2 * c)
-        content, position = PositionalAttention.apply(*queries, *keys, values, eq, ek.transpose(1, 2).contiguous(), ev)
+        content, position = PositionalAttention.apply(  # type: ignore[no-untyped-call]
+            *queries, *keys, values, eq, ek.transpose(1, 2).contiguous(), ev
+        )
         content = content.view(n, heads, lines, length, 2 * c).permute(0, 1, 4, 2, 3).flatten(1, 2)
         position = position.view(length, n, heads, lines, 2 * c).permute(1, 2, 4, 3, 0).flatten(1, 2)
         if self.kind == "gated":
@@ -194,8 +196,8 @@ class AxialAttention(nn.Module):
     def _logit_statistics(self, q: Tensor, k: Tensor, eq: Tensor | None, ek: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and biased variance `(groups, terms * heads)` of the (gated) terms, in float64, from Gram matrices."""
         groups = self.logits_norm.groups
-        q = q.double().unflatten(0, (-1, groups))  # (b, p, g, c, l, i)
-        k = k.double().unflatten(0, (-1, groups))
+        q = torch.unflatten(q.double(), 0, (-1, groups))  # (b, p, g, c, l, i)
+        k = torch.unflatten(k.double(), 0, (-1, groups))
         samples, lines, length = q.shape[0], q.shape[-2], q.shape[-1]
         count = samples * lines * length**2
         means = [torch.einsum("bpgcl,bpgcl->pg", q.sum(-1), k.sum(-1))]

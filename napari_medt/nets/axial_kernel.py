@@ -43,6 +43,7 @@ class PositionalAttention(torch.autograd.Function):
     def forward(
         ctx: Any, qc: Tensor, qp: Tensor, kc: Tensor, kp: Tensor, v: Tensor, eq: Tensor, ek: Tensor, ev: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Attend, chunk by chunk; see the class."""
         lines, length, _ = qc.shape
         content = torch.empty_like(v)
         position = v.new_empty(length, lines, v.shape[-1])
@@ -55,8 +56,9 @@ class PositionalAttention(torch.autograd.Function):
         return content, position
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_content: Tensor, grad_position: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of all inputs, with the attention of every chunk built anew."""
         qc, qp, kc, kp, v, eq, ek, ev = ctx.saved_tensors
         grad_qc, grad_qp, grad_kc, grad_kp, grad_v = (torch.empty_like(t) for t in (qc, qp, kc, kp, v))
         # The tables of queries and values are summed by row i, as batched products give them.

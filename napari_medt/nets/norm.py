@@ -31,7 +31,7 @@ class BatchNorm(nn.BatchNorm2d):
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name the base class gives it)
         """Normalise `(n, c, h, w)`; in training `n` must be a multiple of `groups`."""
         if not self.training:
             scale, shift = self.scale_shift()

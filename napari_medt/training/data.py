@@ -36,7 +36,7 @@ def find_data(recipe: Recipe, data: Path | None = None) -> Path:
     raise BadTrainingData(f"{root} holds no {recipe.data.folder} with images/ and labels/", remedy=remedy)
 
 
-def load_case(folder: Path, row: SplitRow, channels: str) -> tuple[Volume, np.ndarray]:
+def load_case(folder: Path, row: SplitRow) -> tuple[Volume, np.ndarray]:
     """One image as a volume and its mask `(y, x)` uint8, 1 where any object is."""
     volume = read(folder / "images" / row.file)
     labels, _ = read_labels(folder / "labels" / row.file)
@@ -67,7 +67,7 @@ def load_samples(
     samples = []
     for done, row in enumerate(rows):
         report(done, len(rows), "Reading images")
-        volume, labels = load_case(folder, row, recipe.channels)
+        volume, labels = load_case(folder, row)
         samples.append(
             to_sample(
                 volume, labels, channels=recipe.channels, intensity=recipe.intensity, group=row.group, field=row.field

@@ -17,7 +17,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def dice_and_cross_entropy() -> Loss:
     """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, h, w)` and classes `(n, h, w)`."""
-    from monai.losses import DiceCELoss
+    from monai.losses.dice import DiceCELoss
 
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     return lambda logits, labels: cast("Tensor", loss(logits, labels[:, None]))
@@ -28,8 +28,9 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, obje
 
     Decay would pull gates to zero whatever the data say, because the batch norm behind them undoes their scale.
     """
-    decayed, free = [], []
-    for name, parameter in net.named_parameters():
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for parameter in net.parameters():
         if parameter.requires_grad:
             (decayed if parameter.ndim == 4 else free).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

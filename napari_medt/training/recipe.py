@@ -48,6 +48,18 @@ class Optimisation(_Part):
     norm_batches: int = Field(ge=1, description="batches that the running statistics are taken from at the end")
 
 
+class CardTexts(_Part):
+    """What a card says and no run can measure."""
+
+    modality: str
+    training_data: str
+    attribution: str
+    licence: str
+    citation: str
+    intended_use: str
+    limits: str
+
+
 class Recipe(_Part):
     """What is trained, on what, how, and what its card says."""
 
@@ -64,7 +76,7 @@ class Recipe(_Part):
     data: Data
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimisation: Optimisation
-    card: dict[str, str] = Field(description="further texts of the card: licence, attribution, limits ...")
+    card: CardTexts
 
     @property
     def steps(self) -> int:

@@ -1,4 +1,4 @@
-"""Does a stored model still give what it gave when it was stored?"""
+"""The self-test: does a stored model still give what it gave when it was stored."""
 
 from __future__ import annotations
 

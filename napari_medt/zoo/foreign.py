@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_medt.core import BadWeights
 
@@ -61,7 +61,7 @@ class ForeignCheckpoint:
     architecture: str
     net_options: dict[str, Any]
     state_dict: dict[str, Tensor]
-    channels: str | tuple[str, ...]
+    channels: Literal["grey", "bgr"] | tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -183,9 +183,8 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
     BadWeights
         If the file is unsafe, damaged or of no known form.
     """
-    from napari_medt.zoo.weights import read_state_dict
-
     from napari_medt.nets import create_net
+    from napari_medt.zoo.weights import read_state_dict
 
     state = read_state_dict(Path(path))
     for inner in ("state_dict", "model", "model_state_dict"):
@@ -212,7 +211,9 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
                 remedy="give an unchanged checkpoint of the released implementation",
             )
     in_channels = options["in_channels"]
-    channels = {1: "grey", 3: "bgr"}.get(in_channels) or tuple(f"channel {i + 1}" for i in range(in_channels))
+    channels: Literal["grey", "bgr"] | tuple[str, ...] = tuple(f"channel {i + 1}" for i in range(in_channels))
+    if in_channels in (1, 3):
+        channels = "grey" if in_channels == 1 else "bgr"
     return ForeignCheckpoint(
         architecture,
         options,

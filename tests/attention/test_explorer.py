@@ -124,12 +124,12 @@ def test_memory_stays_within_its_budget_and_answers_stay_the_same(model, image):
 
 def test_point_outside_is_refused(model, image):
     """The point (100, 3) lies outside the image of 100 x 140 pixels."""
-    with pytest.raises(BadImage, match="outside the image of 100 x 140 pixels"):
+    with pytest.raises(BadImage, match=r"outside the image of 100 x 140 pixels"):
         AttentionExplorer(model, image).pick((100, 3), source="global.layer1.0")
 
 
 def test_unknown_source_lists_the_known_ones(model, image):
-    with pytest.raises(BadModel, match="has no attention called 'layer9'; choose one of global.layer1.0"):
+    with pytest.raises(BadModel, match=r"has no attention called .layer9.; choose one of global\.layer1\.0"):
         attention_maps(model, image, "layer9")
 
 

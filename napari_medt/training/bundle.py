@@ -1,0 +1,115 @@
+"""From a recipe to a model folder with measured scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from napari_medt.core import BadTrainingData, Cancel, Progress
+from napari_medt.training.data import find_data, load_case, load_samples
+from napari_medt.training.evaluate import evaluate, to_scores
+from napari_medt.training.loop import Run
+from napari_medt.training.recipe import Recipe, SplitRow, read_recipe, read_split
+from napari_medt.zoo.card import ModelCard
+from napari_medt.zoo.model import Model
+from napari_medt.zoo.store import save_model
+
+
+def train(
+    recipe: str | Path,
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> Path:
+    """Train a model as its recipe says, measure it on the held-out images, and write it as a model folder.
+
+    Parameters
+    ----------
+    recipe
+        A recipe in TOML.
+    out
+        Run folder: gets the plan, the metrics, checkpoints, and at the end `model/`, which `load_model` takes.
+    data
+        Folder of the images; by default the one that NAPARI_MEDT_DATA names.
+    max_minutes
+        Shorten the recipe so that the training ends in about this time.
+    resume
+        Go on from the checkpoint in `out`.
+
+    Returns
+    -------
+    Path
+        The model folder.
+
+    Raises
+    ------
+    BadTrainingData
+        If the recipe, the split or an image is missing or does not fit.
+    """
+    path, folder = Path(recipe), Path(out)
+    if (folder / "model").exists():
+        raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
+    plan = read_recipe(path)
+    rows = read_split(path.parent / plan.data.split)
+    images = find_data(plan, Path(data) if data else None)
+    sides = {side: [row for row in rows if row.split == side] for side in ("train", "validation", "test")}
+    run = Run(
+        plan,
+        load_samples(images, sides["train"], plan, progress=progress),
+        load_samples(images, sides["validation"], plan),
+        folder=folder,
+        max_minutes=max_minutes,
+        resume=resume,
+    )
+    net = run.train(progress=progress, cancel=cancel)
+    finish(run.recipe, net, folder / "model", images=images, test=sides["test"], progress=progress, cancel=cancel)
+    return folder / "model"
+
+
+def finish(
+    recipe: Recipe,
+    net: nn.Module,
+    folder: Path,
+    *,
+    images: Path,
+    test: list[SplitRow],
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> ModelCard:
+    """Round the weights as they will be stored, measure them on the held-out images, and write the model folder."""
+    with torch.no_grad():
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().to(tensor.dtype))
+    card = ModelCard(
+        name=recipe.name,
+        title=recipe.title,
+        description=recipe.description,
+        architecture=recipe.architecture,
+        net_options=recipe.net_options,
+        classes=recipe.classes,
+        channels=recipe.channels,
+        window=recipe.window,
+        intensity=recipe.intensity,
+        recipe=f"recipes/{recipe.name}.toml, {recipe.steps} steps, seed {recipe.seed}",
+        **recipe.card.model_dump(),
+    )
+    model = Model(card, net.eval(), torch.device("cpu"))
+    cases = [load_case(images, row) for row in test]
+    table = evaluate(
+        model,
+        cases,
+        names=[row.file for row in test],
+        groups=[row.group for row in test],
+        progress=progress,
+        cancel=cancel,
+    )
+    table.to_csv(folder.parent / "held_out.csv", index=False)
+    card = card.model_copy(update={"scores": to_scores(table, f"{recipe.data.folder}, held out")})
+    return save_model(folder, card, net)

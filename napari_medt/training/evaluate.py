@@ -1,0 +1,99 @@
+"""Scores of a model on images with known masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
+from napari_medt.engine.predict import predict
+from napari_medt.measure import Overlap, count
+from napari_medt.zoo.card import Score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_medt.zoo.model import Model
+
+COUNTS = ["both", "only_prediction", "only_reference"]
+
+
+def evaluate(
+    model: Model,
+    cases: Iterable[tuple[Volume | npt.ArrayLike, npt.ArrayLike]],
+    *,
+    names: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    cancel: Cancel | None = None,
+) -> pd.DataFrame:
+    """Compare a model's masks with known ones.
+
+    Parameters
+    ----------
+    model
+        From `load_model`.
+    cases
+        Pairs of image and reference mask, with the model's label values.
+    names, groups
+        One a case, for the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a case and class: `name`, `group`, `class`, `dice`, `iou`, and the pixel counts `both`, `only_prediction`,
+        `only_reference` they come from.
+
+    Raises
+    ------
+    BadTrainingData
+        If a mask has another shape than its image.
+    """
+    import pandas as pd
+
+    report = progress or silent
+    cases = list(cases)
+    rows = []
+    for index, (image, reference) in enumerate(cases):
+        report(index, len(cases), "Evaluating")
+        labels = predict(model, image, cancel=cancel).labels
+        truth = np.asarray(reference)
+        if truth.shape != labels.shape:
+            raise BadTrainingData(
+                f"The mask of case {index + 1} has {truth.shape} pixels but its image has {labels.shape}"
+            )
+        for value, name in enumerate(model.card.classes[1:], start=1):
+            overlap = count(labels == value, truth == value)
+            rows.append(
+                {
+                    "name": names[index] if names else str(index + 1),
+                    "group": groups[index] if groups else "",
+                    "class": name,
+                    "dice": overlap.dice,
+                    "iou": overlap.iou,
+                    **{column: getattr(overlap, column) for column in COUNTS},
+                }
+            )
+    report(len(cases), len(cases), "Evaluated")
+    return pd.DataFrame(rows)
+
+
+def to_scores(table: pd.DataFrame, dataset: str) -> tuple[Score, ...]:
+    """Scores for a card, one for each group and one for all: Dice and IoU as means over rows, F1 of the pooled pixels."""
+
+    def score(group: str, part: pd.DataFrame) -> Score:
+        pooled = Overlap(*(int(part[column].sum()) for column in COUNTS))
+        return Score(
+            dataset=dataset,
+            group=group,
+            images=len(part),
+            dice=round(float(part["dice"].mean()), 4),
+            iou=round(float(part["iou"].mean()), 4),
+            f1=round(pooled.dice, 4),
+        )
+
+    parts = [score(str(group), part) for group, part in table.groupby("group") if group]
+    return (*parts, score("all", table))
