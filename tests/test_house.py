@@ -59,6 +59,20 @@ def test_every_door_opens():
         napari_medt.no_such_door  # noqa: B018
 
 
+def test_doors_stay_open_when_a_room_was_entered_before(tmp_path):
+    """A submodule named like a door takes the door's place once it is imported."""
+    code = """
+import importlib, pkgutil, types
+import napari_medt as medt
+for room in ("nets", "zoo", "io", "engine", "attention", "measure", "training"):
+    package = importlib.import_module(f"napari_medt.{room}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"napari_medt.{room}.{module.name}")
+print(*(name for name in medt.__all__ if isinstance(getattr(medt, name), types.ModuleType)))
+"""
+    assert run_python(code, cwd=tmp_path).stdout.split() == []
+
+
 def test_napari_knows_the_plugin_without_torch_and_monai(tmp_path):
     """Discovery, manifests and menus as napari does them at start; neither library may come along."""
     code = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_medt.engine.predict import predict
+    from napari_medt.engine.running import predict
 
 __all__ = ["predict"]
 
@@ -13,7 +13,7 @@ __all__ = ["predict"]
 def __getattr__(name: str) -> Any:
     """`predict` needs torch, which the window's process must not load; so it is loaded when it is asked for."""
     if name == "predict":
-        from napari_medt.engine.predict import predict
+        from napari_medt.engine.running import predict
 
         return predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
