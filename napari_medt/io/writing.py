@@ -57,7 +57,7 @@ def write(
     if isinstance(labels, Prediction):
         geometry = geometry or labels.geometry
         labels = labels.labels
-    array = _storable(np.asarray(labels), place.name)
+    array = storable(np.asarray(labels), place.name)
     geometry = geometry or Geometry.from_spacing((1.0,) * array.ndim)
     if geometry.ndim != array.ndim:
         raise BadImage(
@@ -66,7 +66,7 @@ def write(
         )
     ending = place.suffix.lower()
     if ending in (".tif", ".tiff"):
-        return atomic_write(place, lambda file: _write_tiff(file, array, geometry))
+        return atomic_write(place, lambda file: encode_tiff(file, array, geometry))
     if ending == ".png":
         _check_png(array, place.name)
         return atomic_write(place, lambda file: _write_png(file, array, geometry))
@@ -76,8 +76,14 @@ def write(
     )
 
 
-def _storable(array: Array, name: str) -> Array:
-    """Return the array as uint8, uint16, uint32 or float32."""
+def storable(array: Array, name: str) -> Array:
+    """Return an array as uint8, uint16, uint32 or float32.
+
+    Raises
+    ------
+    BadImage
+        If it has other than two or three axes, no values, negative labels or labels too large; `name` is the file's.
+    """
     if array.ndim not in (2, 3) or array.size == 0:
         raise BadImage(f"An array of shape {array.shape} cannot be written to {name}", remedy="give a 2D or 3D mask")
     if array.dtype == bool:
@@ -93,7 +99,8 @@ def _storable(array: Array, name: str) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _write_tiff(file: BinaryIO, array: Array, geometry: Geometry) -> None:
+def encode_tiff(file: BinaryIO, array: Array, geometry: Geometry) -> None:
+    """Write what `storable` returned into an open file, as a TIFF in the form `write` tells of."""
     if array.dtype != np.uint32 and array.nbytes < _IMAGEJ_BYTES:
         down, across = (1 / value for value in geometry.spacing[-2:])
         with tifffile.TiffWriter(file, imagej=True) as tiff:

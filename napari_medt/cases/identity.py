@@ -1,0 +1,134 @@
+"""Which case an image belongs to, and what its folder says about it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_medt.core import BadCase, Volume
+from napari_medt.core.volume import Array
+from napari_medt.io.atomic import atomic_write, storage_error
+
+WHOLE_BYTES = 64 * 2**20
+_CARD = "case.json"
+
+Status = Literal["to do", "draft", "accepted", "second look"]
+
+
+class CaseCard(BaseModel):
+    """What `case.json` holds; no folder and nothing of the image's header, because those name patients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    image: str = Field(description="Name of the image without its folders.")
+    digest: str = Field(description="Of the image's values, as `image_digest` gives it.")
+    shape: tuple[int, ...] = Field(description="Of the mask: (y, x) or (z, y, x).")
+    spacing: tuple[float, ...] = Field(description="Of the mask's axes, in `units`.")
+    units: str = "px"
+    created: str = Field(description="When the case was opened first, ISO 8601, UTC.")
+    status: Status = "draft"
+
+
+def cases_folder() -> Path:
+    """Return the folder of all cases: `cases` below NAPARI_MEDT_HOME, else below the user's data folder."""
+    home = os.environ.get("NAPARI_MEDT_HOME") or platformdirs.user_data_dir("napari-medt", appauthor=False)
+    return Path(home).expanduser() / "cases"
+
+
+def image_digest(image: Volume) -> str:
+    """Return 32 hexadecimal digits that stand for an image's values, whatever its file is called.
+
+    Up to 64 MB all values are hashed (BLAKE2b). Of larger images every n-th plane along the longest axis is, about
+    64 MB of them, together with the sum of all values as whole numbers, so that a changed voxel elsewhere still gives
+    another digest. Pixel size and names do not count.
+    """
+    array = image.array
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{array.shape} {array.dtype.newbyteorder('<').str}".encode())
+    if array.nbytes > WHOLE_BYTES:
+        digest.update(_sum(array))
+        axis = int(np.argmax(array.shape))
+        array = array[(slice(None),) * axis + (slice(None, None, math.ceil(array.nbytes / WHOLE_BYTES)),)]
+    values = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _sum(array: Array) -> bytes:
+    """Add up all values, floats by their bits, modulo 2**64: the same on every machine."""
+    whole = array if array.dtype.kind in "bui" else array.view(f"{array.dtype.byteorder}u{array.dtype.itemsize}")
+    return (int(whole.sum(dtype=np.uint64)) % 2**64).to_bytes(8, "little")
+
+
+def describe(image: Volume, digest: str, *, name: str) -> CaseCard:
+    """Return the card of a new case."""
+    return CaseCard(
+        image=Path(name or image.source).name,
+        digest=digest,
+        shape=image.spatial_shape,
+        spacing=image.geometry.spacing,
+        units=image.geometry.units,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def load_card(folder: Path, fresh: CaseCard) -> CaseCard | None:
+    """Read `case.json`; None when there is none, or one that is damaged, which is then kept aside.
+
+    Parameters
+    ----------
+    folder
+        Of the case.
+    fresh
+        What a new card for this image would say.
+
+    Raises
+    ------
+    BadCase
+        If a newer version wrote it, or it is about another image.
+    StorageError
+        If it cannot be read.
+    """
+    path = folder / _CARD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError):
+            raise storage_error(error, path, doing="read") from error
+        text = ""
+    try:
+        version = json.loads(text)["schema_version"]
+        if isinstance(version, int) and version > 1:
+            raise BadCase(f"{path} was written by a newer version of napari-medt", remedy="update napari-medt")
+        card = CaseCard.model_validate_json(text)
+    except (ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError):
+            path.replace(folder / f"{path.stem}-damaged.json")
+        return None
+    if (card.digest, card.shape) != (fresh.digest, fresh.shape):
+        raise BadCase(f"{folder} belongs to another image", remedy="move that folder away")
+    return card
+
+
+def store_card(folder: Path, card: CaseCard) -> None:
+    """Write `case.json` whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses it.
+    """
+    atomic_write(folder / _CARD, card.model_dump_json(indent=2).encode())
