@@ -88,3 +88,14 @@ def iou(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     0.333
     """
     return count(prediction, reference).iou
+
+
+def f1(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """F1 of the single samples, 2 precision recall / (precision + recall), in [0, 1]: for masks, the same number as Dice.
+
+    Examples
+    --------
+    >>> f1([1, 1, 0, 0], [0, 1, 1, 0])
+    0.5
+    """
+    return count(prediction, reference).dice

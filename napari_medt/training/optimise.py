@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -12,12 +13,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from napari_medt.core import DeviceError, MedtError
+from napari_medt.zoo.devices import choose_device
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def seed_everything(seed: int) -> None:
+    """Seed what draws without a generator of its own, such as the first weights of a network."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def training_device(name: str = "auto") -> torch.device:
+    """The device of that name, or for `"auto"` a CUDA device or the processor.
+
+    Apple's GPU has no float64, in which the networks take the statistics of their batch norms when they learn from scratch.
+    """
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    chosen = choose_device(name)
+    if chosen.type == "mps":
+        raise DeviceError(
+            "Apple's GPU cannot train a network from scratch, since it has no numbers of 64 bits", remedy="choose cpu"
+        )
+    return chosen
+
+
 def dice_and_cross_entropy() -> Loss:
-    """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, h, w)` and classes `(n, h, w)`."""
-    from monai.losses.dice import DiceCELoss
+    """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, h, w)` and classes `(n, h, w)`.
+
+    Raises
+    ------
+    MedtError
+        If MONAI is not installed.
+    """
+    try:
+        from monai.losses.dice import DiceCELoss
+    except ImportError as error:
+        raise MedtError(
+            f"Training needs MONAI, which cannot be imported here ({error})",
+            remedy='install it with: pip install "napari-medt[train]"',
+        ) from error
 
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     return lambda logits, labels: cast("Tensor", loss(logits, labels[:, None]))

@@ -99,17 +99,30 @@ def read_recipe(path: Path) -> Recipe:
         If the file is missing, is not TOML, or a value does not fit; the sentence names the value.
     """
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
+        content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadTrainingData(f"The recipe {path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadTrainingData(f"The recipe {path.name} is not valid TOML: {error}") from error
+    return parse_recipe(content, where=f"recipe {path.name}")
+
+
+def parse_recipe(content: Any, *, where: str) -> Recipe:
+    """Check the content of a recipe; `where` it comes from is named in errors.
+
+    Raises
+    ------
+    BadTrainingData
+        If a value does not fit; the sentence names the value.
+    """
+    try:
+        return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadTrainingData(
-            f"In the recipe {path.name}, {where}: {first['msg']}", remedy="correct that value"
-        ) from error
+        place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        problem = f"{place}: {message}" if place else message
+        raise BadTrainingData(f"In the {where}, {problem}", remedy="correct that value") from error
 
 
 class SplitRow(_Part):
