@@ -189,6 +189,12 @@ def train(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Where checkpoints and the model go; runs/NAME by default.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the recipe's images lie; NAPARI_MEDT_DATA by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out (recipes only).")
+    ] = False,
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop in good order after so long.")] = None,
     modelname: Annotated[
         OriginalNetwork, typer.Option("--modelname", rich_help_panel=_ORIGINAL)
