@@ -47,7 +47,7 @@ train-medt-nuclei: setup  ## Train the bundled model anew by its recipe
 	$(PY) -m napari_medt train --recipe recipes/medt-nuclei.toml $(ARGS)
 
 sample-data: setup  ## Make the sample images anew by their seeded script
-	$(PY) sample_data/make.py $(ARGS)
+	$(PY) -m napari_medt.sample_data.make --out sample_data $(ARGS)
 
 wheel: setup-dev  ## Build the wheel, install it into an empty environment outside the tree and check it
 	scripts/check-wheel.sh
