@@ -145,8 +145,11 @@ def _decode(place: Path, *, as_labels: bool) -> Picture:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return what a decoder says of a file where that means something to a reader."""
     lines = str(error).strip().splitlines()
-    return lines[0].split(" (")[0].rstrip(".")[:120] if lines else type(error).__name__
+    if not lines or "<" in lines[0] or isinstance(error, (TypeError, AttributeError, LookupError, AssertionError)):
+        return "its parts do not fit together"
+    return lines[0].split(" (")[0].rstrip(".")[:120]
 
 
 def _kind_of(place: Path) -> str:
