@@ -148,14 +148,14 @@ class AttentionExplorer:
                 "row and column",
                 whole,
                 (0, 0),
-                f"How much {source} took from each place of {where} to describe the point",
+                f"How much this layer took from each place of {where} to describe the point",
             ),
-            ("row", row.mean(0)[None], (y0, 0), f"What the width attention of {source} took from the point's row"),
+            ("row", row.mean(0)[None], (y0, 0), "What this layer took from the row of the point"),
             (
                 "column",
                 columns[:, x0].mean(0)[:, None],
                 (0, x0),
-                f"What its height attention of {source} took from the column",
+                "What this layer took from the column of the point",
             ),
         )
         maps = []
@@ -193,7 +193,7 @@ class AttentionExplorer:
         report(len(self._windows), len(self._windows), "Attention of the whole image is ready")
         heads = "mean of the heads" if head is None else f"head {head + 1}"
         caption = (
-            f"How often {source} looked at each place ({heads}); 1 is the average. "
+            f"How much each place was looked at by this layer ({heads}); 1 is the average. "
             "Weights of a computation, not proof of a cause."
         )
         return AttentionMap(total / weight, self.geometry, source, "received", head=head, caption=caption)
