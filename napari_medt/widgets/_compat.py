@@ -101,3 +101,18 @@ def scene_camera(viewer: Any) -> Any:
     """Return the camera, which moved to `viewer.scene` in napari 0.9."""
     scene = getattr(viewer, "scene", None)
     return scene.camera if scene is not None else viewer.camera
+
+
+def window_picture(viewer: Any, size: tuple[int, int]) -> bytes:
+    """Return a PNG of the whole window, canvas and docks, at `(width, height)` pixels."""
+    import io
+
+    from PIL import Image
+
+    pixels = viewer.window.screenshot(flash=False, canvas_only=False)
+    picture = Image.fromarray(pixels).convert("RGB")
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    target = io.BytesIO()
+    picture.save(target, "PNG", optimize=True)
+    return target.getvalue()

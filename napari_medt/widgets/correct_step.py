@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QHBoxLayout, 
 from napari_medt.core import Geometry, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.mask_editor import MaskEditor
-from napari_medt.widgets.parts import ElidedLabel, FlowLayout, Form, button, chooser, named, text_label
+from napari_medt.widgets.parts import ElidedLabel, FlowLayout, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import Offer, Step
 
@@ -58,16 +58,15 @@ class CorrectStep(Step):
         self.load_button = button(texts.LOAD, "load", clicked=self._ask_load)
         self.kept = ElidedLabel(role="muted")
 
-        form = Form()
-        form.row(texts.LABEL, self.label_box)
-        form.row(texts.SIZE, self.size_box)
         history = QHBoxLayout()
         history.setSpacing(4)
         history.addWidget(self.undo_button, 1)
         history.addWidget(self.redo_button, 1)
         self.content.addWidget(self.hint)
         self.content.addLayout(row)
-        self.content.addLayout(form)
+        form = self.add_form()
+        form.row(texts.LABEL, self.label_box)
+        form.row(texts.SIZE, self.size_box)
         self.content.addLayout(history)
         self.content.addLayout(FlowLayout(self.save_button, self.load_button))
         self.content.addWidget(self.kept)
@@ -228,7 +227,7 @@ class CorrectStep(Step):
         work: MaskEditor | None = self.review.work
         mask = work.mask if work is not None else None
         self.follow(mask)
-        found = work.found_draft if work is not None else None
+        found = work.found if work is not None else None
         self.offer.offer(texts.found_mask(found.when, found.edits)) if found is not None else self.offer.hide()
         self._list_labels(work)
         usable = mask is not None and self.review.busy != "run"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets._compat import look_of, on_look_changed
@@ -15,7 +15,7 @@ from napari_medt.widgets.client import Worker
 from napari_medt.widgets.correct_step import CorrectStep
 from napari_medt.widgets.learn_step import LearnStep
 from napari_medt.widgets.look_step import LookStep
-from napari_medt.widgets.parts import mark
+from napari_medt.widgets.parts import align, mark
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.run_step import RunStep
 from napari_medt.widgets.step import Step
@@ -92,6 +92,9 @@ class ReviewDock(QWidget):
         self.viewer.layers.selection.events.active.connect(self._active_changed)
         for layer in self.viewer.layers:
             layer.events.name.connect(self._layers_changed)
+        app = QApplication.instance()
+        if app is not None:
+            app.aboutToQuit.connect(self.close_review)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
         for keys, act in (
             (QKeySequence.StandardKey.Undo, self.correct_step.undo),
@@ -174,7 +177,34 @@ class ReviewDock(QWidget):
     def _restyle(self) -> None:
         look = look_of(self.viewer)
         self.setStyleSheet(stylesheet(look))
+        align([form for step in self.steps.values() for form in step.forms])
         self.learn_step.curve.recolour(Palette(look))
+
+    def showEvent(self, event: Any) -> None:
+        """Find out which window the dock is in, to notice when it closes."""
+        super().showEvent(event)
+        self.window().removeEventFilter(self)
+        self.window().installEventFilter(self)
+
+    def event(self, event: Any) -> bool:
+        """Notice when napari takes the dock out of its window."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.review.bridge.post(self._without_window)
+        return super().event(event)
+
+    def _without_window(self) -> None:
+        if self.parent() is None and not self.isVisible():
+            self.close_review()
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Look, after the window was asked to close, whether it did."""
+        if event.type() == QEvent.Type.Close and watched is self.window():
+            self.review.bridge.post(self._window_closing)
+        return False
+
+    def _window_closing(self) -> None:
+        if not self.window().isVisible():
+            self.close_review()
 
     def closeEvent(self, event: Any) -> None:
         """End the calculation process and keep the drafts."""

@@ -194,7 +194,7 @@ def clear_where_low(name: str) -> Any:
 
     at = np.linspace(0, 1, 64)
     colours = np.array(ensure_colormap(name).map(0.25 + 0.75 * at))
-    colours[:, 3] = 0.9 * np.clip(at / 0.6, 0, 1) ** 0.8
+    colours[:, 3] = 0.9 * np.clip(at / 0.65, 0, 1) ** 1.2
     return Colormap(colours, name=f"{name}, clear where low")
 
 
@@ -282,30 +282,34 @@ class OurLayers:
     def outline(self, image: Layer, wanted: bool) -> None:
         """Draw the mask as lines while something else is to be seen through it, or filled again."""
         mask = self.find(image, "mask")
-        if mask is not None and mask.data.size <= OUTLINE_VOXELS and mask.contour in (0, 1):
+        if mask is not None and mask.data.size <= OUTLINE_VOXELS and mask.contour == int(not wanted):
             mask.contour = int(wanted)
 
     def show_point(self, image: Image, point: Sequence[float] | None, *, name: str) -> Any:
-        """Mark a place given in the picture's array coordinates, or none."""
+        """Mark a place given in the picture's array coordinates; without one the mark is there, but not to be seen."""
         layer = self.find(image, "point")
-        data = np.zeros((0, image.ndim)) if point is None else np.asarray([point], dtype=float)
-        if layer is not None:
-            layer.data = data
-            return layer
-        size = max(3.0, 0.03 * max(level_0(image).shape[-3 if image.rgb else -2 :][:2]))
-        return self._add(
-            image,
-            "point",
-            self._viewer.add_points,
-            data,
-            name=name,
-            size=size,
-            face_color="#ffffff",
-            border_color="#000000",
-            border_width=0.12,
-            symbol="cross",
-            **spatial_state(image),
-        )
+        place = [0.0] * image.ndim if point is None else point
+        if layer is None:
+            layer = self._add(
+                image,
+                "point",
+                self._viewer.add_points,
+                np.asarray([place], dtype=float),
+                name=name,
+                size=max(3.0, 0.022 * max(spatial_shape_of(image)[-2:])),
+                face_color="#ffffff",
+                border_color="#000000",
+                border_width=0.12,
+                symbol="cross",
+                **spatial_state(image),
+            )
+        else:
+            layer.data = np.asarray([place], dtype=float)
+        # Clear rather than empty: what was drawn once is drawn again within milliseconds.
+        opacity = 0.0 if point is None else 1.0
+        if layer.opacity != opacity:
+            layer.opacity = opacity
+        return layer
 
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
         with keeping_selection(self._viewer):

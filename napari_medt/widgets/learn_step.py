@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QVBoxLayout, QWidget
 
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
-from napari_medt.widgets.parts import Form, button, named, text_label
+from napari_medt.widgets.parts import button, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import ProgressLine, Step
 from napari_medt.widgets.style import Palette
@@ -36,6 +36,10 @@ class LossCurve(QWidget):
         self._pyqtgraph = pyqtgraph
         self._steps: list[float] = []
         self._losses: list[float] = []
+        self._drawing = QTimer(self)  # many quick steps are drawn together
+        self._drawing.setSingleShot(True)
+        self._drawing.setInterval(100)
+        self._drawing.timeout.connect(lambda: self.line.setData(self._steps, self._losses))
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.addWidget(self.plot)
@@ -58,7 +62,8 @@ class LossCurve(QWidget):
         """Append a point."""
         self._steps.append(step)
         self._losses.append(loss)
-        self.line.setData(self._steps, self._losses)
+        if not self._drawing.isActive():
+            self._drawing.start()
 
     def recolour(self, palette: Palette) -> None:
         """Take the colours of the theme."""
@@ -98,14 +103,12 @@ class LearnStep(Step):
         self.curve.hide()
         self._new_key = ""
 
-        form = Form()
-        form.row(texts.STEPS, self.steps_box)
         buttons = QHBoxLayout()
         buttons.setSpacing(6)
         buttons.addWidget(self.learn_button, 1)
         buttons.addWidget(self.again_button, 1)
         self.content.addWidget(self.hint)
-        self.content.addLayout(form)
+        self.add_form().row(texts.STEPS, self.steps_box)
         self.content.addLayout(buttons)
         self.content.addWidget(self.progress)
         self.content.addWidget(self.curve)

@@ -13,7 +13,7 @@ from qtpy.QtCore import Signal
 from napari_medt.core import AttentionMap, Cancelled, Geometry, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.client import Job
-from napari_medt.widgets.parts import FlowLayout, Form, button, chooser, text_label
+from napari_medt.widgets.parts import FlowLayout, button, chooser, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import Step
 
@@ -31,10 +31,9 @@ class LookStep(Step):
         self.pick_button = button(texts.PICK, "pick", checkable=True)
         self.mean_button = button(texts.MEAN_ATTENTION, "mean", clicked=self.show_mean)
         self.caption = text_label(texts.LOOK_HINT, role="muted")
-        form = Form()
+        form = self.add_form()
         form.row(texts.ATTENTION, self.source_box)
         form.row(texts.HEAD, self.head_box)
-        self.content.addLayout(form)
         self.content.addLayout(FlowLayout(self.pick_button, self.mean_button))
         self.content.addWidget(self.caption)
         self.last_answer_s = 0.0
@@ -118,6 +117,11 @@ class LookStep(Step):
         self.head_box.setCurrentIndex(at)
         self.head_box.blockSignals(False)
         self._repeat()
+
+    @property
+    def answered_query(self) -> tuple[int, ...] | None:
+        """The point whose attention is shown, or `None`."""
+        return self._point_of_last()
 
     def _forget(self) -> None:
         """Another picture or model: nothing of the former one may be shown as if it were of this."""

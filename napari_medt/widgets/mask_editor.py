@@ -17,6 +17,7 @@ from napari_medt.cases import Journal
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets._compat import forget_history
 from napari_medt.widgets.bridge import Bridge
+from napari_medt.widgets.drafts import Draft, Found
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Box = tuple[slice, ...]
 KEYS = ("Control-Z", "Control-Shift-Z")
 
-WHOLE_VOXELS = 4_000_000
+WHOLE_VOXELS = 8_000_000
 """Up to this size the whole mask is compared after a stroke, which takes milliseconds; above it only the touched box."""
 
 
@@ -37,10 +38,13 @@ class MaskEditor(QObject):
         The history, the draft or the classes changed.
     edited
         The user changed the mask by hand.
+    failed
+        A change could not be kept or brought back; the error.
     """
 
     changed = Signal()
     edited = Signal()
+    failed = Signal(object)
 
     def __init__(
         self,
@@ -58,14 +62,14 @@ class MaskEditor(QObject):
         self.classes = classes
         self.shape = tuple(mask.data.shape)
         self.model_key = ""
-        self.draft: Any = None
-        self.found_draft: Any = None
+        self.found: Found | None = None
         self.kept_words = ""
         self._mask = weakref.ref(mask)
         self._bridge = bridge
         self._plane = plane
         self._shadow = np.array(mask.data)
         self._journal = Journal()
+        self._draft = Draft(picture)
         self._done: list[tuple[str, bool]] = []
         self._undone: list[tuple[str, bool]] = []
         self._touched: list[Box] = []
@@ -99,6 +103,11 @@ class MaskEditor(QObject):
         return sum(by_hand for _, by_hand in self._done)
 
     @property
+    def depth(self) -> int:
+        """Number of changes that can be undone."""
+        return len(self._done)
+
+    @property
     def undo_name(self) -> str:
         """What `undo` would take back, empty when there is nothing."""
         return self._done[-1][0] if self._done else ""
@@ -122,9 +131,35 @@ class MaskEditor(QObject):
             self.classes = classes
             self.changed.emit()
 
+    # ------------------------------------------------------------------------------------------------------------- draft
+
+    def look_for_draft(self) -> None:
+        """See whether a mask of this picture was left from an earlier session; `found` then holds it."""
+
+        def looked(found: Found | None) -> None:
+            self.found = found
+            self.changed.emit()
+
+        self._bridge.aside(self._draft.look, then=looked, failed=self.failed.emit)
+
+    def restore(self) -> bool:
+        """Take the mask that was found, as one step of the history; returns whether that could be done."""
+        found, self.found = self.found, None
+        if found is None or self.mask is None:
+            return False
+        # The case goes on where it ended, unless changes were made before the answer.
+        goes_on = self._bridge.aside(self._draft.go_on).result()
+        return self.replace(found.labels, texts.RESTORED_NAME, kept=not goes_on)
+
+    def start_anew(self) -> None:
+        """Put the mask that was found aside."""
+        self.found = None
+        self._bridge.aside(self._draft.discard, failed=self.failed.emit)
+        self.changed.emit()
+
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "") -> bool:
+    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "", kept: bool = True) -> bool:
         """Put a whole new mask in the place of the present one, as one step of the history.
 
         Parameters
@@ -135,6 +170,8 @@ class MaskEditor(QObject):
             Of the step, for the undo button.
         model_key
             The model that made it, or empty.
+        kept
+            Whether the change goes to the draft on disk; false for what the draft has already.
 
         Returns
         -------
@@ -156,16 +193,16 @@ class MaskEditor(QObject):
         mask.refresh()
         if model_key:
             self.model_key = model_key
-        self._record(name, tuple(slice(0, n) for n in self.shape), before, self._shadow.copy(), by_hand=False)
+        self._record(name, tuple(slice(0, n) for n in self.shape), before, self._shadow.copy(), by_hand=False, kept=kept)
         return True
 
     def undo(self) -> None:
         """Take back the last change; what is painted meanwhile stays."""
-        self._move(self._done, self._undone, "undo")
+        self._move(self._done, self._undone, back=True)
 
     def redo(self) -> None:
         """Bring back what was undone last."""
-        self._move(self._undone, self._done, "redo")
+        self._move(self._undone, self._done, back=False)
 
     def flush(self, *, everywhere: bool = False) -> None:
         """Take what was painted since the last time into the journal.
@@ -195,8 +232,7 @@ class MaskEditor(QObject):
         if mask is not None:
             self.flush(everywhere=True)
         self._later.stop()
-        if self.draft is not None:
-            self.draft.finish()
+        self._bridge.aside(self._draft.close, failed=self.failed.emit)
         if mask is None:
             return
         self._mask = _nothing
@@ -286,16 +322,20 @@ class MaskEditor(QObject):
                     low[axis], high[axis] = min(low[axis], first), max(high[axis], last)
         return None if low is None else tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
-    def _record(self, name: str, box: Box, before: np.ndarray, after: np.ndarray, *, by_hand: bool) -> None:
-        """Take a change into the journal; compressing it is done aside."""
+    def _record(self, name: str, box: Box, before: np.ndarray, after: np.ndarray, *, by_hand: bool, kept: bool = True) -> None:
+        """Take a change into the journal and onto the disk; the work of it is done aside."""
         self._done.append((name, by_hand))
         self._undone.clear()
-        journal = self._journal
-        self._bridge.aside(lambda: journal.record(name, box, before, after))
-        self._tell_draft()
+        journal, draft = self._journal, self._draft if kept else None
+
+        def keep() -> str:
+            entry = journal.record_box(name, box, before, after)
+            return "" if draft is None else draft.record(entry)
+
+        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
         self.changed.emit()
 
-    def _move(self, source: list[tuple[str, bool]], target: list[tuple[str, bool]], way: str) -> None:
+    def _move(self, source: list[tuple[str, bool]], target: list[tuple[str, bool]], *, back: bool) -> None:
         """Take one step through the history; the journal unpacks it aside."""
         self.flush(everywhere=self._shadow.size <= WHOLE_VOXELS)
         if not source or self._moving:
@@ -303,19 +343,28 @@ class MaskEditor(QObject):
         self._moving = True
         journal = self._journal
 
+        def step() -> Any:
+            entry = journal.undo() if back else journal.redo()
+            return None if entry is None else (entry, entry.after())
+
         def moved(change: Any) -> None:
             self._moving = False
-            if journal is not self._journal:
+            if journal is not self._journal or not source:
                 return
-            target.append(source.pop())
-            self._write(*change)
-            self._tell_draft()
+            if change is None:  # the oldest changes were forgotten to save memory
+                source.clear()
+            else:
+                entry, values = change
+                target.append(source.pop())
+                self._write(entry.slices, values)
+                self._bridge.aside(lambda: self._draft.record(entry), then=self._kept, failed=self.failed.emit)
             self.changed.emit()
 
         def failed(error: Any) -> None:
             self._moving = False
+            self.failed.emit(error)
 
-        self._bridge.aside(getattr(journal, way), then=moved, failed=failed)
+        self._bridge.aside(step, then=moved, failed=failed)
 
     def _write(self, box: Box, values: np.ndarray) -> None:
         """Put values of the history into the mask, and keep what was painted while they were unpacked."""
@@ -334,9 +383,10 @@ class MaskEditor(QObject):
         else:
             self._touched.clear()
 
-    def _tell_draft(self) -> None:
-        if self.draft is not None:
-            self.draft.changed()
+    def _kept(self, words: str) -> None:
+        if words and words != self.kept_words:
+            self.kept_words = words
+            self.changed.emit()
 
 
 def _nothing() -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QPoint, QRect, QSize, Qt
-from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QGridLayout,
     QHBoxLayout,
@@ -17,7 +15,9 @@ from qtpy.QtWidgets import (
     QLayoutItem,
     QPushButton,
     QSizePolicy,
+    QStyle,
     QStyleOption,
+    QStyleOptionComboBox,
     QStylePainter,
     QToolButton,
     QWidget,
@@ -65,9 +65,37 @@ def quiet_button(text: str, name: str, *, clicked: Callable[[], Any] | None = No
     return made
 
 
+class Chooser(QComboBox):
+    """A combo box that shortens a long entry with an ellipsis."""
+
+    def paintEvent(self, event: Any) -> None:
+        """Draw the frame, the icon and as much of the text as fits."""
+        painter = QStylePainter(self)
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        field = self.style().subControlRect(
+            QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self
+        )
+        room = field.width() - (option.iconSize.width() + 8 if not option.currentIcon.isNull() else 4)
+        option.currentText = self.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideRight, room)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+
+def align(forms: list[Form]) -> None:
+    """Give the labels of several forms one width, so that their controls stand in one line; after the font is known."""
+    titles = [title for form in forms for title in form.titles]
+    for title in titles:
+        title.ensurePolished()
+        title.setMinimumWidth(0)
+    widest = max((title.sizeHint().width() for title in titles), default=0)
+    for title in titles:
+        title.setMinimumWidth(widest)
+
+
 def chooser(name: str) -> QComboBox:
     """Make a combo box that shortens long entries instead of widening the dock."""
-    made = named(QComboBox(), name)
+    made = named(Chooser(), name)
     made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     made.setMinimumContentsLength(8)
     made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -117,16 +145,14 @@ class Form(QGridLayout):
         self.setHorizontalSpacing(8)
         self.setVerticalSpacing(6)
         self.setColumnStretch(1, 1)
-        # One width for the labels of all steps, so that their controls stand in one line.
-        metrics = QFontMetrics(QApplication.font())
-        self._widest = max(metrics.horizontalAdvance(text) for text in texts.FORM_LABELS)
-        self.setColumnMinimumWidth(0, self._widest)
+        self.titles: list[QLabel] = []
 
     def row(self, label: str, *controls: QWidget) -> QLabel:
         """Add a row; the first control takes the room."""
         at = self.rowCount()
         title = text_label(label, role="form", wrap=False)
         title.setBuddy(controls[0])
+        self.titles.append(title)
         self.addWidget(title, at, 0)
         line = QHBoxLayout()
         line.setSpacing(4)

@@ -13,7 +13,6 @@ from napari_medt.core import Cancelled, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.client import Client, Job, Worker
-from napari_medt.widgets.drafts import Drafts
 from napari_medt.widgets.mask_editor import MaskEditor
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ class Review(QObject):
         self.bridge = Bridge(self)
         self.client = Client(self.bridge, worker)
         self.layers = layers.OurLayers(viewer)
-        self.drafts = Drafts(self.bridge)
         self.cards: dict[str, Any] = {}
         self.model_key = ""
         self.device = "auto"
@@ -126,21 +124,22 @@ class Review(QObject):
         return tuple(card.classes) if card is not None else ("background", "foreground")
 
     def mask_removed(self, layer: Any) -> None:
-        """Take note that the user deleted a layer that may be a mask of ours; its draft is offered again."""
+        """Take note that the user deleted a layer that may be a mask of ours; what was drawn on it is offered again."""
         for work in list(self._works.values()):
             if work.mask is layer:
-                work.close()
                 del self._works[work.image_id]
-                image = self.image
-                if (
-                    not self.closed
-                    and image is not None
-                    and layers.identity(image) == work.image_id
-                    and not work.untouched
-                ):
-                    self._begin(image)
+                work.close()
                 self.set_stage("run")
                 self.mask_changed.emit()
+                # Later, because a closing viewer takes its layers out one after the other.
+                self.bridge.post(lambda work=work: self._mask_again(work))
+
+    def _mask_again(self, gone: MaskEditor) -> None:
+        image = self.image
+        if image is not None and self.work is None and layers.identity(image) == gone.image_id:
+            self._begin(image)
+            self.image_changed.emit()
+            self.mask_changed.emit()
 
     def image_removed(self, layer: Any) -> None:
         """Take note that an image layer went; its work is kept as long as its mask is there."""
@@ -169,19 +168,16 @@ class Review(QObject):
 
     def restore(self, work: MaskEditor) -> None:
         """Take the mask that was found from an earlier session."""
-        found, work.found_draft = work.found_draft, None
-        if found is not None and work.replace(found.labels, texts.RESTORED_NAME):
-            self.said.emit("correct", texts.RESTORED.format(when=found.when), "good")
+        found = work.found
+        if found is not None and work.restore():
+            self.said.emit("correct", " ".join([texts.RESTORED.format(when=found.when), *found.notes]), "good")
             self.set_stage("correct")
         self.mask_changed.emit()
 
     def start_anew(self, work: MaskEditor) -> None:
         """Put the found mask aside."""
-        work.found_draft = None
-        if work.draft is not None:
-            work.draft.discard()
+        work.start_anew()
         self.said.emit("run", texts.FORGOTTEN, "plain")
-        self.mask_changed.emit()
 
     def _drop(self, work: MaskEditor) -> None:
         """Forget a picture, and take its untouched mask out of the viewer."""
@@ -219,10 +215,9 @@ class Review(QObject):
         work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
+        work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
         self._works[key] = work
-        self.drafts.attach(
-            work, then=self.mask_changed.emit, failed=lambda e: self.said.emit("correct", str(e), "error")
-        )
+        work.look_for_draft()
 
     def _work_changed(self) -> None:
         self.mask_changed.emit()

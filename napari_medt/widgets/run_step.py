@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.cards import card_html
-from napari_medt.widgets.parts import Form, button, chooser, named, quiet_button, text_label
+from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import ProgressLine, Step
 
@@ -43,16 +43,14 @@ class RunStep(Step):
         self.run_button.setProperty("role", "big")
         self.progress = ProgressLine()
 
-        form = Form()
+        form = self.add_form()
         form.row(texts.IMAGE, self.image_box)
         form.below(self.image_words)
         form.row(texts.MODEL, self.model_box, self.card_button)
-        self.content.addLayout(form)
         self.content.addWidget(self.card)
-        form = Form()
+        form = self.add_form()
         form.row(texts.DEVICE, self.device_box)
         form.below(self.uncertainty)
-        self.content.addLayout(form)
         self.content.addWidget(self.run_button)
         self.content.addWidget(self.progress)
 

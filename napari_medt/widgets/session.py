@@ -39,7 +39,7 @@ class Session:
     def warm_up(self) -> dict[str, Any]:
         """Load what is slow to load, and say which devices there are."""
         from napari_medt.attention import AttentionExplorer  # noqa: F401
-        from napari_medt.engine import predict  # noqa: F401
+        from napari_medt.engine.running import predict  # noqa: F401
         from napari_medt.zoo.devices import choose_device, list_devices
 
         return {"devices": list(list_devices()), "auto": str(choose_device("auto"))}
@@ -63,7 +63,7 @@ class Session:
         cancel: Cancel | None = None,
     ) -> tuple[Prediction, list[float]] | str:
         """Segment an image, as `engine.predict` does; also the share of the picture that each class takes."""
-        from napari_medt.engine import predict
+        from napari_medt.engine.running import predict
 
         if token not in self._images:
             return MISSING

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medt.widgets import texts
-from napari_medt.widgets.parts import ElidedLabel, button, mark, named, quiet_button, text_label
+from napari_medt.widgets.parts import ElidedLabel, Form, button, mark, named, quiet_button, text_label
 
 
 class Message(QFrame):
@@ -207,6 +207,7 @@ class Step(QFrame):
         self.body = QFrame()
         self.body.setProperty("role", "body")
         self.message = Message()
+        self.forms: list[Form] = []
         self.content = QVBoxLayout()
         self.content.setSpacing(8)
         inside = QVBoxLayout(self.body)
@@ -221,6 +222,13 @@ class Step(QFrame):
         box.addWidget(self.body)
         self.header.toggled.connect(self._show_body)
         self._show_body(False)
+
+    def add_form(self) -> Form:
+        """Add rows of labelled controls, aligned with those of the other steps."""
+        form = Form()
+        self.forms.append(form)
+        self.content.addLayout(form)
+        return form
 
     @property
     def is_open(self) -> bool:

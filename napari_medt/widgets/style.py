@@ -52,6 +52,7 @@ def stylesheet(look: Look) -> str:
     """Return the dock's style sheet; sizes follow the font so that a larger one cuts nothing off."""
     p = Palette(look)
     pt = look.font_pt
+    badge = 2 * round(pt * 1.05)
     return f"""
 #medtDock, #medtDock QScrollArea, #medtPage {{ background: {p.page}; }}
 #medtDock QLabel, #medtDock QCheckBox {{ background: transparent; font-size: {pt}pt; color: {p.text}; padding: 0; }}
@@ -62,9 +63,9 @@ def stylesheet(look: Look) -> str:
 #medtDock QLabel[role="summary"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="chevron"] {{ color: {p.muted}; font-size: {pt + 3}pt; }}
 #medtDock QLabel[role="badge"] {{
-    background: {p.control}; color: {p.text}; border-radius: {round(pt * 1.05)}px; font-weight: 600;
-    min-width: {round(pt * 2.1)}px; max-width: {round(pt * 2.1)}px;
-    min-height: {round(pt * 2.1)}px; max-height: {round(pt * 2.1)}px;
+    background: {p.control}; color: {p.text}; border: 1px solid transparent;
+    border-radius: {badge // 2}px; font-weight: 600;
+    min-width: {badge}px; max-width: {badge}px; min-height: {badge}px; max-height: {badge}px;
 }}
 #medtDock QLabel[role="badge"][state="next"] {{ background: {p.accent}; color: {p.on_accent}; }}
 #medtDock QLabel[role="badge"][state="done"] {{ background: transparent; color: {p.good}; border: 1px solid {p.good}; }}

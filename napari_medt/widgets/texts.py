@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 TITLE = "MedT Review"
 
@@ -40,7 +41,6 @@ STEPS = "Steps"
 LEARN = "Learn"
 RUN_AGAIN = "Run again"
 
-FORM_LABELS = (IMAGE, MODEL, DEVICE, ATTENTION, HEAD, LABEL, SIZE, STEPS)
 ABOUT = "About"
 
 NO_IMAGE = "No image is open"
@@ -104,6 +104,7 @@ MASK_SAVED = "Saved as {name}."
 MASK_LOADED = "Loaded {name}."
 OUTSIDE = "That point lies outside the picture."
 NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
+KEPT = "Kept on this computer, {when}."
 RESTORED = "The mask from {when} is back. Undo takes it away again."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 BUSY = "Something is being calculated; wait for it or cancel it."
@@ -123,9 +124,9 @@ def image_words(spatial_shape: Sequence[int], *, dtype: str, colour: bool, spaci
 
 
 def source_name(source: str) -> str:
-    """Name an attention block for people: `"global.layer1.0"` becomes `"Whole window, stage 1, block 1"`."""
+    """Name an attention block for people: `"global.layer1.0"` becomes `"Global, stage 1, block 1"`."""
     parts = source.split(".")
-    branch = {"global": "Whole window", "local": "Patch"}.get(parts[0], "")
+    branch = {"global": "Global", "local": "Local"}.get(parts[0], "")
     rest = parts[1:] if branch else parts
     words = [branch] if branch else []
     for part in rest:
@@ -212,3 +213,11 @@ def undo_label(name: str) -> str:
 def redo_label(name: str) -> str:
     """Name the redo button after what it brings back."""
     return f"{REDO}: {name}" if name else REDO
+
+
+def moment(when: datetime, now: datetime) -> str:
+    """Say when something was, as briefly as it stays clear: the time today, the day before that."""
+    if when.date() == now.date():
+        return when.strftime("%H:%M")
+    day = f"{when.day} {when.strftime('%B')}"
+    return f"{day}, {when.strftime('%H:%M')}" if when.year == now.year else f"{day} {when.year}"

@@ -1,0 +1,317 @@
+"""A viewer, a dock, and something that answers it: quick in a thread, or real in a process of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_medt._system import display_answers
+from napari_medt.core import AttentionMap, Cancel, Geometry, MedtError, Prediction, Volume
+from napari_medt.zoo import Intensity, ModelCard
+
+WAIT_MS = 60_000
+
+
+def card(version: int = 1) -> ModelCard:
+    return ModelCard(
+        name="quick",
+        version=version,
+        title="Quick cells",
+        description="Finds what is bright.",
+        architecture="axial-unet",
+        net_options={"img_size": 32, "in_channels": 3, "num_classes": 2},
+        classes=("background", "cell"),
+        channels="rgb",
+        window=(32, 32),
+        intensity=Intensity(kind="percentile"),
+        licence="BSD-3-Clause",
+        limits="Only for tests.",
+    )
+
+
+class QuickSession:
+    """What the dock may ask, answered by arithmetic: bright pixels are cells, attention is a square around the point."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, Volume] = {}
+        self.sent = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.cards = [card()]
+        self.fail: MedtError | None = None
+        self.learnt: list[np.ndarray] = []
+
+    def warm_up(self) -> dict[str, Any]:
+        return {"devices": ["cpu"], "auto": "cpu"}
+
+    def put_image(self, token: str, volume: Volume) -> None:
+        self.sent += 1
+        self.images[token] = volume
+
+    def _missing(self, token: str) -> bool:
+        return token not in self.images
+
+    def _work(self, progress: Callable[..., None], cancel: Cancel) -> None:
+        self.entered.set()
+        for done in range(1, 6):
+            while not self.gate.wait(0.01):
+                cancel.check()
+            cancel.check()
+            progress(done, 5, f"Window {done} of 5")
+        if self.fail is not None:
+            raise self.fail
+
+    def predict(self, token, model_key, device="auto", *, uncertainty=False, progress, cancel):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self._work(progress, cancel)
+        volume = self.images[token]
+        grey = volume.array.mean(0)
+        labels = (grey > grey.mean()).astype(np.uint8)
+        unsure = np.zeros(labels.shape, np.float32) if uncertainty else None
+        found = Prediction(labels, volume.geometry, ("background", "cell"), uncertainty=unsure, model=model_key)
+        return found, [1 - float(labels.mean()), float(labels.mean())]
+
+    def sources(self, model_key, device="auto"):
+        return [("global.layer1.0", 8), ("local.layer1.0", 8)]
+
+    def prepare_attention(self, token, model_key, device="auto", *, z=0, progress, cancel):
+        return True
+
+    def pick(self, token, model_key, device, query, *, source, head=None):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        spacing = np.asarray(self.images[token].geometry.spacing[-2:])
+        corner, cells, step = np.zeros(2), 8, np.asarray(self.images[token].spatial_shape[-2:]) / 8
+        if source.startswith("local"):
+            step = step / 4
+            corner = np.asarray(query[-2:]) // (8 * step) * (8 * step)
+        affine = np.diag([*(step * spacing), 1.0])
+        affine[:2, 2] = (corner + (step - 1) / 2) * spacing
+        data = np.zeros((cells, cells), np.float32)
+        at = ((np.asarray(query[-2:]) - corner) // step).astype(int)
+        data[tuple(at)] = 1.0 if head is None else 0.5
+        return [AttentionMap(data, Geometry(affine), source, "row and column", head=head, query=query, caption="Here.")]
+
+    def overview(self, token, model_key, device="auto", *, source, head=None, z=0, progress, cancel):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        volume = self.images[token]
+        data = np.ones(volume.spatial_shape[-2:], np.float32)
+        return AttentionMap(data, Geometry.from_spacing(volume.geometry.spacing[-2:]), source, "received", head=head)
+
+    def fine_tune(self, token, labels, model_key, device="auto", *, steps=100, progress, cancel, emit):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self._work(progress, cancel)
+        for step in range(1, steps + 1):
+            emit({"step": step, "steps": steps, "loss": 1 / step})
+        self.learnt.append(labels)
+        self.cards.append(card(len(self.cards) + 1))
+        return {"key": self.cards[-1].key, "title": "Quick cells", "notes": []}
+
+
+class QuickCall:
+    def __init__(self) -> None:
+        self.stop = Cancel()
+        self._ended = threading.Event()
+        self._functions: list[Callable[[Any], None]] = []
+        self.value: Any = None
+        self.error: Exception | None = None
+
+    def cancel(self) -> None:
+        self.stop.set()
+
+    def result(self, timeout: float | None = None) -> Any:
+        assert self._ended.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def add_done_callback(self, function: Callable[[Any], None]) -> None:
+        if self._ended.is_set():
+            function(self)
+        else:
+            self._functions.append(function)
+
+    def end(self) -> None:
+        self._ended.set()
+        for function in self._functions:
+            function(self)
+
+
+class QuickWorker:
+    """Has the doors of `WorkerProcess`, with a thread in the place of a process."""
+
+    def __init__(self) -> None:
+        self.session = QuickSession()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def close(self) -> None:
+        self.session.gate.set()
+        self._queue.put(None)
+
+    def call(self, method, *args, on_progress=None, on_event=None, **options):
+        call = QuickCall()
+        self._queue.put((call, method, args, options, on_progress, on_event))
+        return call
+
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            call, method, args, options, on_progress, on_event = job
+            function = getattr(self.session, method)
+            names = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+            given = {"progress": on_progress or (lambda *_: None), "cancel": call.stop, "emit": on_event or (lambda _: None)}
+            options.update({name: value for name, value in given.items() if name in names})
+            try:
+                call.value = function(*args, **options)
+            except MedtError as error:
+                call.error = error
+            call.end()
+
+
+@pytest.fixture
+def cells(rng: np.random.Generator) -> np.ndarray:
+    """A picture of bright discs, 96 x 128."""
+    rows, columns = np.mgrid[:96, :128]
+    picture = np.full((96, 128), 20.0)
+    for y, x, radius in ((20, 30, 8), (60, 40, 11), (40, 90, 13), (78, 104, 7)):
+        picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = 180
+    return np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def viewer(request: pytest.FixtureRequest) -> Any:
+    """A real window where there is a display that can draw."""
+    if not display_answers():
+        pytest.skip("needs a display; `make test` brings a virtual one")
+    made = request.getfixturevalue("make_napari_viewer")(show=True)
+    made.window.resize(900, 640)
+    return made
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickWorker]:
+    made = QuickWorker()
+    monkeypatch.setattr("napari_medt.zoo.list_models", lambda: list(made.session.cards))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def open_dock(viewer: Any, qtbot: Any) -> Iterator[Callable[..., Any]]:
+    """Open the dock as napari does, and wait until it knows its models and devices."""
+    from napari_medt.widgets.dock import ReviewDock
+
+    opened = []
+
+    def open_one(worker: Any = None) -> Any:
+        dock = ReviewDock(viewer, worker=worker)
+        opened.append(dock)
+        viewer.window.add_dock_widget(dock, name="MedT Review", area="right")
+        qtbot.waitUntil(lambda: bool(dock.review.cards) and dock.run_step.device_box.count() > 1, timeout=WAIT_MS)
+        return dock
+
+    yield open_one
+    for dock in opened:
+        dock.close_review()
+
+
+@pytest.fixture
+def dock(viewer: Any, worker: QuickWorker, open_dock: Callable[..., Any], cells: np.ndarray, qtbot: Any) -> Any:
+    """The dock on a picture of cells, with the quick worker."""
+    viewer.add_image(cells, name="cells", scale=(0.5, 0.25), translate=(3, 4), units=("um", "um"))
+    made = open_dock(worker)
+    qtbot.waitUntil(lambda: made.review.work is not None and made.run_step.run_button.isEnabled(), timeout=WAIT_MS)
+    return made
+
+
+@pytest.fixture
+def walk(qtbot: Any) -> SimpleNamespace:
+    """Short words for what a user does."""
+
+    def run(dock: Any) -> np.ndarray:
+        dock.run_step.run()
+        qtbot.waitUntil(lambda: not dock.review.busy, timeout=WAIT_MS)
+        return dock.review.work.mask.data
+
+    def paint(dock: Any, at: tuple[int, ...], size: int = 6, label: int = 1) -> None:
+        work = dock.review.work
+        before = work.edits
+        dock.correct_step.use("paint")
+        work.mask.brush_size = size
+        work.mask.paint(at, label)
+        qtbot.waitUntil(lambda: work.edits == before + 1, timeout=WAIT_MS)
+
+    def undo(dock: Any) -> None:
+        steps = dock.review.work.depth
+        dock.correct_step.undo()
+        qtbot.waitUntil(lambda: dock.review.work.depth == steps - 1, timeout=WAIT_MS)
+
+    def redo(dock: Any) -> None:
+        steps = dock.review.work.depth
+        dock.correct_step.redo()
+        qtbot.waitUntil(lambda: dock.review.work.depth == steps + 1, timeout=WAIT_MS)
+
+    return SimpleNamespace(run=run, paint=paint, undo=undo, redo=redo)
+
+
+class Probe:
+    """Measures the longest time in which the window's event loop did nothing else."""
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import QTimer
+
+        self._last = time.perf_counter()
+        self.longest_s = 0.0
+        self._timer = QTimer()
+        self._timer.setInterval(5)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start()
+
+    def restart(self) -> None:
+        self._last, self.longest_s = time.perf_counter(), 0.0
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+
+
+@pytest.fixture
+def probe(qapp: Any) -> Iterator[Probe]:
+    made = Probe()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tiny_model(medt_home: Path) -> str:
+    """A small network with fixed random weights among the user's models; returns its key."""
+    import torch
+
+    from napari_medt.nets import create_net
+    from napari_medt.zoo import models_folder, save_model
+
+    torch.manual_seed(3)
+    options = {"img_size": 32, "in_channels": 3, "num_classes": 2}
+    made = card().model_copy(update={"name": "a-tiny", "title": "A tiny network"})
+    save_model(models_folder() / "a-tiny" / "v1", made, create_net("axial-unet", **options).eval())
+    return made.key

@@ -1,0 +1,99 @@
+"""What runs in the calculation process, here in this one, with a real small network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, Volume
+from napari_medt.widgets.session import MISSING, Session, as_cases, one_slice
+
+
+@pytest.fixture
+def session():
+    return Session()
+
+
+@pytest.fixture
+def picture(cells):
+    return Volume.from_array(cells[:48, :40], source="cells")
+
+
+def test_a_picture_is_asked_for_once(session, tiny_model, picture):
+    assert session.predict("a", tiny_model) == MISSING
+    assert session.pick("a", tiny_model, "cpu", (1, 1), source="layer1.0") == MISSING
+    session.put_image("a", picture)
+    found, shares = session.predict("a", tiny_model, "cpu", uncertainty=True)
+    assert found.labels.shape == (48, 40)
+    assert found.uncertainty.dtype == np.float32
+    assert sum(shares) == pytest.approx(1)
+    assert shares[1] == pytest.approx((found.labels == 1).mean())
+
+
+def test_two_pictures_are_kept(session, picture):
+    for token in "abc":
+        session.put_image(token, picture)
+    assert list(session._images) == ["b", "c"]
+
+
+def test_attention_of_a_picture_and_of_a_slice(session, tiny_model, picture):
+    session.put_image("flat", picture)
+    session.put_image("scan", Volume.from_array(np.stack([picture.array[0]] * 3), rgb=False))
+    sources = session.sources(tiny_model, "cpu")
+    name, heads = sources[-1]
+    assert heads == 8
+    assert session.prepare_attention("flat", tiny_model, "cpu") is True
+    flat = session.pick("flat", tiny_model, "cpu", (20, 30), source=name)
+    deep = session.pick("scan", tiny_model, "cpu", (1, 20, 30), source=name)
+    assert flat[0].query == (20, 30)
+    np.testing.assert_allclose(flat[0].data, deep[0].data, rtol=1e-4, atol=1e-7)
+    assert session.overview("flat", tiny_model, "cpu", source=name).data.shape == (48, 40)
+
+
+def test_learning_gives_a_new_version_that_can_be_run(session, tiny_model, picture):
+    session.put_image("a", picture)
+    labels = (picture.array[0] > 100).astype(np.uint8)
+    events = []
+    learnt = session.fine_tune("a", labels, tiny_model, "cpu", steps=3, emit=events.append)
+    assert learnt["key"] == "a-tiny@2"
+    assert [event["step"] for event in events] == [1, 2, 3]
+    found, _ = session.predict("a", learnt["key"], "cpu")
+    assert found.labels.shape == labels.shape
+
+
+def test_cancelled_learning_stores_nothing(session, tiny_model, picture):
+    from napari_medt.zoo import versions
+
+    session.put_image("a", picture)
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        session.fine_tune("a", np.ones((48, 40), np.uint8), tiny_model, "cpu", steps=3, cancel=cancel)
+    assert [card.version for card in versions("a-tiny")] == [1]
+
+
+def test_cases_of_a_scan_are_its_filled_slices(picture):
+    scan = Volume.from_array(np.stack([picture.array[0]] * 6), rgb=False)
+    labels = np.zeros((6, 48, 40), np.uint8)
+    labels[[1, 4], 5:9, 5:9] = 1
+    cases = as_cases(scan, labels)
+    assert len(cases) == 2
+    assert cases[0][0].spatial_shape == (48, 40)
+    np.testing.assert_array_equal(cases[1][1], labels[4])
+    labels[:, 0, 0] = 1
+    assert len(as_cases(scan, labels, at_most=3)) == 3
+    assert one_slice(picture, 0) is picture
+
+
+def test_nothing_can_be_learnt_from_an_empty_or_foreign_mask(picture):
+    with pytest.raises(BadTrainingData, match="empty"):
+        as_cases(picture, np.zeros((48, 40), np.uint8))
+    with pytest.raises(BadTrainingData, match="does not fit"):
+        as_cases(picture, np.ones((3, 3), np.uint8))
+
+
+def test_forgetting(session, tiny_model, picture):
+    session.put_image("a", picture)
+    session.predict("a", tiny_model, "cpu")
+    session.forget()
+    assert session.predict("a", tiny_model, "cpu") == MISSING

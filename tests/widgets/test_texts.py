@@ -1,0 +1,72 @@
+"""Every word is in one table, and every control says what it does."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QWidget
+
+from napari_medt.widgets import texts
+
+
+def test_every_control_has_a_tooltip(dock):
+    controls = [
+        widget
+        for kind in (QAbstractButton, QComboBox, QAbstractSpinBox)
+        for widget in dock.findChildren(kind)
+        if not any(isinstance(parent, (QComboBox, QAbstractSpinBox)) for parent in _parents(widget))
+        and "pyqtgraph" not in type(widget).__module__
+    ]
+    assert len(controls) > 20
+    without = [f"{type(control).__name__} {control.objectName()!r}" for control in controls if not control.toolTip()]
+    assert without == []
+
+
+def _parents(widget: QWidget) -> list[QWidget]:
+    parents = []
+    while (widget := widget.parentWidget()) is not None:
+        parents.append(widget)
+    return parents
+
+
+def test_every_tooltip_is_used_and_is_a_sentence(dock):
+    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel"}
+    assert set(texts.TOOLTIPS) <= used
+    assert all(tip.endswith(".") and tip[0].isupper() for tip in texts.TOOLTIPS.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "words"),
+    [
+        ((256, 256), {"dtype": "uint8", "colour": True}, "256 × 256 pixels, colour, 8-bit"),
+        ((20, 30), {"dtype": "uint16", "colour": False}, "30 × 20 pixels, grey, 16-bit"),
+        ((5, 20, 30), {"dtype": "float32", "colour": False}, "30 × 20 × 5, 3D, grey, decimal numbers"),
+    ],
+)
+def test_image_words(shape, options, words):
+    assert texts.image_words(shape, spacing=(1,) * len(shape), units="px", **options) == words
+
+
+def test_image_words_tell_the_pixel_size():
+    words = texts.image_words((4, 4), dtype="uint8", colour=False, spacing=(0.5, 0.25), units="um")
+    assert words.endswith("0.25 × 0.5 µm a pixel")
+    assert texts.image_words((4, 4), dtype="uint8", colour=False, spacing=(0.5, 0.5), units="mm").endswith("0.5 mm a pixel")
+
+
+def test_names_of_attention_blocks():
+    assert texts.source_name("global.layer1.0") == "Global, stage 1, block 1"
+    assert texts.source_name("local.layer3.2") == "Local, stage 3, block 3"
+    assert texts.source_name("layer2.1") == "Stage 2, block 2"
+    assert texts.head_name(None) == "Mean of all heads"
+    assert texts.head_name(0) == "Head 1"
+
+
+def test_times_do_not_flicker():
+    assert texts.time_left(0.4) == "nearly done"
+    assert texts.time_left(7.3) == "about 7 s left"
+    assert {texts.time_left(t) for t in (38.2, 39.4, 41.9)} == {"about 40 s left"}
+    assert texts.time_left(600) == "about 10 min left"
+
+
+def test_a_found_mask_is_offered_in_one_sentence():
+    assert texts.found_mask("14:02", 12) == "A mask from 14:02 with 12 edits was found."
+    assert texts.found_mask("14:02", 1) == "A mask from 14:02 with 1 edit was found."
