@@ -41,7 +41,8 @@ contracts: setup-dev  ## Check which room imports which with import-linter
 	.venv/bin/lint-imports
 
 bench: setup-dev  ## Compare the networks with their straightforward forms, side by side
-	$(PY) -m benchmarks.medt_speed $(ARGS)
+	$(PY) -m benchmarks.medt_speed
+	$(PY) -m benchmarks.pick_speed
 
 train-medt-nuclei: setup  ## Train the bundled model anew by its recipe
 	$(PY) -m napari_medt train --recipe recipes/medt-nuclei.toml $(ARGS)
