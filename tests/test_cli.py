@@ -270,7 +270,7 @@ class TestTrain:
                 picture = (mask // 2 + rng.integers(0, 60, mask.shape)).astype(np.uint8)
                 imwrite(tmp_path / split / "img" / f"{number}.png", np.stack([picture] * 3, -1))
                 imwrite(tmp_path / split / "labelcol" / f"{number}.png", mask)
-        options = "--modelname gatedaxialunet --imgsize 16 --batch_size 1 --epoch 1 --save_freq 1 --learning_rate 0.001"
+        options = "--modelname gatedaxialunet --imgsize 32 --batch_size 1 --epoch 1 --save_freq 1 --learning_rate 0.001"
         train, val, results = tmp_path / "train", tmp_path / "val", tmp_path / "out"
         folders = ["--train_dataset", train, "--val_dataset", val, "--direc", results]
         text = call("train", *options.split(), "--gray", "no", *folders)
