@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_medt.training.bundle import train
-    from napari_medt.training.evaluate import evaluate
-    from napari_medt.training.fine_tune import fine_tune
+    from napari_medt.training.evaluation import evaluate
+    from napari_medt.training.fine_tuning import fine_tune
 
 __all__ = ["evaluate", "fine_tune", "train"]
 
-_PLACES = {"evaluate": "evaluate", "fine_tune": "fine_tune", "train": "bundle"}
+# The modules are not named like the doors: an imported submodule would take the place of the function.
+_PLACES = {"evaluate": "evaluation", "fine_tune": "fine_tuning", "train": "bundle"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        value = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-        globals()[name] = value  # also where the submodule of the same name has taken its place
-        return value
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,9 @@ from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Progress
 from napari_medt.training.data import find_data, load_case, load_samples
-from napari_medt.training.evaluate import evaluate, to_scores
+from napari_medt.training.evaluation import evaluate, to_scores
 from napari_medt.training.loop import Run
+from napari_medt.training.optimise import training_device
 from napari_medt.training.recipe import Recipe, SplitRow, read_recipe, read_split
 from napari_medt.zoo.card import ModelCard
 from napari_medt.zoo.model import Model
@@ -24,6 +25,7 @@ def train(
     data: str | Path | None = None,
     max_minutes: float | None = None,
     resume: bool = False,
+    device: str = "auto",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Path:
@@ -40,7 +42,10 @@ def train(
     max_minutes
         Shorten the recipe so that the training ends in about this time.
     resume
-        Go on from the checkpoint in `out`.
+        Go on from the checkpoint in `out`; of a run that has come to its end, measure the model and write it.
+    device
+        Where the network is trained: `"auto"` takes a CUDA device if there is one, else the processor. The same weights come
+        about again only on the same kind of device.
 
     Returns
     -------
@@ -50,8 +55,11 @@ def train(
     Raises
     ------
     BadTrainingData
-        If the recipe, the split or an image is missing or does not fit.
+        If the recipe, the split or an image is missing or does not fit, or `out` holds another run.
+    Cancelled
+        If `cancel` was set; the checkpoint stays.
     """
+    chosen = training_device(device)
     path, folder = Path(recipe), Path(out)
     if (folder / "model").exists():
         raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
@@ -66,6 +74,7 @@ def train(
         folder=folder,
         max_minutes=max_minutes,
         resume=resume,
+        device=chosen,
     )
     net = run.train(progress=progress, cancel=cancel)
     finish(run.recipe, net, folder / "model", images=images, test=sides["test"], progress=progress, cancel=cancel)
@@ -100,7 +109,7 @@ def finish(
         recipe=f"recipes/{recipe.name}.toml, {recipe.steps} steps, seed {recipe.seed}",
         **recipe.card.model_dump(),
     )
-    model = Model(card, net.eval(), torch.device("cpu"))
+    model = Model(card, net.eval(), next(net.parameters()).device)
     cases = [load_case(images, row) for row in test]
     table = evaluate(
         model,

@@ -203,7 +203,7 @@ def _window(pair: Pair, size: int, rng: np.random.Generator) -> Pair:
 
 def _dice(net: nn.Module, pairs: list[Pair], size: int) -> float:
     """Mean Dice over images."""
-    from napari_medt.engine.predict import predict
+    from napari_medt.engine.running import predict
 
     channels = pairs[0][0].shape[0]
     card = ModelCard(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
-from napari_medt.engine.predict import predict
+from napari_medt.engine.running import predict
 from napari_medt.measure import Overlap, count
 from napari_medt.zoo.card import Score
 
