@@ -15,6 +15,7 @@ from napari_medt.sample_data.shapes import (
     draw,
     poisson,
     random_waves,
+    renumber,
     smooth_noise,
 )
 
@@ -67,7 +68,7 @@ def fluorescence_field(rng: np.random.Generator, shape: tuple[int, int] = (512, 
         best[footprint.box][wins] = claim[wins]
         labels[footprint.box][wins] = labels.max() + 1
     light = light + _dirt(rng, shape) + _haze(rng, light)
-    return _camera(rng, light * _lamp(rng, shape)), _renumber(labels)
+    return _camera(rng, light * _lamp(rng, shape)), renumber(labels)
 
 
 def _place(rng: np.random.Generator, shape: tuple[int, int]) -> list[_Cell]:
@@ -218,13 +219,3 @@ def _camera(rng: np.random.Generator, light: Array) -> Array:
     optics = ndimage.gaussian_filter(light, 0.6, mode="reflect")
     electrons = poisson(rng, 430.0 * optics) + _READ_NOISE * rng.standard_normal(light.shape)
     return np.clip(np.rint(_OFFSET + 1.35 * electrons), 0, _FULL_WELL).astype(np.uint16)
-
-
-def _renumber(labels: Array) -> Array:
-    """Labels 1, 2, 3 ... without gaps; a nucleus that is all but covered by others is dropped."""
-    size = np.bincount(labels.ravel())
-    keep = np.flatnonzero(size >= 12)
-    keep = keep[keep > 0]
-    table = np.zeros(size.size, dtype=np.uint16)
-    table[keep] = np.arange(1, keep.size + 1)
-    return table[labels]

@@ -1,6 +1,6 @@
 """Make the sample pictures anew: `python -m napari_medt.sample_data.make --out FOLDER`.
 
-The same seed gives the same pictures. Needs numpy, scipy, scikit-image and tifffile, nothing else.
+The same seed gives the same pictures. Needs numpy, scipy and tifffile, nothing else.
 """
 
 from __future__ import annotations

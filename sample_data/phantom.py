@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import ndimage
 
 from napari_medt.sample_data.scanner import scan_error
 from napari_medt.sample_data.shapes import Array, smooth_noise
+from napari_medt.sample_data.solids import Body, tube
 
 SPACING_MM = (4.0, 2.25, 2.25)
 """Distance of the samples along z, y, x."""
@@ -31,50 +30,6 @@ ORGANS = {
 """Name of each label."""
 
 _SPINE_Y = 40.0
-
-
-@dataclass(eq=False)
-class _Body:
-    """The volume as it is built: `hu` and `labels` `(z, y, x)`, and the coordinates in mm about the body's centre."""
-
-    z: Array
-    y: Array
-    x: Array
-    hu: Array
-    labels: Array
-    warp: Array
-
-    def put(self, depth: Array, value: Array | float, *, label: int = 0, within: Array | None = None) -> Array:
-        """Lay a solid over what is there: `depth` in mm, positive inside. Returns the share of each voxel it fills."""
-        share = np.clip(0.5 + depth / 2.6, 0.0, 1.0)
-        if within is not None:
-            share = share * within
-        self.hu += (value - self.hu) * share
-        if label:
-            self.labels[share > 0.5] = label
-        else:
-            self.labels[share > 0.5] = 0
-        return share
-
-    def egg(
-        self,
-        centre: tuple[float, float, float],
-        radii: tuple[float, float, float],
-        *,
-        tilt: float = 0.0,
-        lean: float = 0.0,
-        rough: float = 0.0,
-    ) -> Array:
-        """Depth in mm within an ellipsoid, centre and radii `(z, y, x)`.
-
-        `tilt` turns it about z and `lean` about y, radians; `rough` shifts its surface by that many mm.
-        """
-        dz, dy, dx = self.z - centre[0], self.y - centre[1], self.x - centre[2]
-        a, b = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
-        a, dz = a * np.cos(lean) + dz * np.sin(lean), dz * np.cos(lean) - a * np.sin(lean)
-        norm = np.sqrt((dz / radii[0]) ** 2 + (b / radii[1]) ** 2 + (a / radii[2]) ** 2 + 1e-9)
-        slope = np.sqrt((dz / radii[0] ** 2) ** 2 + (b / radii[1] ** 2) ** 2 + (a / radii[2] ** 2) ** 2) / norm
-        return np.asarray((1.0 - norm) / np.maximum(slope, 1e-3) + rough * self.warp)
 
 
 def ct_phantom_volume(
@@ -102,7 +57,7 @@ def ct_phantom_volume(
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     sigma = tuple(14.0 / s for s in spacing)
-    body = _Body(z, y, x, np.full(shape, -1000.0), np.zeros(shape, dtype=np.uint8), smooth_noise(rng, shape, sigma))
+    body = Body(z, y, x, np.full(shape, -1000.0), np.zeros(shape, dtype=np.uint8), smooth_noise(rng, shape, sigma))
     texture = smooth_noise(rng, shape, tuple(5.0 / s for s in spacing))
     inside = _wall(body, texture)
     _chest(body, texture)
@@ -116,7 +71,7 @@ def ct_phantom_volume(
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), body.labels
 
 
-def _outline(body: _Body) -> Array:
+def _outline(body: Body) -> Array:
     """Depth in mm below the skin: a flattened oval, fuller on one side, hollow along the back."""
     angle = np.arctan2(body.y / 112, body.x / 158)
     waist = 1.0 - 0.045 * np.exp(-(((body.z - 5) / 55) ** 2)) + 0.03 * np.clip(-body.z - 60, 0, 60) / 60
@@ -128,7 +83,7 @@ def _outline(body: _Body) -> Array:
     return np.asarray(np.minimum(depth, 120.0) * 0.93 - groove + 0.8 * body.warp)
 
 
-def _wall(body: _Body, texture: Array) -> Array:
+def _wall(body: Body, texture: Array) -> Array:
     """Couch, skin, fat and the muscles of the wall. Returns the share of each voxel within the abdominal cavity."""
     couch = body.y - 112 + 0.0012 * body.x**2
     body.put(np.minimum(couch, 9 - couch), -870.0)
@@ -153,14 +108,14 @@ def _wall(body: _Body, texture: Array) -> Array:
     return np.clip(0.5 + inner / 2.6, 0, 1)
 
 
-def _dome(body: _Body) -> Array:
+def _dome(body: Body) -> Array:
     """Height of the diaphragm in mm, `(y, x)` spread over z: higher on the right, falling to the flanks and the back."""
     right = 98 * np.exp(-(((body.x + 68) / 74) ** 2) - (((body.y + 8) / 88) ** 2))
     left = 88 * np.exp(-(((body.x - 70) / 68) ** 2) - (((body.y + 2) / 84) ** 2))
     return np.asarray(np.maximum(right, left) + 0.5 * np.minimum(right, left) + 1.2 * body.warp)
 
 
-def _chest(body: _Body, texture: Array) -> None:
+def _chest(body: Body, texture: Array) -> None:
     """Lung bases above the diaphragm, the heart's lower edge, and the ribs in the wall."""
     depth = _outline(body)
     above = (body.z - _dome(body)) * 0.7
@@ -185,7 +140,7 @@ def _chest(body: _Body, texture: Array) -> None:
         body.put(rib - 2.6, 230 + 40 * texture)
 
 
-def _organs(rng: np.random.Generator, body: _Body, texture: Array, inside: Array) -> None:
+def _organs(rng: np.random.Generator, body: Body, texture: Array, inside: Array) -> None:
     """Stomach, liver with its gall bladder and a lesion, spleen, pancreas, kidneys with pelvis and a cyst."""
     below = _dome(body) - 5 - body.z
     stomach = body.egg((52, -38, 52), (52, 36, 40), tilt=-0.5, lean=0.45, rough=1.6)
@@ -222,7 +177,7 @@ def _organs(rng: np.random.Generator, body: _Body, texture: Array, inside: Array
 
 
 def _kidney(
-    body: _Body, texture: Array, inside: Array, *, side: int, centre: tuple[float, float, float], label: int
+    body: Body, texture: Array, inside: Array, *, side: int, centre: tuple[float, float, float], label: int
 ) -> None:
     """Cortex brighter than the pyramids, fat and pelvis at the hilum, in a bed of fat."""
     lean, tilt = 0.22 * side, -0.45 * side
@@ -245,27 +200,7 @@ def _kidney(
     )
 
 
-def _tube(body: _Body, points: Array, radius: float) -> Array:
-    """Depth in mm within a tube about a smooth line through `points`, rows of z, y, x in mm."""
-    count = max(2, int(np.linalg.norm(np.diff(points, axis=0), axis=1).sum() / 3.0))
-    at = np.linspace(0, len(points) - 1, count)
-    line = np.column_stack([np.interp(at, np.arange(len(points)), points[:, axis]) for axis in range(3)])
-    line = ndimage.gaussian_filter1d(line, 3.0, axis=0, mode="nearest")
-    steps = [body.z[1, 0, 0] - body.z[0, 0, 0], body.y[0, 1, 0] - body.y[0, 0, 0], body.x[0, 0, 1] - body.x[0, 0, 0]]
-    nearest = np.full(body.z.shape, 1e6)
-    for z, y, x in line:
-        box = []
-        for centre, step, size in zip((z, y, x), steps, nearest.shape, strict=True):
-            middle, reach = centre / step + (size - 1) / 2, (radius + 8) / step
-            box.append(slice(max(0, int(middle - reach)), min(size, int(middle + reach) + 2)))
-        cut = tuple(box)
-        if all(part.start < part.stop for part in cut):
-            away = (body.z[cut] - z) ** 2 + (body.y[cut] - y) ** 2 + (body.x[cut] - x) ** 2
-            nearest[cut] = np.minimum(nearest[cut], away)
-    return np.asarray(radius - np.sqrt(nearest))
-
-
-def _bowel(rng: np.random.Generator, body: _Body, texture: Array, inside: Array) -> None:
+def _bowel(rng: np.random.Generator, body: Body, texture: Array, inside: Array) -> None:
     """Colon along the flanks and across, with gas and stool; small bowel in loops below."""
     free = inside * (body.labels == 0) * (body.hu < 0)
     colon = (
@@ -274,9 +209,7 @@ def _bowel(rng: np.random.Generator, body: _Body, texture: Array, inside: Array)
         [(0, 0, 112), (-40, 14, 116), (-85, 18, 114), (-125, 10, 104)],
     )
     for points, radius in zip(colon, (22.0, 17.0, 15.0), strict=True):
-        depth = (
-            _tube(body, np.array(points, dtype=float), radius) + 2.5 * np.cos(body.z / 7) * (radius > 16) + body.warp
-        )
+        depth = tube(body, np.array(points, dtype=float), radius) + 2.5 * np.cos(body.z / 7) * (radius > 16) + body.warp
         body.put(depth, 45.0, within=free)
         stool = 30 + 45 * texture - 260 * np.clip(texture - 0.9, 0, 1)
         body.put(depth - 3.5, stool, within=free)
@@ -291,7 +224,7 @@ def _bowel(rng: np.random.Generator, body: _Body, texture: Array, inside: Array)
         walk = start + np.cumsum(rng.normal(0, 1, (5, 3)) * np.array([9, 11, 25]), axis=0)
         radius = rng.uniform(9.5, 12.5)
         filled, gassy = rng.uniform(8, 38), rng.random() < 0.25
-        depth = _tube(body, walk, float(radius)) + 0.8 * texture
+        depth = tube(body, walk, float(radius)) + 0.8 * texture
         spare = free * (body.hu < -20)
         body.put(depth, 78.0, within=spare)
         body.put(depth - 3, filled + 14 * texture, within=spare)
@@ -299,12 +232,12 @@ def _bowel(rng: np.random.Generator, body: _Body, texture: Array, inside: Array)
             body.put(np.minimum(depth - 3.5, walk[:, 1].mean() - 3 - body.y), -900.0, within=spare)
 
 
-def _bow(body: _Body) -> Array:
+def _bow(body: Body) -> Array:
     """How far the small of the back is bent forwards, mm, at each height; negative is forwards."""
     return np.asarray(-7 * np.cos((body.z + 40) / 55))
 
 
-def _spine(body: _Body, texture: Array) -> None:
+def _spine(body: Body, texture: Array) -> None:
     """Vertebrae with discs, arch, processes and canal, the psoas beside them, and the wings of the pelvis below."""
     bow = _bow(body)
     dy = body.y - _SPINE_Y - bow
@@ -341,7 +274,7 @@ def _spine(body: _Body, texture: Array) -> None:
     body.put(5.2 - np.hypot(body.x / 1.15, dy - 25), 38.0)
 
 
-def _vessels(body: _Body) -> None:
+def _vessels(body: Body) -> None:
     """Aorta on the left before the spine, vena cava on the right, and the two main renal vessels of each side."""
     front = _SPINE_Y + _bow(body) - 27
     fork = np.clip(-body.z - 88, 0, None) * 0.75
@@ -350,7 +283,7 @@ def _vessels(body: _Body) -> None:
     body.put(cava, 132.0)
     for side, high in ((1, -2.0), (-1, -14.0)):
         path = np.array([(high + 6, 24, 8 * side), (high + 2, 29, 28 * side), (high, 38, 46 * side)], dtype=float)
-        body.put(_tube(body, path, 4.2), 150.0)
+        body.put(tube(body, path, 4.2), 150.0)
     body.put(aorta, 208.0, label=6)
     wall = np.minimum(
         1.4 - np.abs(aorta), np.sin(body.z / 5) + np.cos(3 * np.arctan2(body.y - front, body.x - 12)) - 1.1

@@ -106,8 +106,8 @@ def draw(outline: Outline, shape: tuple[int, int], margin: float = 6.0) -> Footp
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float | tuple[float, ...]) -> Array:
     """Gaussian noise of correlation length `sigma` px, mean 0 and standard deviation 1."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="reflect")
-    centred: Array = noise - noise.mean()
-    return centred / max(float(centred.std()), 1e-12)
+    centred = noise - noise.mean()
+    return np.asarray(centred / max(float(centred.std()), 1e-12))
 
 
 def band_noise(rng: np.random.Generator, shape: tuple[int, ...], fine: float, coarse: float) -> Array:
@@ -122,7 +122,7 @@ def band_noise(rng: np.random.Generator, shape: tuple[int, ...], fine: float, co
 def poisson(rng: np.random.Generator, expected: Array) -> Array:
     """Poisson counts by inversion: one uniform number a pixel, so that a last-bit difference elsewhere stays local."""
     chance = rng.uniform(1e-9, 1.0 - 1e-9, expected.shape)
-    return np.ceil(np.maximum(special.pdtrik(chance, np.maximum(expected, 1e-6)), 0.0))
+    return np.asarray(np.ceil(np.maximum(special.pdtrik(chance, np.maximum(expected, 1e-6)), 0.0)))
 
 
 def follow(field: Array, angle: Array, *, steps: int, stride: float = 1.0) -> Array:
@@ -152,3 +152,13 @@ def follow(field: Array, angle: Array, *, steps: int, stride: float = 1.0) -> Ar
             heading = turned * np.where((turned * heading).sum(0) < 0, -1.0, 1.0)
             total += ndimage.map_coordinates(field, [y, x], order=1, mode="reflect")
     return np.asarray(total / (2 * steps + 1))
+
+
+def renumber(labels: Array) -> Array:
+    """Labels 1, 2, 3 ... without gaps; a nucleus that is all but covered by others is dropped."""
+    size = np.bincount(labels.ravel())
+    keep = np.flatnonzero(size >= 12)
+    keep = keep[keep > 0]
+    table = np.zeros(size.size, dtype=np.uint16)
+    table[keep] = np.arange(1, keep.size + 1)
+    return table[labels]

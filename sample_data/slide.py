@@ -6,16 +6,25 @@ import numpy as np
 from scipy import fft, ndimage
 
 from napari_medt.sample_data.architecture import Nucleus, Plan, plan_tissue
-from napari_medt.sample_data.shapes import Array, Footprint, band_noise, draw, follow, random_waves, smooth_noise
+from napari_medt.sample_data.shapes import (
+    Array,
+    Footprint,
+    band_noise,
+    draw,
+    follow,
+    random_waves,
+    renumber,
+    smooth_noise,
+)
 
 PIXEL_UM = 0.4
 """Edge of a pixel, micrometres."""
 
 HAEMATOXYLIN = (0.62, 1.05, 0.30)
 """Optical density of one unit of haematoxylin in red, green and blue."""
-EOSIN = (0.13, 0.92, 0.33)
+EOSIN = (0.15, 0.80, 0.30)
 """Optical density of one unit of eosin."""
-BLOOD = (0.09, 1.05, 0.62)
+BLOOD = (0.07, 0.85, 0.55)
 """Optical density of one unit of eosin bound to haemoglobin: more orange."""
 _GLASS = (240.0, 238.0, 243.0)
 
@@ -53,7 +62,7 @@ def tissue_field(rng: np.random.Generator, shape: tuple[int, int] = (512, 512)) 
     density = sum(
         amount[..., None] * np.array(dye) for amount, dye in ((haem, HAEMATOXYLIN), (eosin, EOSIN), (blood, BLOOD))
     )
-    return _scan(rng, np.asarray(density)), _renumber(labels)
+    return _scan(rng, np.asarray(density)), renumber(labels)
 
 
 def _ground(rng: np.random.Generator, plan: Plan) -> tuple[Array, Array, Array]:
@@ -94,8 +103,8 @@ def _line_glands(rng: np.random.Generator, plan: Plan, haem: Array, eosin: Array
             continue
         share = np.clip(plan.inward / gland.height, 0, 2)
         gap = _to_border(gland.sides, plan.turn)
-        cyto_e = 0.33 + 0.07 * share + 0.035 * grain + 0.025 * lumps
-        cyto_h = 0.15 - 0.05 * share + 0.015 * lumps
+        cyto_e = 0.27 + 0.06 * share + 0.035 * grain + 0.025 * lumps
+        cyto_h = 0.085 - 0.03 * share + 0.015 * lumps
         width = np.maximum(gland.height * 1.6 - plan.inward, 8) * np.pi * 2 / gland.sides.size
         border = np.exp(-((gap * width / 0.9) ** 2)) * (share < 1)
         cyto_e = cyto_e + 0.07 * border
@@ -165,7 +174,7 @@ def _fill_vessels(rng: np.random.Generator, plan: Plan, haem: Array, eosin: Arra
             b = ((v - v0) * np.cos(tilt) - (u - u0) * np.sin(tilt)) / squeeze
             r = np.hypot(a, b) / size
             disc = np.clip(0.5 + (1 - r) * size / 1.6, 0, 1) * (0.82 + 0.18 * np.clip(r / 0.7, 0, 1) ** 2)
-            np.maximum(blood, rng.uniform(0.70, 1.15) * disc * np.clip(open_ * 1.5, 0, 1), out=blood)
+            np.maximum(blood, rng.uniform(0.60, 1.00) * disc * np.clip(open_ * 1.5, 0, 1), out=blood)
 
 
 def _stain_nucleus(rng: np.random.Generator, nucleus: Nucleus, footprint: Footprint, haem: Array, eosin: Array) -> None:
@@ -189,7 +198,7 @@ def _stain_nucleus(rng: np.random.Generator, nucleus: Nucleus, footprint: Footpr
     body = np.clip(body, 0.25, None)
     if nucleus.blur:
         body = ndimage.gaussian_filter(body, nucleus.blur, mode="nearest")
-    dye = 1.02 * nucleus.stain * body
+    dye = 1.10 * nucleus.stain * body
     box = footprint.box
     below = haem[box]
     # Nuclei that overlap in the thickness of the section darken each other, less than their sum.
@@ -246,13 +255,3 @@ def _compress(image: Array) -> Array:
         waves[..., channel] = np.rint(waves[..., channel] / step) * step
     back = fft.idctn(waves, axes=(1, 3), norm="ortho").reshape(padded.shape)[:height, :width]
     return np.asarray(back @ np.linalg.inv(to_luma).T)
-
-
-def _renumber(labels: Array) -> Array:
-    """Labels 1, 2, 3 ... without gaps; a nucleus that is all but covered by others is dropped."""
-    size = np.bincount(labels.ravel())
-    keep = np.flatnonzero(size >= 12)
-    keep = keep[keep > 0]
-    table = np.zeros(size.size, dtype=np.uint16)
-    table[keep] = np.arange(1, keep.size + 1)
-    return table[labels]
