@@ -112,7 +112,8 @@ def _dome(body: Body) -> Array:
     """Height of the diaphragm in mm, `(y, x)` spread over z: higher on the right, falling to the flanks and the back."""
     right = 98 * np.exp(-(((body.x + 68) / 74) ** 2) - (((body.y + 8) / 88) ** 2))
     left = 88 * np.exp(-(((body.x - 70) / 68) ** 2) - (((body.y + 2) / 84) ** 2))
-    return np.asarray(np.maximum(right, left) + 0.5 * np.minimum(right, left) + 1.2 * body.warp)
+    front = 66 * np.exp(-((body.x / 55) ** 2) - (((body.y + 62) / 70) ** 2))
+    return np.asarray(np.maximum(np.maximum(right, left) + 0.5 * np.minimum(right, left), front) + 1.2 * body.warp)
 
 
 def _chest(body: Body, texture: Array) -> None:
@@ -225,10 +226,10 @@ def _bowel(rng: np.random.Generator, body: Body, texture: Array, inside: Array) 
         radius = rng.uniform(9.5, 12.5)
         filled, gassy = rng.uniform(8, 38), rng.random() < 0.25
         depth = tube(body, walk, float(radius)) + 0.8 * texture
-        spare = free * (body.hu < -20)
+        spare = free * (body.hu < -20) * np.clip((2 - body.y) / 4, 0, 1) * np.clip((34 - body.z) / 4, 0, 1)
         body.put(depth, 78.0, within=spare)
         body.put(depth - 3, filled + 14 * texture, within=spare)
-        if gassy:
+        if gassy and walk[:, 1].mean() < -18:
             body.put(np.minimum(depth - 3.5, walk[:, 1].mean() - 3 - body.y), -900.0, within=spare)
 
 
@@ -280,10 +281,10 @@ def _vessels(body: Body) -> None:
     fork = np.clip(-body.z - 88, 0, None) * 0.75
     aorta = 11.0 - 3.0 * (fork > 0) - np.hypot(np.abs(body.x - 12) - fork, body.y - front)
     cava = (1 - np.hypot((np.abs(body.x + 20) - fork * 0.9) / 13, (body.y - front - 2) / 10)) * 11
-    body.put(cava, 132.0)
+    body.put(cava, 132.0, within=(body.labels != 5).astype(float))
     for side, high in ((1, -2.0), (-1, -14.0)):
         path = np.array([(high + 6, 24, 8 * side), (high + 2, 29, 28 * side), (high, 38, 46 * side)], dtype=float)
-        body.put(tube(body, path, 4.2), 150.0)
+        body.put(tube(body, path, 4.2), 150.0, within=(body.labels != 5).astype(float))
     body.put(aorta, 208.0, label=6)
     wall = np.minimum(
         1.4 - np.abs(aorta), np.sin(body.z / 5) + np.cos(3 * np.arctan2(body.y - front, body.x - 12)) - 1.1
