@@ -15,7 +15,7 @@ NETS = {"axialunet": "axial-unet", "gatedaxialunet": "gated-axial-unet", "logo":
 @pytest.mark.parametrize("theirs", NETS)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_checkpoint_is_recognised_and_gives_the_reference_logits(tmp_path, theirs, prefix):
-    meta, state, arrays = golden.load(golden.FIXTURES / f"recipe_{theirs}_128.npz")
+    _, state, arrays = golden.load(golden.FIXTURES / f"recipe_{theirs}_128.npz")
     path = tmp_path / "final_model.pth"
     torch.save({prefix + name: value for name, value in state.items()}, path)
     model = load_model(path, device="cpu")
@@ -42,7 +42,10 @@ def without(*keys):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without("adjust.weight"), "of no known form; the nearest is the Medical Transformer family, but the key 'adjust.weight'"),
+        (
+            without("adjust.weight"),
+            "of no known form; the nearest is the Medical Transformer family, but the key 'adjust.weight'",
+        ),
         (without("layer1.0.conv_down.weight"), "'global_encoder.layers.0.0.reduce.weight' is missing"),
         (lambda state: state | {"head2.weight": torch.zeros(1)}, "its key 'head2.weight' does not belong to it"),
         (without("layer1.0.hight_block.f_qr"), "mixes the branches of LoGo and MedT"),

@@ -95,7 +95,7 @@ def _save_versions(home, count):
 
 def test_two_processes_never_get_the_same_version(folder, medt_home):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        made = sum(pool.starmap(_save_versions, [(str(medt_home), 3)] * 2), [])
+        made = [key for keys in pool.starmap(_save_versions, [(str(medt_home), 3)] * 2) for key in keys]
     assert sorted(made) == [f"tiny@{number}" for number in range(2, 8)]
     assert len(own_models()) == 7
 
@@ -132,7 +132,10 @@ def test_weights_of_another_network_are_refused(folder):
     [
         ({"schema_version": 9}, r"of a format this version does not know \(9\); update napari-medt"),
         ({"classes": ["background"]}, r"classes: Tuple should have at least 2 items"),
-        ({"net_options": {"img_size": 32, "num_classes": 5}}, "num_classes of the network is 5, but the card describes 2"),
+        (
+            {"net_options": {"img_size": 32, "num_classes": 5}},
+            "num_classes of the network is 5, but the card describes 2",
+        ),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
 )
