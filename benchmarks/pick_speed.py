@@ -1,6 +1,6 @@
 """How quickly a click is answered, against building the whole attention of the block anew for every click.
 
-    python -m benchmarks.pick_speed
+python -m benchmarks.pick_speed
 """
 
 from __future__ import annotations

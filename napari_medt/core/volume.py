@@ -44,7 +44,9 @@ class Geometry:
         object.__setattr__(self, "affine", affine)
 
     @classmethod
-    def from_spacing(cls, spacing: Sequence[float], *, origin: Sequence[float] | None = None, units: str = "px") -> Geometry:
+    def from_spacing(
+        cls, spacing: Sequence[float], *, origin: Sequence[float] | None = None, units: str = "px"
+    ) -> Geometry:
         """Geometry with axes along the world's axes; `spacing` and `origin` in `units`, one per spatial axis."""
         affine = np.diag([*map(float, spacing), 1.0])
         if origin is not None:
@@ -100,9 +102,13 @@ class Volume:
         array = self.array
         where = f" {self.source!r}" if self.source else ""
         if array.ndim - 1 != self.geometry.ndim:
-            raise BadImage(f"The image{where} has shape {array.shape}, which does not fit {self.geometry.ndim} spatial axes")
+            raise BadImage(
+                f"The image{where} has shape {array.shape}, which does not fit {self.geometry.ndim} spatial axes"
+            )
         if array.size == 0:
-            raise BadImage(f"The image{where} is empty (shape {array.shape})", remedy="choose an image with pixels in it")
+            raise BadImage(
+                f"The image{where} is empty (shape {array.shape})", remedy="choose an image with pixels in it"
+            )
         if array.dtype.kind not in "buif":
             raise BadImage(f"The image{where} holds values of type {array.dtype}, which are not grey or colour values")
         if not self.channel_names:
@@ -136,7 +142,9 @@ class Volume:
             rgb = values.ndim == 3 and values.shape[-1] in (3, 4) and min(values.shape[:2]) > 4
         if rgb:
             if values.ndim not in (3, 4) or values.shape[-1] not in (3, 4):
-                raise BadImage(f"A colour image must have 3 or 4 values in its last axis, but the shape is {values.shape}")
+                raise BadImage(
+                    f"A colour image must have 3 or 4 values in its last axis, but the shape is {values.shape}"
+                )
             values = np.moveaxis(values[..., :3], -1, 0)
         elif values.ndim in (2, 3):
             values = values[None]
