@@ -26,6 +26,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
 
 
+def free_cached(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def steps_down(effort: Effort, *, smallest_window: int) -> Iterator[tuple[Effort, str]]:
     """Ever smaller efforts, each with the sentence the user is told.
 

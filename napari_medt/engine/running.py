@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from napari_medt.core import BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
-from napari_medt.engine.ladder import Effort, is_out_of_memory, steps_down
+from napari_medt.engine.ladder import Effort, free_cached, is_out_of_memory, steps_down
 from napari_medt.engine.prepare import Prepared, fit
-from napari_medt.engine.windows import blend_weights, pad_to_window, plan_windows
+from napari_medt.engine.results import Results, Wanted
+from napari_medt.engine.stitch import Stitch
+from napari_medt.engine.windows import pad_to_window, plan_windows
 
 if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
 
-BATCH = {"cpu": 4, "cuda": 16, "mps": 8}
+BATCH = {"cpu": 4, "cuda": 16, "mps": 8}  # windows of 128 x 128 pixels in one pass, fewer of larger ones
 SMALLEST_WINDOW = 32
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which results are kept beside the labels."""
-
-    probabilities: bool
-    uncertainty: bool
 
 
 def predict(
@@ -56,11 +51,12 @@ def predict(
     uncertainty, probabilities
         Keep the entropy of the class probabilities, scaled to [0, 1]; keep the probabilities themselves.
     batch
-        Windows in one pass; by default 4 on the processor, 16 on CUDA, 8 on Apple's GPU. Does not change the result.
+        Windows in one pass; by default 4 on the processor, 16 on CUDA, 8 on Apple's GPU, fewer where windows are larger than
+        128 x 128 pixels. Does not change the result.
     overlap
         Share of a window that neighbours have in common, in [0, 1).
     progress, cancel
-        Told about every batch of windows; looked at before every batch.
+        Told about every batch of windows and every step down; looked at before every batch.
 
     Returns
     -------
@@ -75,7 +71,11 @@ def predict(
         If `cancel` was set.
     OutOfMemory
         If not even the smallest effort had enough memory.
+    ValueError
+        If `batch` or `overlap` is impossible.
     """
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     volume = image if isinstance(image, Volume) else Volume.from_array(image)
     card = model.card
     if card.spatial_dims > volume.geometry.ndim:
@@ -83,42 +83,64 @@ def predict(
     prepared = fit(volume, card)
     report = progress or silent
     wanted = Wanted(probabilities, uncertainty)
-    effort = Effort(model.device, batch or BATCH.get(model.device.type, 4), card.window)
+    effort = Effort(model.device, batch or default_batch(model.device, card.window), card.window)
     ladder = steps_down(effort, smallest_window=SMALLEST_WINDOW)
     notes: list[str] = []
-    while True:
-        try:
-            results = _segment(model, prepared, effort, wanted, overlap, report, cancel)
-            break
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            step = next(ladder, None)
-            if step is None:
-                raise OutOfMemory(
-                    "There was not enough memory, even for one small window at a time",
-                    remedy="close other programs, or segment a part of the image",
-                ) from error
-        effort, sentence = step
-        notes.append(sentence)
-        report(0, 1, sentence)
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-    if effort.device != model.device:
-        model.net.to(model.device)
-    labels, probability, entropy = results
+    try:
+        while True:
+            try:
+                results = _segment(model, prepared, effort, wanted, overlap, _saying(report, notes), cancel)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                step = next(ladder, None)
+                if step is None:
+                    raise OutOfMemory(
+                        "There was not enough memory, even for one small window at a time",
+                        remedy="close other programs, or segment a part of the image",
+                    ) from error
+            # Only here has the failed attempt let go of its arrays.
+            effort, sentence = step
+            notes.append(sentence)
+            report(0, 1, sentence)
+            free_cached(model.device)
+    finally:
+        if effort.device != model.device:
+            _bring_back(model)
     return Prediction(
-        labels=labels,
+        labels=results.labels,
         geometry=volume.geometry,
         classes=card.classes,
-        probabilities=probability,
-        uncertainty=entropy,
+        probabilities=results.probabilities,
+        uncertainty=results.uncertainty,
         notes=(*prepared.notes, *notes),
         model=card.key,
     )
 
 
-Results = tuple[npt.NDArray[Any], npt.NDArray[np.float16] | None, npt.NDArray[np.float16] | None]
+def default_batch(device: torch.device, window: tuple[int, ...]) -> int:
+    """Windows in one pass, so that they hold no more samples than `BATCH` windows of 128 x 128 together."""
+    most = BATCH.get(device.type, BATCH["cpu"])
+    return max(1, min(most, most * 128**2 // math.prod(window)))
+
+
+def _saying(report: Progress, notes: list[str]) -> Progress:
+    """Progress that goes on saying what was last done about missing memory."""
+
+    def say(done: int, total: int, message: str = "", /) -> None:
+        report(done, total, f"{message}. {notes[-1]}" if notes else message)
+
+    return say
+
+
+def _bring_back(model: Model) -> None:
+    """Put the network where its model says it is; where memory is still short, the next prediction tries again."""
+    try:
+        model.net.to(model.device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def _segment(
@@ -131,39 +153,48 @@ def _segment(
     cancel: Cancel | None,
 ) -> Results:
     """One attempt at a whole image with one effort."""
-    shape = prepared.array.shape[1:]
-    classes = len(model.card.classes)
-    labels = np.zeros(shape, dtype=np.uint8 if classes <= 256 else np.uint16)
-    probability = np.zeros((classes, *shape), dtype=np.float16) if wanted.probabilities else None
-    entropy = np.zeros(shape, dtype=np.float16) if wanted.uncertainty else None
+    shape, classes, dims = prepared.spatial_shape, len(model.card.classes), model.card.spatial_dims
+    results = Results.empty(shape, classes, wanted)
     model.net.to(effort.device).eval()
-    dims = model.card.spatial_dims
     # A 2D model on a scan: every slice is an image of its own. Otherwise there is one, the whole.
-    slices = list(np.ndindex(shape[: len(shape) - dims]))
-    windows = plan_windows(shape[len(shape) - dims :], effort.window, overlap=overlap)
+    slices, plane = list(np.ndindex(shape[:-dims])), shape[-dims:]
+    windows = plan_windows(plane, effort.window, overlap=overlap)
     total, done = len(slices) * len(windows), 0
-    for index in slices:
-        stitch = _Stitch(classes, shape[len(shape) - dims :], effort.window)
-        for chunk in _batches(windows, effort.batch):
-            if cancel is not None:
-                cancel.check()
-            report(done, total, "Segmenting")
-            inputs = [prepared.window((*(slice(i, i + 1) for i in index), *where)) for where in chunk]
-            inputs = [pad_to_window(x.reshape(x.shape[0], *x.shape[1 + len(index) :]), effort.window) for x in inputs]
-            found = _probabilities(model, np.stack(inputs), effort.device)
-            for where, values in zip(chunk, found, strict=True):
-                for rows, finished in stitch.add(where, values):
-                    _keep(finished, (*index, rows), labels, probability, entropy)
-            done += len(chunk)
-        for rows, finished in stitch.finish():
-            _keep(finished, (*index, rows), labels, probability, entropy)
+    current, stitch = slices[0], Stitch(classes, plane, effort.window)
+    for chunk in _batches(product(slices, windows), effort.batch):
+        if cancel is not None:
+            cancel.check()
+        report(done, total, f"Segmenting, {done} of {total} windows are done")
+        found = _probabilities(model, np.stack([_cut(prepared, *job, effort.window) for job in chunk]), effort.device)
+        for (index, where), values in zip(chunk, found, strict=True):
+            if index != current:
+                for rows, finished in stitch.finish():
+                    results.keep(finished, (*current, rows))
+                current, stitch = index, Stitch(classes, plane, effort.window)
+            for rows, finished in stitch.add(where, values):
+                results.keep(finished, (*index, rows))
+        done += len(chunk)
+    for rows, finished in stitch.finish():
+        results.keep(finished, (*current, rows))
     report(total, total, "Segmented")
-    return labels, probability, entropy
+    return results
 
 
-def _batches(windows: list[tuple[slice, ...]], size: int) -> Iterator[list[tuple[slice, ...]]]:
-    for start in range(0, len(windows), size):
-        yield windows[start : start + size]
+Job = tuple[tuple[int, ...], tuple[slice, ...]]
+
+
+def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    remaining = iter(jobs)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def _cut(
+    prepared: Prepared, index: tuple[int, ...], where: tuple[slice, ...], window: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """One window `(c, *window)` of one slice."""
+    part = prepared.window((*(slice(i, i + 1) for i in index), *where))
+    return pad_to_window(part.reshape(part.shape[0], *part.shape[1 + len(index) :]), window)
 
 
 def _probabilities(model: Model, inputs: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.float32]:
@@ -172,61 +203,3 @@ def _probabilities(model: Model, inputs: npt.NDArray[np.float32], device: torch.
         logits = model.net(torch.from_numpy(inputs).to(device))
         found: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
     return found
-
-
-class _Stitch:
-    """Blends windows that come row by row, and hands out rows that no later window reaches.
-
-    Only the rows of windows in work are held: `classes x window height x width`.
-    """
-
-    def __init__(self, classes: int, shape: tuple[int, ...], window: tuple[int, ...]) -> None:
-        self._shape, self._classes = shape, classes
-        self._blend = blend_weights(window)
-        self._first = 0  # first row that is held
-        self._sum = np.zeros((classes, 0, *shape[1:]), dtype=np.float32)
-        self._weight = np.zeros((0, *shape[1:]), dtype=np.float32)
-
-    def add(
-        self, where: tuple[slice, ...], values: npt.NDArray[np.float32]
-    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """Add one window; yields `(rows, probabilities (k, rows, ...))` that are finished."""
-        if where[0].start > self._first:
-            yield from self._release(where[0].start)
-        missing = where[0].stop - self._first - self._weight.shape[0]
-        if missing > 0:
-            self._sum = np.concatenate(
-                (self._sum, np.zeros((self._classes, missing, *self._shape[1:]), np.float32)), axis=1
-            )
-            self._weight = np.concatenate((self._weight, np.zeros((missing, *self._shape[1:]), np.float32)))
-        inside = tuple(slice(0, w.stop - w.start) for w in where)
-        rows = slice(where[0].start - self._first, where[0].stop - self._first)
-        blend = self._blend[inside]
-        self._sum[(slice(None), rows, *where[1:])] += values[(slice(None), *inside)] * blend
-        self._weight[(rows, *where[1:])] += blend
-
-    def finish(self) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        """The rows that are left."""
-        yield from self._release(self._shape[0])
-
-    def _release(self, stop: int) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-        count = min(stop - self._first, self._weight.shape[0])
-        if count > 0:
-            yield slice(self._first, self._first + count), self._sum[:, :count] / self._weight[:count]
-            self._sum, self._weight = self._sum[:, count:], self._weight[count:]
-            self._first += count
-
-
-def _keep(
-    found: npt.NDArray[np.float32],
-    where: tuple[Any, ...],
-    labels: npt.NDArray[Any],
-    probability: npt.NDArray[np.float16] | None,
-    entropy: npt.NDArray[np.float16] | None,
-) -> None:
-    """Reduce finished rows `(k, rows, ...)` to what was asked for."""
-    labels[where] = found.argmax(0)
-    if probability is not None:
-        probability[(slice(None), *where)] = found
-    if entropy is not None:
-        entropy[where] = -(found * np.log(np.maximum(found, 1e-12))).sum(0) / np.log(len(found))

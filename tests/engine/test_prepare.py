@@ -81,13 +81,124 @@ def test_colours_are_averaged_to_grey_and_said(make_card, rng):
     assert notes == ("The colours were averaged to grey.",)
 
 
-def test_channels_that_cannot_be_fitted_are_named(make_card):
-    volume = Volume(np.zeros((2, 8, 8)), Geometry.from_spacing((1, 1)))
-    with pytest.raises(BadImage, match="Threshold takes a grey or colour image, but this image has 2 channels; choose"):
-        fit(volume, make_card())
-    card = make_card(channels=("FLAIR", "T1", "T2"), net_options={})
-    with pytest.raises(BadImage, match="takes FLAIR, T1, T2, but this image has 2 channels"):
-        fit(volume, card)
+def volume(channels, **options):
+    values = np.arange(channels * 72, dtype=np.float32).reshape(channels, 8, 9)
+    return Volume(values, Geometry.from_spacing((1, 1)), **options)
+
+
+@pytest.mark.parametrize(
+    ("wants", "image", "sentence"),
+    [
+        (
+            "rgb",
+            volume(2),
+            r"Threshold takes a grey or colour image, but this image has 2 channels \(channel 1, channel 2\)",
+        ),
+        ("rgb", volume(4, channel_names=("FLAIR", "T1", "T1ce", "T2")), r"has 4 channels \(FLAIR, T1, T1ce, T2\)"),
+        ("grey", volume(9), r"has 9 channels \(channel 1, .* channel 6, \.\.\.\); choose the channels the model was"),
+        (("FLAIR", "T1"), volume(3), r"takes FLAIR, T1, but this image has 3 channels \(red, green, blue\)"),
+        (("FLAIR", "T1"), volume(1), r"takes FLAIR, T1, but this image has 1 channel \(grey\)"),
+    ],
+)
+def test_channels_that_cannot_be_fitted_are_named(make_card, wants, image, sentence):
+    with pytest.raises(BadImage, match=sentence):
+        fit(image, make_card(channels=wants, net_options={}))
+
+
+def test_transparency_is_left_out(make_card):
+    image = volume(4, channel_names=("red", "green", "blue", "alpha"))
+    found, notes = prepare(image, make_card(intensity=Intensity(kind="none")))
+    np.testing.assert_array_equal(found, image.array[:3])
+    assert notes == ()
+
+
+def test_named_channels_are_found_by_name_and_else_taken_in_order(make_card):
+    card = make_card(channels=("T2", "flair"), net_options={}, intensity=Intensity(kind="none"))
+    image = volume(4, channel_names=("FLAIR", "T1", "T1ce", "T2"))
+    found, notes = prepare(image, card)
+    np.testing.assert_array_equal(found, image.array[[3, 0]])
+    assert notes == ()
+    assert prepare(volume(2), card)[1] == ()
+    assert prepare(volume(2, channel_names=("a", "b")), card)[1] == (
+        "The channels were taken, in their order, as T2 and flair.",
+    )
+
+
+def test_three_stains_are_taken_for_colours_and_said(make_card):
+    _, notes = prepare(volume(3, channel_names=("DAPI", "GFP", "RFP")), make_card())
+    assert notes == ("The channels were taken, in their order, as red, green and blue.",)
+
+
+def test_one_bad_pixel_between_the_samples_is_told_and_taken_out(make_card, rng):
+    values = rng.random((3000, 3001))  # more than the percentiles look at
+    values[1, 1] = np.inf
+    prepared = fit(Volume.from_array(values), make_card())
+    assert prepared.notes == ("Some pixels hold NaN or infinity; they were treated as background.",)
+    assert prepared.window((slice(1, 2), slice(1, 2))).max() == 0
+
+
+def test_one_bright_spot_between_the_samples_is_not_lost(make_card):
+    values = np.zeros((3000, 3001), np.uint8)
+    values[1, 1] = 9
+    prepared = fit(Volume.from_array(values), make_card())
+    assert prepared.notes == ()
+    assert prepared.window((slice(1, 2), slice(0, 2))).tolist() == [[[0, 1]]] * 3
+
+
+def test_percentiles_of_a_large_image_are_near_the_exact_ones(make_card, rng):
+    values = (rng.gamma(2, 300, (3000, 3001))).astype(np.uint16)
+    card = make_card(intensity=Intensity(kind="percentile", low=1, high=99))
+    scale = fit(Volume.from_array(values), card).scale
+    np.testing.assert_allclose((scale.low, scale.high), np.percentile(values, (1, 99)), rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_small_differences_of_large_numbers_survive(make_card, dtype):
+    values = (np.arange(100).reshape(10, 10) + 10**12).astype(dtype)
+    found, _ = prepare(Volume.from_array(values), make_card())
+    np.testing.assert_allclose(found[0].ravel(), np.linspace(0, 1, 100), atol=1e-6)
+
+
+def test_numbers_beyond_half_precision_and_float32_are_no_trouble(make_card):
+    values = np.linspace(0, 1e300, 100).reshape(10, 10)
+    found, notes = prepare(Volume.from_array(values), make_card())
+    np.testing.assert_allclose(found[0].ravel(), np.linspace(0, 1, 100), atol=1e-6)
+    assert notes == ()
+
+
+class Lazy:
+    """Gives parts of an array when it is sliced, as zarr does, and counts them."""
+
+    def __init__(self, array):
+        self._array = array
+        self.shape, self.ndim, self.size, self.dtype = array.shape, array.ndim, array.size, array.dtype
+        self.largest = 0
+
+    def __getitem__(self, where):
+        part = self._array[where]
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+def test_arrays_on_disk_are_read_part_by_part(make_card, rng):
+    values = rng.integers(0, 255, (3, 3000, 2000), dtype=np.uint8)
+    lazy = Lazy(values)
+    prepared = fit(Volume(lazy, Geometry.from_spacing((1, 1))), make_card())
+    np.testing.assert_allclose(
+        prepared.window((slice(5, 9), slice(7, 8))), values[:, 5:9, 7:8] / np.float32(254), atol=1e-6
+    )
+    assert lazy.largest < values.size / 2
+
+
+def test_the_image_is_left_as_it_was(make_card, rng):
+    values = np.asfortranarray(rng.random((40, 50)).astype(">f4"))
+    values[3, 3] = np.nan
+    kept = values.copy()
+    values.setflags(write=False)
+    found, _ = prepare(Volume.from_array(values[::-1, ::2]), make_card())
+    np.testing.assert_array_equal(values, kept)
+    assert found.dtype == np.float32
+    assert found.dtype.isnative
 
 
 def test_window_is_a_part_of_the_whole(make_card, rng):
