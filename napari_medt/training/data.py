@@ -51,11 +51,13 @@ def load_case(folder: Path, row: SplitRow) -> tuple[Volume, np.ndarray]:
 def to_sample(
     volume: Volume, labels: np.ndarray, *, channels: str, intensity: Intensity, group: str, field: str
 ) -> Sample:
-    """An image as the network sees it, kept in half precision."""
-    image = normalise(volume.array[:3], intensity)
-    count = 3 if channels == "rgb" else 1
-    if len(image) != count:
-        image = np.repeat(image, count, axis=0) if len(image) == 1 else image.mean(0, keepdims=True)
+    """An image as `engine.prepare` gives it to the network, kept in half precision."""
+    array = volume.array[:3]
+    if channels == "grey" and len(array) > 1:
+        array = array.mean(0, keepdims=True, dtype=np.float32)
+    image = normalise(array, intensity)
+    if channels == "rgb" and len(image) == 1:
+        image = np.repeat(image, 3, axis=0)
     return Sample(image.astype(np.float16), labels, group, field)
 
 

@@ -18,6 +18,7 @@ from napari_medt.training.optimise import dice_and_cross_entropy, frozen_norms, 
 from napari_medt.zoo.store import save_version
 
 if TYPE_CHECKING:
+    from napari_medt.zoo.card import ModelCard
     from napari_medt.zoo.model import Model
 
 Case = tuple[Volume | npt.ArrayLike, npt.ArrayLike]
@@ -72,8 +73,11 @@ def fine_tune(
     Cancelled
         If `cancel` was set; nothing is stored.
     """
-    if steps < 1:
-        raise BadTrainingData(f"{steps} steps teach nothing", remedy="choose at least one step")
+    if steps < 1 or batch < 1 or not learning_rate > 0:
+        raise BadTrainingData(
+            f"{steps} steps on {batch} windows at a learning rate of {learning_rate:g} teach nothing",
+            remedy="choose at least one step, one window, and a learning rate above 0",
+        )
     images, masks, notes = _check(model, cases)
     report, tell = progress or silent, on_step or (lambda event: None)
     report(0, steps, "Loading the training tools")
@@ -170,10 +174,7 @@ def _check(
                 f"The mask has {mask.shape} pixels but the image has {volume.spatial_shape}",
                 remedy="give the mask that belongs to this image",
             )
-        highest = int(mask.max(initial=0))
-        if mask.dtype.kind not in "bui" or int(mask.min(initial=0)) < 0 or highest >= len(card.classes):
-            names = ", ".join(f"{value} {name}" for value, name in enumerate(card.classes))
-            raise BadTrainingData(f"The mask holds the value {highest}, but {card.title} knows only {names}")
+        _check_labels(mask, card)
         array, _ = prepare(volume, card)
         images.append(pad_to_window(array, card.window))
         masks.append(pad_to_window(mask[None].astype(np.int64), card.window)[0])
@@ -183,3 +184,18 @@ def _check(
         masks,
         (("The masks were empty, so the model was taught that there is nothing to find.",) if empty else ()),
     )
+
+
+def _check_labels(mask: npt.NDArray[Any], card: ModelCard) -> None:
+    names = ", ".join(f"{value} {name}" for value, name in enumerate(card.classes))
+    if mask.dtype.kind not in "buif" or (mask.dtype.kind == "f" and not np.array_equal(mask, np.round(mask))):
+        raise BadTrainingData(
+            f"The mask holds fractions or no numbers, but {card.title} knows only the labels {names}",
+            remedy="give a mask of whole numbers",
+        )
+    wrong = mask[(mask < 0) | (mask >= len(card.classes))]
+    if wrong.size:
+        raise BadTrainingData(
+            f"The mask holds the value {int(wrong.flat[0])}, but {card.title} knows only {names}",
+            remedy="paint with the labels of the model",
+        )

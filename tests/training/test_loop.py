@@ -1,0 +1,238 @@
+"""The loop: it learns, repeats itself, goes on where it stopped, keeps its best, and ends in time."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, StorageError
+from napari_medt.training import loop
+from napari_medt.training.loop import Run
+from napari_medt.training.recipe import read_recipe
+from napari_medt.training.validation import number_of_tiles, tiles, validate
+
+
+@pytest.fixture
+def recipe(recipe_file):
+    return read_recipe(recipe_file)
+
+
+@pytest.fixture
+def start(recipe, make_samples, tmp_path):
+    """Begin a run on six images, watched on two others."""
+
+    def begin(name="run", steps=None, **options):
+        plan = recipe if steps is None else recipe.scaled_to(steps)
+        return Run(plan, make_samples(6), make_samples(2, first=50), folder=tmp_path / name, **options)
+
+    return begin
+
+
+def metrics(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(net):
+    return torch.cat([value.flatten().double() for value in net.state_dict().values()])
+
+
+def interrupt_at(step):
+    """A progress that cancels, and the cancel it sets."""
+    cancel = Cancel()
+    return {"cancel": cancel, "progress": lambda done, total, message="": cancel.set() if done == step else None}
+
+
+def test_it_learns_discs(start, tmp_path):
+    run = start()
+    first = validate(run.averaged(), run._validation, (32, 32))["all"]
+    net = run.train()
+    assert validate(net, run._validation, (32, 32))["all"] > max(0.9, first + 0.2)
+    rows = metrics(tmp_path / "run")
+    assert [int(row["step"]) for row in rows] == list(range(10, 81, 10))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["dice bright"]) == float(rows[-1]["dice all"]) > 0.9
+
+
+def test_the_same_recipe_gives_the_same_weights(start):
+    one, two = start("one", 12).train(), start("two", 12).train()
+    assert torch.equal(weights(one), weights(two))
+
+
+def test_another_seed_gives_others(start, recipe):
+    one = start("one", 4).train()
+    other = start("two", 4)
+    different = Run(
+        recipe.scaled_to(4).model_copy(update={"seed": 2}),
+        other._sampler._images["bright"],
+        [],
+        folder=other.folder.parent / "three",
+    ).train()
+    assert not torch.equal(weights(one), weights(different))
+
+
+def test_looking_does_not_change_the_way(start, monkeypatch):
+    """With many validations or few, the same batches are drawn."""
+    often = start("often", 12)
+    often.train()
+    monkeypatch.setattr(loop, "VALIDATIONS", 1)
+    seldom = start("seldom", 12)
+    seldom.train()
+    assert torch.equal(weights(often.net), weights(seldom.net))
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(start, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 7)
+    whole = start("whole", 24)
+    net = whole.train()
+    with pytest.raises(Cancelled):
+        start("parts", 24).train(**interrupt_at(17))
+    rest = start("parts", 24, resume=True)
+    assert rest.step in range(12, 18)  # a checkpoint, not the beginning
+    assert torch.equal(weights(rest.train()), weights(net))
+    assert torch.equal(weights(rest.net), weights(whole.net))
+    both = [metrics(run.folder) for run in (whole, rest)]
+    assert [[row["step"], row["loss"], row["dice all"]] for row in both[0]] == [
+        [row["step"], row["loss"], row["dice all"]] for row in both[1]
+    ]
+
+
+def test_a_resumed_run_follows_its_own_shortened_plan(start):
+    with pytest.raises(Cancelled):
+        start("run", 24).train(**interrupt_at(9))
+    assert start("run", resume=True).recipe.steps == 24  # the recipe itself says 80
+
+
+def test_a_folder_with_a_run_is_not_begun_anew(start, tmp_path):
+    start("run", 4).train()
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(BadTrainingData, match="holds a run already; go on with it by --resume"):
+        start("run", 4)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_a_run_of_another_recipe_is_not_gone_on_with(start, recipe, make_samples, tmp_path):
+    start("run", 4).train()
+    other = recipe.model_copy(update={"seed": 99})
+    with pytest.raises(BadTrainingData, match="follows another recipe"):
+        Run(other, make_samples(1), [], folder=tmp_path / "run", resume=True)
+    renamed = recipe.model_copy(update={"title": "Better words"})
+    assert Run(renamed, make_samples(1), [], folder=tmp_path / "run", resume=True).recipe.title == "Better words"
+    (tmp_path / "run" / "plan.json").write_text("{}")
+    with pytest.raises(BadTrainingData, match=r"plan\.json is missing or damaged"):
+        start("run", resume=True)
+
+
+def test_the_best_state_is_kept(start, monkeypatch):
+    """Where the score falls later, the model is the one from before."""
+    given = iter([0.3, 0.8, 0.6, 0.5])
+    monkeypatch.setattr(loop, "VALIDATIONS", 4)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"all": next(given)})
+    seen = {}
+    run = start("run", 8)
+    inner = run.averaged
+    run.averaged = lambda: seen.setdefault(run.step, inner())
+    net = run.train()
+    assert list(seen) == [2, 4, 6, 8]
+    assert torch.equal(weights(net), weights(seen[4]))
+    assert not torch.equal(weights(net), weights(seen[8]))
+
+
+def test_without_validation_images_the_last_state_is_the_model(recipe, make_samples, tmp_path):
+    run = Run(recipe.scaled_to(4), make_samples(2), [], folder=tmp_path / "run")
+    assert torch.equal(weights(run.train()), weights(run.averaged()))
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_stages_feed_their_window_and_batch(start):
+    run = start("run", 8)
+    shapes = []
+    inner = run._sampler.batch
+    run._sampler.batch = lambda size, window: (shapes.append((size, window)), inner(size, window))[1]
+    run._validation = []
+    run.train()
+    assert shapes[:8] == [(4, 16)] * 3 + [(4, 32)] * 5
+
+
+def test_minutes_become_steps_and_the_learning_rate_comes_to_its_end(start, tmp_path, monkeypatch):
+    """On a clock where every step takes a second."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    run = start("run", 4000, max_minutes=2)
+    run._one_step = lambda step=run._one_step: (next(clock), step())[1]
+    with pytest.raises(Cancelled):
+        run.train(**interrupt_at(12))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert 20 < plan["steps"] < 120
+    assert plan["steps"] == run.recipe.steps == sum(stage["steps"] for stage in plan["recipe"]["stages"])
+    assert plan["seconds_per_step"] > 0
+    run.train()
+    assert run.step == plan["steps"]
+    assert run._optimiser.param_groups[0]["lr"] < 0.03 * run.recipe.optimisation.learning_rate
+
+
+def test_enough_minutes_change_nothing(start):
+    run = start("run", 12, max_minutes=60)
+    run.train()
+    assert run.step == 12
+
+
+def test_the_plan_tells_what_it_was_made_with(start, tmp_path):
+    start("run", 2).train()
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["recipe"]["seed"] == 1
+    assert set(plan["versions"]) == {"python", "torch", "numpy", "monai"}
+    assert plan["versions"]["torch"] == torch.__version__
+    assert (plan["device"], plan["threads"]) == ("cpu", 1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(start):
+    run = start("run", 4)
+    torch.nn.init.constant_(run.net[0][0].weight, float("nan"))
+    with pytest.raises(BadTrainingData, match="lost its way at step 1: .*choose a smaller learning rate"):
+        run.train()
+
+
+def test_nothing_to_learn_from(recipe, tmp_path):
+    with pytest.raises(BadTrainingData, match="no images to learn from"):
+        Run(recipe, [], [], folder=tmp_path / "run")
+
+
+def test_a_run_folder_that_cannot_be_made(recipe, make_samples, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="run folder"):
+        Run(recipe, make_samples(1), [], folder=tmp_path / "file" / "run")
+
+
+class TestValidation:
+    def test_windows_lie_side_by_side_around_the_middle(self, make_samples):
+        (sample,) = make_samples(1, size=(40, 150))
+        images, labels = tiles(sample, (32, 32))
+        assert images.shape == (3, 3, 32, 32)  # one row of three
+        for index in range(3):
+            where = slice(4, 36), slice(27 + 32 * index, 59 + 32 * index)
+            assert (labels[index] == sample.labels[where]).all()
+            assert (images[index].numpy() == sample.image[(slice(None), *where)]).all()
+
+    def test_small_images_are_filled_up_with_background(self, make_samples):
+        (sample,) = make_samples(1, size=(20, 20))
+        images, labels = tiles(sample, (32, 32))
+        assert images.shape == (1, 3, 32, 32)
+        assert labels.sum() == sample.labels.sum()
+
+    def test_number_of_windows(self, make_samples):
+        samples = [*make_samples(1, size=(40, 150)), *make_samples(1, size=(9, 9)), *make_samples(1, size=(400, 400))]
+        assert number_of_tiles(samples, (32, 32)) == sum(len(tiles(s, (32, 32))[0]) for s in samples) == 13
+
+    def test_scores_are_means_over_images(self, make_samples, threshold):
+        samples = [*make_samples(2), *make_samples(1, first=7, group="dark")]
+        threshold.net.limit.data.fill_(0.6)  # some pixels are missed
+        scores = validate(threshold.net, samples, (16, 16))
+        assert scores["all"] == pytest.approx((2 * scores["bright"] + scores["dark"]) / 3)
+        assert 0.7 < scores["all"] < 1
+
+    def test_no_images_no_scores(self, threshold):
+        assert validate(threshold.net, [], (16, 16)) == {}
