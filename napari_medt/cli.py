@@ -50,6 +50,8 @@ def main(
     ] = False,
 ) -> None:
     """Segment medical images with attention-based models; look, correct, teach, run again."""
+    # Read when torch is loaded: idle threads that spin for their next turn slow everything down on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @app.command()

@@ -3,6 +3,8 @@
 #
 # Usage: scripts/on-display.sh COMMAND [ARGUMENT...]
 set -euo pipefail
+# Idle threads that spin for their next turn slow torch down many times where several processes share few cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if "$here/.venv/bin/python" -I "$here/napari_medt/_system.py" --display; then
     exec "$@"

@@ -109,6 +109,9 @@ class WorkerProcess:
                 return
             self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
             environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
+            # Idle threads that spin for their next turn make torch many times slower wherever the window, or anything
+            # else, wants a core too.
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, self._target, str(self._nice)],
                 stdin=subprocess.PIPE,
