@@ -123,8 +123,8 @@ class Run:
             if self._minutes is not None and self.step - self._first == MEASURED:
                 self._shorten()
             report(self.step, self.recipe.steps, f"loss {np.mean(self._losses[-50:]):.3f}")
-            last = self.step >= self.recipe.steps
-            if last or self.step % max(1, self.recipe.steps // self._validations) == 0:
+            last, every = self.step >= self.recipe.steps, max(1, self.recipe.steps // self._validations)
+            if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
                 self._validate(report)
                 self._save()
             elif self.step % CHECKPOINT_EVERY == 0:

@@ -62,7 +62,7 @@ limits = "discs only"
 """
 
 
-def small_net(in_channels=3, num_classes=2):
+def small_net(img_size=32, in_channels=3, num_classes=2):
     def layer(a, b):
         return nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
 
@@ -73,7 +73,7 @@ def small_net(in_channels=3, num_classes=2):
 
 @pytest.fixture(autouse=True)
 def _small_is_an_architecture(monkeypatch):
-    defaults = {"in_channels": 3, "num_classes": 2}
+    defaults = {"img_size": 32, "in_channels": 3, "num_classes": 2}
     info = registry.NetInfo("small", "Two convolutions", 2, 1, "", "", defaults)
     monkeypatch.setitem(registry._NETS, "small", (info, small_net))
 
