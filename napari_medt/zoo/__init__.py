@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medt.zoo.card import Intensity, ModelCard, Score
 from napari_medt.zoo.check import CheckResult, check_model
-from napari_medt.zoo.store import (
-    broken_models,
-    list_models,
-    load_model,
-    models_folder,
-    save_model,
-    save_version,
-    versions,
-)
+from napari_medt.zoo.shelf import broken_models, list_models, models_folder, versions
+from napari_medt.zoo.store import load_model, save_model, save_version
 
 if TYPE_CHECKING:
     from napari_medt.zoo.model import Model

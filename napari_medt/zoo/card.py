@@ -31,6 +31,12 @@ class Intensity(_Record):
     low: float = Field(default=0.5, ge=0, le=100)
     high: float = Field(default=99.8, ge=0, le=100)
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Intensity:
+        if not self.low < self.high:
+            raise ValueError(f"the low percentile {self.low:g} is not below the high one, {self.high:g}")
+        return self
+
 
 class Score(_Record):
     """Held-out scores of one group of images: Dice and IoU are means over images, F1 is pooled over all pixels."""
@@ -72,7 +78,7 @@ class ModelCard(_Record):
     architecture: str
     net_options: dict[str, Any]
     classes: tuple[str, ...] = Field(min_length=2)
-    channels: Literal["grey", "rgb", "bgr"] | tuple[str, ...]
+    channels: Literal["grey", "rgb", "bgr"] | Annotated[tuple[str, ...], Field(min_length=1)]
     spatial_dims: Literal[2, 3] = 2
     window: tuple[int, ...]
     intensity: Intensity
@@ -118,26 +124,69 @@ class ModelCard(_Record):
 def parse_card(text: str | bytes, *, where: str) -> ModelCard:
     """Read a card from JSON.
 
+    Parameters
+    ----------
+    text
+        Content of a `card.json`.
+    where
+        The file, for messages.
+
     Raises
     ------
     BadModel
-        With the value that does not fit, its rule, and the file.
+        With the value that does not fit, its rule, the file, and the way out.
     """
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if place == "schema_version":
+        problems = {_place(problem["loc"]): problem for problem in reversed(error.errors(include_url=False))}
+        if "schema_version" in problems:
+            known = problems["schema_version"]["input"]
             raise BadModel(
-                f"The model card {where} is of a format this version does not know ({first['input']!r})",
+                f"The model card {where} is of a format this version does not know ({known!r})",
                 remedy="update napari-medt",
             ) from error
-        message = first["msg"].removeprefix("Value error, ")
-        detail = f"{place}: {message}" if place else message
+        place, first = list(problems.items())[-1]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise BadModel(
-            f"The model card {where} cannot be used ({detail})", remedy="restore the original card.json"
+            f"The model card {where} cannot be used: {_sentence(place, first)}{more}",
+            remedy="correct the entry, or restore the card that came with the model",
         ) from error
+
+
+_RULES = {
+    "name": "it must be small letters, digits, '.', '_' and '-', 64 at most",
+    "classes": "it must name the background and at least one class",
+    "channels": "it must be 'grey', 'rgb', 'bgr' or a list of names",
+    "sha256": "it must be 64 hexadecimal digits",
+}
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Where in the card, without pydantic's own names for the branches of a union."""
+    return ".".join(str(part) for part in loc if isinstance(part, int) or part.isidentifier())
+
+
+def _sentence(place: str, problem: Any) -> str:
+    """One problem found by pydantic as the value and its rule."""
+    message = problem["msg"].removeprefix("Value error, ")
+    value = repr(problem["input"])
+    if len(value) > 60:
+        value = value[:57] + "..."
+    match problem["type"]:
+        case "json_invalid":
+            return f"it is not JSON ({message.removeprefix('Invalid JSON: ')})"
+        case "missing":
+            return f"its entry {place!r} is missing"
+        case "extra_forbidden":
+            return f"it has an entry {place!r}, which no card has"
+        case "value_error":
+            return f"in {place!r}, {message}" if place else str(message)
+    if not place:
+        return "it does not hold the entries of a card"
+    _, should, rest = message.partition(" should ")
+    rule = _RULES.get(place) or (f"it should {rest}" if should else message[:1].lower() + message[1:])
+    return f"its entry {place!r} is {value}, but {rule}"
 
 
 def slug(text: str) -> str:

@@ -114,13 +114,13 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any
     BadWeights
         If it is not of that form.
     """
-    needed = ("conv1.weight", "adjust.weight", "layer1.0.hight_block.relative")
-    missing = [key for key in needed if key not in shapes]
+    needed = {"conv1.weight": 4, "adjust.weight": 4, "layer1.0.hight_block.relative": 2}
+    missing = [key for key, ndim in needed.items() if len(shapes.get(key, ())) != ndim]
     if missing:
         first = next(iter(shapes), "nothing")
         raise BadWeights(
             "This checkpoint is of no known form; the nearest is the Medical Transformer family, "
-            f"but the key {missing[0]!r} is missing (the file begins with {first!r})",
+            f"but the key {missing[0]!r} is missing or of another shape (the file begins with {first!r})",
             remedy="give a checkpoint of axialunet, gatedaxialunet, logo or MedT, or a model folder saved by this plugin",
         )
     gated = "layer1.0.hight_block.f_qr" in shapes
@@ -146,7 +146,7 @@ def map_state(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tenso
     import torch
 
     ours: dict[str, Tensor] = {}
-    gates: dict[str, list[Tensor]] = {}
+    gates: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
         try:
             name = our_key(key, two_branches=architecture in ("logo", "medt"))
@@ -159,10 +159,16 @@ def map_state(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tenso
             continue
         stem, _, leaf = name.rpartition(".")
         if stem.endswith(".gates"):
-            gates.setdefault(stem, [value.new_zeros(())] * 4)[int(leaf)] = value.reshape(())
+            if value.numel() != 1:
+                raise BadWeights(
+                    f"This checkpoint looks like {architecture}, but its gate {key!r} holds {value.numel()} values, not one",
+                    remedy="give an unchanged checkpoint of the released implementation",
+                )
+            gates.setdefault(stem, {})[int(leaf)] = value.reshape(())
         else:
             ours[name] = value[..., None] if name.endswith(".qkv.weight") else value
-    ours |= {name: torch.stack(values) for name, values in gates.items()}
+    complete = {name: four for name, four in gates.items() if len(four) == len(GATES)}
+    ours |= {name: torch.stack([four[i] for i in range(len(GATES))]) for name, four in complete.items()}
     return ours
 
 
@@ -190,7 +196,7 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
     for inner in ("state_dict", "model", "model_state_dict"):
         if inner in state and isinstance(state[inner], Mapping):
             state = state[inner]
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
     shapes = {key: tuple(value.shape) for key, value in state.items() if hasattr(value, "shape")}
     architecture, options = recognise(shapes)
     if arch is not None and arch != architecture:

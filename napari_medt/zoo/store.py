@@ -1,116 +1,39 @@
-"""Where models lie, and how they are found, loaded and kept: bundled ones, the user's own, and other people's checkpoints."""
+"""Models loaded, ready to run, and kept: stored ones by name or folder, and other people's checkpoints."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import platformdirs
 
-from napari_medt.core import BadModel, BadWeights
-from napari_medt.zoo.card import Intensity, ModelCard, Score, parse_card, slug
+from napari_medt.core import BadModel, BadWeights, DeviceError
+from napari_medt.zoo.card import Intensity, ModelCard, Score, slug
+from napari_medt.zoo.shelf import (
+    CARD,
+    SELFTEST,
+    WEIGHTS,
+    bundled_folder,
+    find_model,
+    has_model,
+    models_folder,
+    read_card,
+    taken_versions,
+)
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from napari_medt.zoo.model import Model
 
-CARD, WEIGHTS, SELFTEST = "card.json", "weights.safetensors", "selftest.npz"
-HOME_VARIABLE = "NAPARI_MEDT_HOME"
-
-
-def home() -> Path:
-    """Where the user's models and cases lie: the folder NAPARI_MEDT_HOME, or the usual place of this system."""
-    return Path(os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("napari-medt", appauthor=False))
-
-
-def models_folder() -> Path:
-    """Where the user's own models lie; it may not exist yet."""
-    return home() / "models"
-
-
-def bundled_folder() -> Path:
-    """Where the models that came with the plugin lie."""
-    return Path(str(files("napari_medt.zoo"))) / "bundled"
-
-
-def _folders() -> Iterator[Path]:
-    yield from sorted(path.parent for path in bundled_folder().glob(f"*/{CARD}"))
-    yield from sorted(path.parent for path in models_folder().glob(f"*/v*/{CARD}"))
-
-
-def read_card(folder: Path) -> ModelCard:
-    """The card of a model folder.
-
-    Raises
-    ------
-    BadModel
-        If there is none, or it cannot be used.
-    """
-    path = folder / CARD
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise BadModel(f"{folder} is not a model folder: {CARD} cannot be read ({error.strerror})") from error
-    return parse_card(text, where=str(path))
-
-
-def _survey() -> tuple[dict[str, tuple[Path, ModelCard]], list[str]]:
-    found: dict[str, tuple[Path, ModelCard]] = {}
-    broken = []
-    for folder in _folders():
-        try:
-            card = read_card(folder)
-        except BadModel as error:
-            broken.append(str(error))
-        else:
-            found.setdefault(card.key, (folder, card))
-    order = sorted(found.values(), key=lambda item: (item[1].name, item[1].version))
-    return {card.key: (folder, card) for folder, card in order}, broken
-
-
-def list_models() -> list[ModelCard]:
-    """Cards of all models at hand, bundled and the user's own, by name and version; needs no torch."""
-    return [card for _, card in _survey()[0].values()]
-
-
-def broken_models() -> list[str]:
-    """A sentence for each model that was left out of `list_models` because its card cannot be used."""
-    return _survey()[1]
-
-
-def versions(name: str) -> list[ModelCard]:
-    """Cards of all versions of a model, oldest first."""
-    return [card for card in list_models() if card.name == name]
-
-
-def find_model(name: str) -> tuple[Path, ModelCard]:
-    """Folder and card of `name` (its first version) or `name@version`.
-
-    Raises
-    ------
-    BadModel
-        If there is none; names the nearest.
-    """
-    found, broken = _survey()
-    key = name if "@" in name else f"{name}@1"
-    if key in found:
-        return found[key]
-    for sentence in broken:
-        if f"{os.sep}{name.partition('@')[0]}{os.sep}" in sentence:
-            raise BadModel(sentence.removesuffix("."))
-    near = get_close_matches(name, [*found, *(card.name for _, card in found.values())], n=1)
-    there = ", ".join(found) or "none at all"
-    raise BadModel(
-        f"No model is called {name!r}", remedy=f"did you mean {near[0]!r}" if near else f"there are: {there}"
-    )
+CHECKPOINTS = (".pth", ".pt", ".safetensors")
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(@[0-9]+)?")
 
 
 def load_model(
@@ -122,7 +45,7 @@ def load_model(
     ----------
     name_or_path
         `"medt-nuclei"`, a stored version such as `"medt-nuclei@3"`, a model folder, or a checkpoint file (`.pth`, `.pt`,
-        `.safetensors`) of another implementation.
+        `.safetensors`) of another implementation. A folder that is called like a model is meant only as `"./medt-nuclei"`.
     device
         `"auto"` takes the fastest; or `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
     arch, **net_options
@@ -133,73 +56,112 @@ def load_model(
     BadModel, BadWeights
         If there is no such model, or its files are damaged, unsafe or do not belong together.
     DeviceError
-        If there is no such device.
+        If there is no such device, or it cannot take the network.
     """
-    path = Path(name_or_path)
-    if path.is_file():
+    name, path = os.fspath(name_or_path), Path(name_or_path).expanduser()
+    known = isinstance(name_or_path, str) and _PLAIN_NAME.fullmatch(name) is not None and has_model(name)
+    if not known and path.name in (CARD, WEIGHTS) and (path.parent / CARD).is_file():
+        path = path.parent  # a file out of a model folder stands for the folder
+    if not known and path.is_file():
         return _load_checkpoint(path, device, arch, net_options)
     if arch is not None or net_options:
         raise BadModel(
             "Architecture and options are for checkpoint files only", remedy="leave them out for a stored model"
         )
+    if known or not name:
+        return load_folder(*find_model(name), device=device)
     if path.is_dir():
-        return _load(path, read_card(path), device)
-    if path.suffix.lower() in (".pth", ".pt", ".safetensors") or len(path.parts) > 1:
+        return load_folder(path, read_card(path), device=device)
+    if path.suffix.lower() in CHECKPOINTS or len(path.parts) > 1:
         raise BadWeights(f"There is no file or folder {path}", remedy="check the path")
-    return _load(*find_model(str(name_or_path)), device)
+    return load_folder(*find_model(name), device=device)
 
 
-def _load(folder: Path, card: ModelCard, device: str) -> Model:
-    from napari_medt.nets import create_net
+def load_folder(folder: Path, card: ModelCard, *, device: str) -> Model:
+    """Load the model of a folder whose card has been read; verifies the digest of its weights before it reads them."""
     from napari_medt.zoo.weights import digest, parse_state, read_bytes
 
     data = read_bytes(folder / WEIGHTS)
     if digest(data) != card.sha256:
+        why = "their digest differs" if card.sha256 else "it names no digest"
         raise BadWeights(
-            f"The weights of {card.key} are not the ones its card names: their digest differs",
+            f"The weights of {card.key} are not the ones its card names: {why}",
             remedy="install the plugin again"
             if bundled_folder() in folder.parents
             else "restore the model's folder from a copy",
         )
-    net = create_net(card.architecture, **card.net_options)
-    _fill(net, parse_state(data, where=str(folder / WEIGHTS)), card.key)
-    return _ready(card, net, device)
+    return _ready(card, build_net(card, parse_state(data, where=str(folder / WEIGHTS)), what=card.key), device)
 
 
 def _load_checkpoint(path: Path, device: str, arch: str | None, net_options: dict[str, Any]) -> Model:
-    from napari_medt.nets import create_net
     from napari_medt.zoo.foreign import import_checkpoint
+    from napari_medt.zoo.weights import digest, read_bytes
 
     found = import_checkpoint(path, arch, **net_options)
-    count = found.net_options["num_classes"]
-    size = found.net_options["img_size"]
+    count, size = found.net_options["num_classes"], found.net_options["img_size"]
+    if count < 2:
+        raise BadWeights(
+            f"The network in {path.name} has a single output, so there is no background for its class to win over",
+            remedy="give a checkpoint with at least two classes",
+        )
     card = ModelCard(
         name=slug(path.stem),
-        title=path.stem,
+        title=path.stem or path.name,
         description=f"Imported from {path.name}.",
         architecture=found.architecture,
         net_options=found.net_options,
-        classes=("background", *(f"class {i}" for i in range(1, count))) if count > 1 else ("background", "class 1"),
+        classes=("background", *(f"class {i}" for i in range(1, count))),
         channels=found.channels,
         window=(size, size),
         intensity=Intensity(kind="unit"),
         licence="unknown",
+        sha256=digest(read_bytes(path)),
         created=now(),
         notes=found.notes,
     )
-    net = create_net(found.architecture, **found.net_options)
-    _fill(net, found.state_dict, path.name)
-    return _ready(card, net, device)
+    return _ready(card, build_net(card, found.state_dict, what=path.name), device)
 
 
-def _fill(net: nn.Module, state: dict[str, Any], what: str) -> None:
+def build_net(card: ModelCard, state: dict[str, torch.Tensor], *, what: str) -> nn.Module:
+    """The network of a card with these weights, on the processor, in evaluation mode.
+
+    Raises
+    ------
+    BadModel, BadWeights
+        If it cannot be built, or card, network and weights do not fit each other; `what` names them.
+    """
+    import torch
+
+    from napari_medt.nets import create_net
+
+    try:
+        net = create_net(card.architecture, **card.net_options)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise BadModel(
+            f"The network of {what} cannot be built: {card.architecture} does not take the options {card.net_options} "
+            f"({error})",
+            remedy="restore the card that came with the model",
+        ) from error
+    for option, wanted in (("num_classes", len(card.classes)), ("in_channels", card.in_channels)):
+        if getattr(net, option, wanted) != wanted:
+            raise BadModel(
+                f"The card of {what} does not fit its network: it describes {option} {wanted}, "
+                f"but the network has {getattr(net, option)}",
+                remedy=f"give {option} in net_options, or correct the card",
+            )
     expected = net.state_dict()
-    wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape] + [
-        k for k in state if k not in expected
-    ]
+    wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
+    wrong += [k for k in state if k not in expected]
     if wrong:
         raise BadWeights(f"The weights of {what} do not fit its network; the first that differs is {wrong[0]!r}")
+    broken = [k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if broken:
+        raise BadWeights(
+            f"The weights of {what} hold NaN or infinity, first in {broken[0]!r}, so it can predict nothing",
+            remedy="take an earlier checkpoint of the training",
+        )
     net.load_state_dict(state)
+    return net.eval()
 
 
 def _ready(card: ModelCard, net: nn.Module, device: str) -> Model:
@@ -207,7 +169,13 @@ def _ready(card: ModelCard, net: nn.Module, device: str) -> Model:
     from napari_medt.zoo.model import Model
 
     chosen = choose_device(device)
-    return Model(card, net.to(chosen).eval(), chosen)
+    try:
+        return Model(card, net.to(chosen), chosen)
+    except RuntimeError as error:  # out of memory, or a driver that does not fit
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise DeviceError(
+            f"The device {chosen} could not take the model {card.key}: {first}", remedy="choose the device cpu"
+        ) from error
 
 
 def now() -> str:
@@ -225,7 +193,7 @@ def save_model(folder: str | os.PathLike[str], card: ModelCard, net: nn.Module, 
     card
         Its digest and, if empty, its date are filled in.
     half
-        Store floating tensors as float16, half the size.
+        Store floating tensors as float16, half the size, except those that float16 cannot hold well.
 
     Returns
     -------
@@ -235,17 +203,19 @@ def save_model(folder: str | os.PathLike[str], card: ModelCard, net: nn.Module, 
     Raises
     ------
     BadModel
-        If the folder exists.
+        If the folder exists, or the network is not the one the card describes.
     StorageError
         If the disk is full or may not be written; nothing is left behind.
     """
-    from napari_medt.zoo.weights import write_files
+    from napari_medt.zoo.weights import write_folder
 
+    place = Path(folder)
+    taken = BadModel(f"There is a model in {place} already", remedy="choose another folder")
+    if os.path.lexists(place):
+        raise taken
     written, content = _pack(card, net, half)
-    try:
-        write_files(Path(folder), content)
-    except FileExistsError as error:
-        raise BadModel(f"There is a model in {folder} already", remedy="choose another folder") from error
+    if not write_folder(place, content | {CARD: _card_json(written)}):
+        raise taken
     return written
 
 
@@ -262,43 +232,47 @@ def save_version(
         The fine-tuned network.
     notes, scores
         For the new card; scores of the old one do not apply any more.
+    half
+        Store floating tensors as float16; by default the new version gives exactly what the trained network gave.
 
     Returns
     -------
     Model
         The new version, on the device of `model`.
+
+    Raises
+    ------
+    BadModel
+        If the network is not of the model's architecture, or its weights are not finite.
+    StorageError
+        If the disk is full or may not be written; nothing is left behind.
     """
-    from napari_medt.zoo.weights import write_files
+    from napari_medt.zoo.weights import write_folder
 
     base = model.card
+    changes = {"base": f"{base.key} {base.sha256}".strip(), "notes": tuple(notes), "scores": tuple(scores)}
+    packed, content = _pack(base.model_copy(update=changes | {"created": now()}), net, half)
     parent = models_folder() / base.name
     while True:
-        taken = [card.version for card in versions(base.name)]
-        taken += [int(p.name[1:]) for p in parent.glob("v*") if p.name[1:].isdigit()]
-        card = base.model_copy(
-            update={
-                "version": max(taken, default=1) + 1,
-                "base": f"{base.key} {base.sha256}".strip(),
-                "created": now(),
-                "notes": tuple(notes),
-                "scores": tuple(scores),
-            }
-        )
-        written, content = _pack(card, net, half)
-        try:
-            write_files(parent / f"v{card.version}", content)
-        except FileExistsError:
-            continue  # another process took this number meanwhile
-        return _load(parent / f"v{card.version}", written, str(model.device))
+        card = packed.model_copy(update={"version": max({1, *taken_versions(base.name)}) + 1})
+        folder = parent / f"v{card.version}"
+        if write_folder(folder, content | {CARD: _card_json(card)}):
+            return load_folder(folder, card, device=str(model.device))
+        # Another process took this number meanwhile: try the next.
+
+
+def _card_json(card: ModelCard) -> bytes:
+    return card.model_dump_json(indent=1).encode()
 
 
 def _pack(card: ModelCard, net: nn.Module, half: bool) -> tuple[ModelCard, dict[str, bytes]]:
-    """The card with its digest, and the content of the model's files."""
+    """The card with its digest, and the content of the other files of its folder."""
     from napari_medt.zoo.check import make_selftest
     from napari_medt.zoo.weights import digest, dump_state, parse_state
 
     weights = dump_state(net.state_dict(), half=half)
-    card = card.model_copy(update={"sha256": digest(weights), "created": card.created or now()})
+    stored = build_net(card, parse_state(weights, where=card.key), what=card.key)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **make_selftest(card, parse_state(weights, where=card.key)))
-    return card, {WEIGHTS: weights, CARD: card.model_dump_json(indent=1).encode(), SELFTEST: buffer.getvalue()}
+    np.savez_compressed(buffer, allow_pickle=False, **make_selftest(card, stored))
+    card = card.model_copy(update={"sha256": digest(weights), "created": card.created or now()})
+    return card, {WEIGHTS: weights, SELFTEST: buffer.getvalue()}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import pickle
-import zipfile
+import re
+import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -19,10 +24,15 @@ from torch import Tensor
 from napari_medt.core import BadWeights, StorageError
 
 AGAIN = "get the file again from where it came from"
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle asks for and may not have
+_NEW_PICKLES = (b"\x80\x04", b"\x80\x05")  # first bytes of plain Python pickles, which torch does not write
 
 
 def dump_state(state: Mapping[str, Tensor], *, half: bool) -> bytes:
-    """A state dict as safetensors; with `half`, floating tensors as float16 where they fit into it.
+    """A state dict as safetensors; with `half`, each floating tensor as float16 where that loses nothing that matters.
+
+    A tensor is kept as it is where a value would leave the range of float16, or where rounding would move a value by more
+    than 2**-10 of the tensor's largest: so it is with tensors of very small values, which float16 holds coarsely.
 
     Raises
     ------
@@ -38,11 +48,18 @@ def dump_state(state: Mapping[str, Tensor], *, half: bool) -> bytes:
                     f"The weights {name!r} hold NaN or infinity, so they were not saved",
                     remedy="train again with a smaller learning rate",
                 )
-            rounded = tensor.half()
-            if half and torch.isfinite(rounded).all():
-                tensor = rounded
+            if half and _survives_half(tensor):
+                tensor = tensor.half()
         stored[name] = tensor.clone()
     return dump_safetensors(stored)
+
+
+def _survives_half(tensor: Tensor) -> bool:
+    if not tensor.numel():
+        return True
+    exact = tensor.double()
+    error = (exact - tensor.half().double()).abs().max()  # infinite on overflow
+    return bool(error <= exact.abs().max() * 2**-10)
 
 
 def parse_state(data: bytes, *, where: str) -> dict[str, Tensor]:
@@ -84,39 +101,55 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     BadWeights
         If the file is damaged, of another kind, or holds code.
     """
-    data = read_bytes(path)
-    if path.suffix.lower() == ".safetensors":
-        return dict(parse_state(data, where=path.name))
+    return parse_state_dict(read_bytes(path), where=path.name)
+
+
+def parse_state_dict(data: bytes, *, where: str) -> dict[str, Any]:
+    """As `read_state_dict`, from the content of the file; a name that ends in `.safetensors` says it is of that form."""
+    if where.lower().endswith(".safetensors"):
+        return dict(parse_state(data, where=where))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "GLOBAL" in str(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: nothing the user can act on
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may raise anything
+        refused = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if refused or data.startswith(_NEW_PICKLES):
+            what = f" ({refused[1]})" if refused else ""
             raise BadWeights(
-                f"{path.name} holds Python code or objects beside weights, which could harm this computer; it was not opened",
+                f"{where} holds Python code or objects{what} beside weights, which could harm this computer; it was not opened",
                 remedy="ask its author for a plain state dict or a safetensors file",
             ) from error
-        raise BadWeights(f"{path.name} is damaged or is not a checkpoint of PyTorch", remedy=AGAIN) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise BadWeights(f"{path.name} is damaged or is not a checkpoint of PyTorch", remedy=AGAIN) from error
+        raise BadWeights(f"{where} is damaged or is not a checkpoint of PyTorch", remedy=AGAIN) from error
     if not isinstance(content, Mapping):
         raise BadWeights(
-            f"{path.name} holds a {type(content).__name__}, not a state dict",
+            f"{where} holds a {type(content).__name__}, not a state dict",
+            remedy="save net.state_dict() and give that file",
+        )
+    unnamed = [key for key in content if not isinstance(key, str)]
+    if unnamed:
+        raise BadWeights(
+            f"{where} is not a state dict: it has an entry {unnamed[0]!r}, where names of weights are wanted",
             remedy="save net.state_dict() and give that file",
         )
     return dict(content)
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
     """Write files into a new folder, all or none: into a temporary folder beside it, which is then renamed.
+
+    Returns
+    -------
+    bool
+        False if there was such a folder, perhaps made by another process meanwhile; nothing was changed then.
 
     Raises
     ------
-    FileExistsError
-        If the folder exists.
     StorageError
-        If the disk is full or may not be written.
+        If the disk is full or may not be written; nothing is left behind.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():
@@ -124,20 +157,34 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if folder.exists():
-            raise FileExistsError(folder)
-        temporary.rename(folder)
-    except FileExistsError:
-        raise
+        if _taken(folder):
+            return False
+        temporary.rename(folder)  # fails where another process has made the folder since: it is never empty
+        _keep_name(folder.parent)
     except OSError as error:
-        if folder.exists():
-            raise FileExistsError(folder) from error
+        if _taken(folder):
+            return False
         raise StorageError(
-            f"The model could not be written to {folder.parent}: {error.strerror}",
+            f"The model could not be written to {folder.parent}: {error.strerror or error}",
             remedy="free some space or choose another folder",
         ) from error
     finally:
-        if temporary.exists():
-            for left in temporary.iterdir():
-                left.unlink()
-            temporary.rmdir()
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # only if it is empty, as after a failure
+    return True
+
+
+def _taken(folder: Path) -> bool:
+    return os.path.lexists(folder)
+
+
+def _keep_name(parent: Path) -> None:
+    """Have the folder's new name reach the disk; systems that cannot sync a folder do so on their own."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
