@@ -23,6 +23,7 @@ class Bridge(QObject):
         super().__init__(parent)
         self._closed = False
         self._posted.connect(self._run, Qt.ConnectionType.QueuedConnection)
+        self._aside = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="napari-medt-files")
 
     def post(self, function: Callable[[], Any]) -> None:
@@ -33,6 +34,11 @@ class Bridge(QObject):
             self._posted.emit(function)
         except RuntimeError:  # the window was destroyed between the check and the call
             self._closed = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether all file work that was asked for has ended."""
+        return self._aside == 0
 
     def relay(self, function: Callable[..., Any]) -> Callable[..., None]:
         """Return a function for other threads that runs `function` on the window's."""
@@ -50,9 +56,14 @@ class Bridge(QObject):
         failed: Callable[[MedtError], Any] | None = None,
     ) -> Future[Any]:
         """Run `work()` off the window's thread, then `then(result)` or `failed(error)` on it."""
+        self._aside += 1
         future = self._pool.submit(work)
 
+        def ended() -> None:
+            self._aside -= 1
+
         def done(finished: Future[Any]) -> None:
+            self.post(ended)
             if finished.cancelled():
                 return
             error = finished.exception()

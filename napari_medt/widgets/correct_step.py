@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QGridLayout, QHBoxLayout, QSpinBox
+from qtpy.QtWidgets import QButtonGroup, QFileDialog, QSpinBox
 
 from napari_medt.core import Geometry, MedtError
 from napari_medt.widgets import layers, texts
@@ -35,16 +35,12 @@ class CorrectStep(Step):
         self.hint = text_label(texts.CORRECT_HINT, role="muted")
         self.tools = QButtonGroup(self)
         self.tools.setExclusive(True)
-        row = QGridLayout()
-        row.setSpacing(4)
         self.tool_buttons: dict[str, Any] = {}
-        for column, (mode, (name, text)) in enumerate(TOOLS.items()):
+        for mode, (name, text) in TOOLS.items():
             made = button(text, name, checkable=True)
             made.clicked.connect(lambda _=False, mode=mode: self.use(mode))
             self.tools.addButton(made)
             self.tool_buttons[mode] = made
-            row.addWidget(made, 0, column)
-            row.setColumnStretch(column, 1)
         self.brush_button = self.tool_buttons["paint"]
         self.label_box = chooser("label")
         self.size_box = named(QSpinBox(), "size")
@@ -58,16 +54,12 @@ class CorrectStep(Step):
         self.load_button = button(texts.LOAD, "load", clicked=self._ask_load)
         self.kept = ElidedLabel(role="muted")
 
-        history = QHBoxLayout()
-        history.setSpacing(4)
-        history.addWidget(self.undo_button, 1)
-        history.addWidget(self.redo_button, 1)
         self.content.addWidget(self.hint)
-        self.content.addLayout(row)
+        self.content.addLayout(FlowLayout(*self.tool_buttons.values(), spacing=4))
         form = self.add_form()
         form.row(texts.LABEL, self.label_box)
         form.row(texts.SIZE, self.size_box)
-        self.content.addLayout(history)
+        self.content.addLayout(FlowLayout(self.undo_button, self.redo_button, spacing=4))
         self.content.addLayout(FlowLayout(self.save_button, self.load_button))
         self.content.addWidget(self.kept)
 

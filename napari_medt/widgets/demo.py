@@ -40,6 +40,8 @@ class Demo:
         run = self._dock.run_step
         if run.message.kind == "error":
             return str(run.message.text)
+        if self._dock.review.models_listed and not self._dock.review.cards:
+            return "There is no model to show: the one that comes with napari-medt is missing; install it again."
         if run.run_button.isEnabled():
             run.run()
             self._step = self._ran

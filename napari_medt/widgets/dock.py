@@ -24,6 +24,8 @@ from napari_medt.widgets.style import Palette, stylesheet
 if TYPE_CHECKING:
     import napari
 
+MIN_WIDTH = 340
+
 
 class ReviewDock(QWidget):
     """Segment, look, correct, teach: one widget for the napari window.
@@ -41,8 +43,8 @@ class ReviewDock(QWidget):
         self.setObjectName("medtDock")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setWindowTitle(texts.TITLE)
-        self.setMinimumWidth(340)
         self.viewer = viewer
+        self._closing = False
         self.review = Review(viewer, worker=worker, parent=self)
         self.run_step = RunStep(self.review)
         self.look_step = LookStep(self.review)
@@ -66,7 +68,7 @@ class ReviewDock(QWidget):
         self.scroll = QScrollArea()
         self.scroll.setWidgetResizable(True)
         self.scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
         self.scroll.setWidget(page)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -177,6 +179,7 @@ class ReviewDock(QWidget):
     def _restyle(self) -> None:
         look = look_of(self.viewer)
         self.setStyleSheet(stylesheet(look))
+        self.setMinimumWidth(max(MIN_WIDTH, round(27 * look.font_pt)))
         align([form for step in self.steps.values() for form in step.forms])
         self.learn_step.curve.recolour(Palette(look))
 
@@ -197,14 +200,17 @@ class ReviewDock(QWidget):
             self.close_review()
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Look, after the window was asked to close, whether it did."""
-        if event.type() == QEvent.Type.Close and watched is self.window():
-            self.review.bridge.post(self._window_closing)
+        """Let go of everything when the window closes: it is asked to, and then, unless something keeps it open, hides."""
+        if watched is self.window():
+            if event.type() == QEvent.Type.Close:
+                self._closing = True
+                self.review.bridge.post(self._stays_open)
+            elif event.type() == QEvent.Type.Hide and self._closing:
+                self.close_review()
         return False
 
-    def _window_closing(self) -> None:
-        if not self.window().isVisible():
-            self.close_review()
+    def _stays_open(self) -> None:
+        self._closing = False
 
     def closeEvent(self, event: Any) -> None:
         """End the calculation process and keep the drafts."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
 
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
-from napari_medt.widgets.parts import button, named, text_label
+from napari_medt.widgets.parts import FlowLayout, button, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import ProgressLine, Step
 from napari_medt.widgets.style import Palette
@@ -103,13 +103,9 @@ class LearnStep(Step):
         self.curve.hide()
         self._new_key = ""
 
-        buttons = QHBoxLayout()
-        buttons.setSpacing(6)
-        buttons.addWidget(self.learn_button, 1)
-        buttons.addWidget(self.again_button, 1)
         self.content.addWidget(self.hint)
         self.add_form().row(texts.STEPS, self.steps_box)
-        self.content.addLayout(buttons)
+        self.content.addLayout(FlowLayout(self.learn_button, self.again_button))
         self.content.addWidget(self.progress)
         self.content.addWidget(self.curve)
         self.again_button.hide()

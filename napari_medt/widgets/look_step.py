@@ -61,6 +61,11 @@ class LookStep(Step):
         return self.source_box.currentData() or ""
 
     @property
+    def ready(self) -> bool:
+        """Whether the picture was prepared, so that a click is answered at once."""
+        return bool(self._heads) and self._warming is None and self.pick_button.isEnabled()
+
+    @property
     def head(self) -> int | None:
         """The chosen head, `None` for the mean."""
         return self.head_box.currentData()

@@ -193,7 +193,9 @@ class MaskEditor(QObject):
         mask.refresh()
         if model_key:
             self.model_key = model_key
-        self._record(name, tuple(slice(0, n) for n in self.shape), before, self._shadow.copy(), by_hand=False, kept=kept)
+        self._record(
+            name, tuple(slice(0, n) for n in self.shape), before, self._shadow.copy(), by_hand=False, kept=kept
+        )
         return True
 
     def undo(self) -> None:
@@ -322,7 +324,9 @@ class MaskEditor(QObject):
                     low[axis], high[axis] = min(low[axis], first), max(high[axis], last)
         return None if low is None else tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
-    def _record(self, name: str, box: Box, before: np.ndarray, after: np.ndarray, *, by_hand: bool, kept: bool = True) -> None:
+    def _record(
+        self, name: str, box: Box, before: np.ndarray, after: np.ndarray, *, by_hand: bool, kept: bool = True
+    ) -> None:
         """Take a change into the journal and onto the disk; the work of it is done aside."""
         self._done.append((name, by_hand))
         self._undone.clear()

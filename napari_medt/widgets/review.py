@@ -69,6 +69,7 @@ class Review(QObject):
         self.client = Client(self.bridge, worker)
         self.layers = layers.OurLayers(viewer)
         self.cards: dict[str, Any] = {}
+        self.models_listed = False
         self.model_key = ""
         self.device = "auto"
         self.busy = ""
@@ -249,6 +250,7 @@ class Review(QObject):
 
         def listed(cards: list[Any]) -> None:
             self.cards = {card.key: card for card in cards}
+            self.models_listed = True
             self.models_changed.emit(choose)
 
         self.bridge.aside(listing, then=listed, failed=lambda error: self.said.emit("run", str(error), "error"))

@@ -14,6 +14,8 @@ from napari_medt.widgets.parts import button, chooser, named, quiet_button, text
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import ProgressLine, Step
 
+DEFAULT_MODEL = "medt-nuclei@1"
+
 
 class RunStep(Step):
     """Collects what a run needs, starts it, and puts its result on the mask."""
@@ -114,7 +116,7 @@ class RunStep(Step):
         self._refresh_button()
 
     def _models_listed(self, choose: str) -> None:
-        wanted = choose or self.review.model_key
+        wanted = choose or self.review.model_key or DEFAULT_MODEL
         self.model_box.blockSignals(True)
         self.model_box.clear()
         for key, card in self.review.cards.items():

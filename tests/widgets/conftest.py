@@ -155,15 +155,20 @@ class QuickWorker:
     def __init__(self) -> None:
         self.session = QuickSession()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Serve, also again after `close`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         self.session.gate.set()
-        self._queue.put(None)
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(10)
+            self._thread = None
 
     def call(self, method, *args, on_progress=None, on_event=None, **options):
         call = QuickCall()
@@ -175,7 +180,11 @@ class QuickWorker:
             call, method, args, options, on_progress, on_event = job
             function = getattr(self.session, method)
             names = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
-            given = {"progress": on_progress or (lambda *_: None), "cancel": call.stop, "emit": on_event or (lambda _: None)}
+            given = {
+                "progress": on_progress or (lambda *_: None),
+                "cancel": call.stop,
+                "emit": on_event or (lambda _: None),
+            }
             options.update({name: value for name, value in given.items() if name in names})
             try:
                 call.value = function(*args, **options)
@@ -315,3 +324,16 @@ def tiny_model(medt_home: Path) -> str:
     made = card().model_copy(update={"name": "a-tiny", "title": "A tiny network"})
     save_model(models_folder() / "a-tiny" / "v1", made, create_net("axial-unet", **options).eval())
     return made.key
+
+
+@pytest.fixture(scope="session")
+def slowdown() -> Callable[[], float]:
+    """How many times longer than alone a thread takes now, because other programs want the processor too; 1 at rest."""
+
+    def measure() -> float:
+        wall, own = time.perf_counter(), time.thread_time()
+        while time.thread_time() - own < 0.15:
+            pass
+        return max(1.0, (time.perf_counter() - wall) / 0.15)
+
+    return measure

@@ -21,7 +21,13 @@ def names(viewer):
 def click(viewer, at, *, drag=0):
     """Press, move by `drag` canvas pixels, and release, as napari's canvas does."""
     event = SimpleNamespace(
-        type="mouse_press", position=at, pos=np.array([100, 100]), button=1, modifiers=[], is_dragging=False, handled=False
+        type="mouse_press",
+        position=at,
+        pos=np.array([100, 100]),
+        button=1,
+        modifiers=[],
+        is_dragging=False,
+        handled=False,
     )
     mouse_press_callbacks(viewer, event)
     if drag:

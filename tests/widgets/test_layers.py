@@ -54,7 +54,9 @@ def test_a_coarse_map_covers_its_pixels_exactly(model, place):
 def test_a_map_of_a_scan_lies_in_its_slice(model):
     image = model.add_image(np.zeros((5, 8, 8)), scale=(4, 0.5, 0.5), translate=(1, 2, 3))
     picture = layers.take(image)
-    found = AttentionMap(np.ones((4, 4), np.float32), Geometry.from_spacing((1, 1), origin=(0.25, 0.25)), "global", "row")
+    found = AttentionMap(
+        np.ones((4, 4), np.float32), Geometry.from_spacing((1, 1), origin=(0.25, 0.25)), "global", "row"
+    )
     data, state = layers.map_state(image, found, picture.geometry, 3)
     shown = Image(data, **state)
     assert data.shape == (1, 4, 4)

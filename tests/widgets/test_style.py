@@ -12,7 +12,9 @@ from napari_medt.widgets.style import Palette, blend, contrast, stylesheet
 
 @pytest.fixture(params=["dark", "light"])
 def palette(request):
-    return Palette(look_of(ViewerModel(theme=request.param)))
+    model = ViewerModel()
+    model.theme = request.param
+    return Palette(look_of(model))
 
 
 def test_contrast_as_wcag_defines_it():

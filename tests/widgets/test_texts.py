@@ -49,7 +49,9 @@ def test_image_words(shape, options, words):
 def test_image_words_tell_the_pixel_size():
     words = texts.image_words((4, 4), dtype="uint8", colour=False, spacing=(0.5, 0.25), units="um")
     assert words.endswith("0.25 × 0.5 µm a pixel")
-    assert texts.image_words((4, 4), dtype="uint8", colour=False, spacing=(0.5, 0.5), units="mm").endswith("0.5 mm a pixel")
+    assert texts.image_words((4, 4), dtype="uint8", colour=False, spacing=(0.5, 0.5), units="mm").endswith(
+        "0.5 mm a pixel"
+    )
 
 
 def test_names_of_attention_blocks():
