@@ -53,6 +53,34 @@ class AxialState:
     ek: Tensor | None
     axis: str
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the feature map that the lines are cut from."""
+        lines, length = self.q.shape[-2:]
+        return (length, lines) if self.axis == "height" else (lines, length)
+
+    @property
+    def samples(self) -> int:
+        """Images, or patches of images, in the batch."""
+        return self.q.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return self.q.nbytes + self.k.nbytes
+
+    def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
+        """Attention of one cell of `grid` over its column or its row: `(heads, K)`, sums to 1 a head."""
+        y, x = cell
+        return self.line(x, y, sample) if self.axis == "height" else self.line(y, x, sample)
+
+    def received(self, sample: int = 0) -> Tensor:
+        """Attention received within each line, mean over the positions that look: `(heads, *grid)`, sums to 1 a line."""
+        length = self.q.shape[-1]
+        total = sum(self.rows(i, sample) for i in range(length)) / length
+        assert isinstance(total, Tensor)
+        return total.transpose(-1, -2) if self.axis == "height" else total
+
     def rows(self, index: int, sample: int = 0) -> Tensor:
         """Attention `(heads, lines, K)` of position `index` of every line over all positions; sums to 1 over K."""
         q, k = self.q[sample, ..., index], self.k[sample]  # (g, c, l), (g, c, l, K)

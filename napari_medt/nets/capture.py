@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from napari_medt.nets.axial import AxialBlock, AxialState
+from napari_medt.nets.states import AttentionSource, State
+
+
+class Recorder(nn.Module):
+    """A place that attends: while `seen` is a list, every forward pass appends its `State`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[State] | None = None
 
 
 @runtime_checkable
 class AttentionNet(Protocol):
-    """A network that names the blocks whose attention can be looked at."""
+    """A network that names the places where it attends."""
 
-    def attention_blocks(self) -> dict[str, AxialBlock]:
-        """Source name, for example `"global.layer1.0"`, to block."""
+    multiple: int | tuple[int, ...]
 
-    def attention_patches(self, source: str) -> int:
-        """Edge of the grid of patches that the source works in: 1 where it sees the whole image."""
+    def attention_sources(self) -> dict[AttentionSource, Any]:
+        """Every source and the module with the attribute `seen` that records it, in the order they run."""
 
 
-@dataclass
-class Captured:
-    """States of one block, one entry a forward pass: first the height attention, then the width attention."""
-
-    height: list[AxialState]
-    width: list[AxialState]
+def list_attention_sources(net: nn.Module) -> tuple[AttentionSource, ...]:
+    """Where a network attends, in the order it computes; empty for a network without attention."""
+    return tuple(net.attention_sources()) if isinstance(net, AttentionNet) else ()
 
 
 @contextmanager
-def capture_attention(net: nn.Module, sources: tuple[str, ...] | None = None) -> Iterator[dict[str, Captured]]:
+def capture(
+    net: nn.Module, sources: Sequence[str] | None = None, *, query: tuple[int, ...] | None = None
+) -> Iterator[dict[str, Any]]:
     """Record the attention of `net` during the forward passes inside the block; nothing is kept outside it.
 
     Parameters
     ----------
     net
-        An `AttentionNet`, in evaluation mode.
+        A network that lists sources, in evaluation mode.
     sources
-        Names of blocks; all by default.
+        Names of sources; all by default.
+    query
+        Index `(y, x)` or `(z, y, x)` of a place of the network's input.
+
+    Yields
+    ------
+    dict
+        Source name to a list with one entry a forward pass. Without `query` a `State`, which gives any row later; with
+        `query` that row alone, `(n, heads, *places looked at)`, which sums to 1 a head, or the gate `(n, channels, *grid)`.
+
+    Raises
+    ------
+    ValueError
+        If a name is no source of the network, or the query lies outside the input.
     """
-    if not isinstance(net, AttentionNet):
-        raise TypeError(f"{type(net).__name__} shows no attention")
-    blocks = net.attention_blocks()
-    chosen = {name: blocks[name] for name in sources or blocks}
-    captured = {name: Captured([], []) for name in chosen}
+    recorders = (
+        {source.name: module for source, module in net.attention_sources().items()}
+        if isinstance(net, AttentionNet)
+        else {}
+    )
+    unknown = sorted(set(sources or ()) - set(recorders))
+    if unknown:
+        raise ValueError(
+            f"{type(net).__name__} has no attention source {', '.join(unknown)}; it has {', '.join(recorders) or 'none'}"
+        )
+    chosen = {name: recorders[name] for name in (recorders if sources is None else sources)}
+    captured: dict[str, Any] = {name: [] if query is None else _Rows(query) for name in chosen}
+    handle = net.register_forward_pre_hook(lambda _, inputs: _tell_size(net, inputs[0], captured))
     try:
-        for name, block in chosen.items():
-            block.height.recorder, block.width.recorder = captured[name].height, captured[name].width
+        for name, module in chosen.items():
+            module.seen = captured[name]
         yield captured
     finally:
-        for block in chosen.values():
-            block.height.recorder = block.width.recorder = None
+        handle.remove()
+        for module in chosen.values():
+            module.seen = None
+
+
+class _Rows(list[Tensor]):
+    """Takes states and keeps the row of one query of each."""
+
+    def __init__(self, query: tuple[int, ...]) -> None:
+        super().__init__()
+        self.query, self.padded = query, query
+
+    def append(self, state: Any) -> None:
+        cell = tuple(q * cells // size for q, cells, size in zip(self.query, state.grid, self.padded, strict=True))
+        super().append(torch.stack([state.row(cell, sample) for sample in range(state.samples)]))
+
+
+def _tell_size(net: Any, x: Tensor, captured: dict[str, Any]) -> None:
+    shape = tuple(x.shape[2:])
+    multiples = (net.multiple,) * len(shape) if isinstance(net.multiple, int) else net.multiple
+    padded = tuple(size + -size % multiple for size, multiple in zip(shape, multiples, strict=True))
+    for rows in captured.values():
+        if isinstance(rows, _Rows):
+            if len(rows.query) != len(shape) or not all(0 <= q < n for q, n in zip(rows.query, shape, strict=True)):
+                raise ValueError(f"the query {rows.query} lies outside the input of {shape}")
+            rows.padded = padded

@@ -252,7 +252,7 @@ ROWS_AND_COLUMNS = "row and column attention of every block"
 
 
 @register(
-    "axial-unet", title="Axial-attention U-Net", spatial_dims=2, multiple=16, paper=PAPER, attention=ROWS_AND_COLUMNS
+    "axial-unet", title="Axial-attention U-Net", spatial_dims=(2,), multiple=16, paper=PAPER, attention=ROWS_AND_COLUMNS
 )
 def axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: int = 2) -> AxialUNet:
     """Axial-attention U-Net: 1.33 million parameters at the defaults."""
@@ -262,7 +262,7 @@ def axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: int = 2)
 @register(
     "gated-axial-unet",
     title="Gated axial-attention U-Net",
-    spatial_dims=2,
+    spatial_dims=(2,),
     multiple=16,
     paper=PAPER,
     attention=ROWS_AND_COLUMNS,
@@ -272,7 +272,7 @@ def gated_axial_unet(img_size: Size = 128, in_channels: int = 3, num_classes: in
     return AxialUNet(img_size, in_channels=in_channels, num_classes=num_classes, kind="gated")
 
 
-@register("logo", title="LoGo", spatial_dims=2, multiple=64, paper=PAPER, attention=ROWS_AND_COLUMNS + ", by branch")
+@register("logo", title="LoGo", spatial_dims=(2,), multiple=64, paper=PAPER, attention=ROWS_AND_COLUMNS + ", by branch")
 def logo(
     img_size: Size = 128,
     in_channels: int = 3,
@@ -293,7 +293,7 @@ def logo(
 @register(
     "medt",
     title="Medical Transformer (MedT)",
-    spatial_dims=2,
+    spatial_dims=(2,),
     multiple=64,
     paper=PAPER,
     attention=ROWS_AND_COLUMNS + ", by branch",

@@ -6,11 +6,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import nn
 
 from napari_medt.core import BadModel
+from napari_medt.nets.capture import list_attention_sources
+from napari_medt.nets.states import AttentionSource
+
+Preset = Literal["small", "standard", "paper"]
 
 
 @dataclass(frozen=True)
@@ -24,24 +30,45 @@ class NetInfo:
     title
         For people.
     spatial_dims
-        2 or 3.
+        2, 3 or both: what the option `spatial_dims` of networks that have it may be.
     multiple
-        The network pads its input to a multiple of this and crops its output, so any size goes in.
+        At the defaults, the network pads its input to a multiple of this and crops its output, so any size goes in.
     paper
         Where it was published.
     attention
         What its attention maps show, in words.
     defaults
-        Options of `create_net` with their default values.
+        Options of `create_net` with their default values: the standard preset.
+    presets
+        Options that differ from the defaults, by preset: `"small"` trains on a desktop's processor, `"paper"` is as published.
+    extra
+        Extra of the package that must be installed for it, or an empty string.
     """
 
     name: str
     title: str
-    spatial_dims: int
+    spatial_dims: tuple[int, ...]
     multiple: int
     paper: str
     attention: str
     defaults: dict[str, Any] = field(default_factory=dict)
+    presets: dict[Preset, dict[str, Any]] = field(default_factory=dict)
+    extra: str = ""
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters at the defaults."""
+        return sum(p.numel() for p in self._empty.parameters())
+
+    @cached_property
+    def sources(self) -> tuple[AttentionSource, ...]:
+        """Places where it attends, at the defaults."""
+        return list_attention_sources(self._empty)
+
+    @cached_property
+    def _empty(self) -> nn.Module:
+        with torch.device("meta"):
+            return create_net(self.name)
 
 
 _NETS: dict[str, tuple[NetInfo, Callable[..., nn.Module]]] = {}
@@ -49,16 +76,29 @@ Net = TypeVar("Net", bound=Callable[..., nn.Module])
 
 
 def register(
-    name: str, *, title: str, spatial_dims: int, multiple: int, paper: str, attention: str
+    name: str,
+    *,
+    title: str,
+    spatial_dims: tuple[int, ...],
+    multiple: int,
+    paper: str,
+    attention: str,
+    small: dict[str, Any] | None = None,
+    published: dict[str, Any] | None = None,
+    extra: str = "",
 ) -> Callable[[Net], Net]:
-    """Register a network class or a function that builds one; its keyword arguments become the net's options."""
+    """Register a network class or a function that builds one; its keyword arguments become the net's options.
+
+    `small` and `published` are the options of the presets `"small"` and `"paper"`; none where the defaults serve.
+    """
 
     def add(build: Net) -> Net:
         if name in _NETS:
             raise ValueError(f"two networks are called {name!r}")
         parameters = inspect.signature(build).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        _NETS[name] = (NetInfo(name, title, spatial_dims, multiple, paper, attention, defaults), build)
+        presets: dict[Preset, dict[str, Any]] = {"small": small or {}, "standard": {}, "paper": published or {}}
+        _NETS[name] = (NetInfo(name, title, spatial_dims, multiple, paper, attention, defaults, presets, extra), build)
         return build
 
     return add
@@ -69,20 +109,22 @@ def list_nets() -> tuple[NetInfo, ...]:
     return tuple(_NETS[name][0] for name in sorted(_NETS))
 
 
-def create_net(name: str, **options: Any) -> nn.Module:
+def create_net(name: str, *, preset: Preset = "standard", **options: Any) -> nn.Module:
     """Build a network with fresh weights.
 
     Parameters
     ----------
     name
         One of `list_nets()`.
+    preset
+        `"small"`, `"standard"` or `"paper"`; options given go before it.
     **options
         As in `NetInfo.defaults`, for example `img_size`, `in_channels`, `num_classes`.
 
     Returns
     -------
     torch.nn.Module
-        Takes `(n, in_channels, h, w)` of any size, gives logits `(n, num_classes, h, w)`.
+        Takes `(n, in_channels, h, w)` or `(n, in_channels, d, h, w)` of any size, gives logits `(n, num_classes, ...)`.
 
     Raises
     ------
@@ -100,6 +142,6 @@ def create_net(name: str, **options: Any) -> nn.Module:
             f"{name} has no option {', '.join(unknown)}", remedy="its options are " + ", ".join(info.defaults)
         )
     try:
-        return build(**options)
+        return build(**(info.presets[preset] | options))
     except ValueError as error:
         raise BadModel(f"{name} cannot be built with these options: {error}") from error

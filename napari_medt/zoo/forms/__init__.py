@@ -1,0 +1,1 @@
+"""Foreign forms of state dicts, one file a family."""

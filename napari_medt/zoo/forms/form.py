@@ -1,0 +1,37 @@
+"""What is known of a foreign form of a network: how to recognise it and how to rename its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One known layout of a state dict.
+
+    Attributes
+    ----------
+    name
+        For people, for example `"UNETR of MONAI"`.
+    signature
+        Keys that only this form has, by which a damaged or changed file is told to be near to it.
+    recognise
+        From keys and shapes to our architecture and its options; None where it is another form.
+    map_state
+        From the foreign state dict and the options to ours, in our shapes; raises KeyError at the first unknown key.
+    notes
+        What a user should know of a model of this form.
+    """
+
+    name: str
+    signature: tuple[str, ...]
+    recognise: Callable[[Shapes], tuple[str, dict[str, Any]] | None]
+    map_state: Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]
+    notes: tuple[str, ...] = ()
