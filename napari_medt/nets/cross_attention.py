@@ -1,0 +1,314 @@
+"""Multi-head self-attention of a feature map, and cross-attention that filters a skip connection.
+
+Source: Petit, Thome, Rambour, Themyr, Collins, Soler, "U-Net Transformer: Self and Cross Attention for Medical Image
+Segmentation", MLMI 2021, section 2. Two public codes differ from each other and from the paper; `Wiring` says in what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from napari_medt.nets.capture import Recorder
+from napari_medt.nets.states import CHUNK, DotState, GateState
+
+Norm = Literal["batch", "instance"]
+Over = Literal["keys", "queries"]
+Scale = Literal["channels", "head"]
+CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """In what the public codes of the two modules differ.
+
+    Attributes
+    ----------
+    pooled
+        Values are max-pooled from the skip, and queries and keys have the skip's channels; else values come from a strided
+        convolution, and queries and keys keep the channels of the deeper map.
+    self_bias, cross_bias
+        Projections to queries, keys and values have a bias.
+    merge
+        A linear layer follows the heads of self-attention.
+    sigmoid
+        The gate is a sigmoid, else a ReLU.
+    gated_positions
+        The gate multiplies the skip with its position codes in it, else the skip itself.
+    interleaved
+        Layout of the position codes, see `sinusoids`.
+    """
+
+    pooled: bool
+    self_bias: bool
+    cross_bias: bool
+    merge: bool
+    sigmoid: bool
+    gated_positions: bool
+    interleaved: bool
+
+
+WIRINGS = {
+    "standard": Wiring(True, True, False, merge=True, sigmoid=True, gated_positions=False, interleaved=False),
+    "authors": Wiring(False, True, True, merge=False, sigmoid=True, gated_positions=True, interleaved=True),
+    "community": Wiring(True, False, False, merge=False, sigmoid=False, gated_positions=True, interleaved=False),
+}
+
+
+def sinusoids(x: Tensor, *, interleaved: bool) -> Tensor:
+    """Position codes for `x (n, c, *size)`: `(c, *size)`, sines and cosines of 1 to nearly 1/10,000 radian a place.
+
+    Every axis has an equal even share of the channels, what remains is zero. All sines stand before all cosines and the first
+    axis comes first; or, `interleaved`, sines and cosines alternate and the last axis comes first.
+    """
+    channels, size = x.shape[1], x.shape[2:]
+    share = channels // len(size) // 2 * 2
+    codes = x.new_zeros(channels, *size)
+    if not share:
+        return codes
+    frequencies = 10000.0 ** (-torch.arange(0, share, 2, device=x.device, dtype=torch.float64) / share).float()
+    for place, axis in enumerate(reversed(range(len(size))) if interleaved else range(len(size))):
+        angles = frequencies[:, None] * torch.arange(size[axis], device=x.device)
+        waves = torch.stack((angles.sin(), angles.cos()), 1 if interleaved else 0).flatten(0, 1)
+        shape = [share] + [-1 if other == axis else 1 for other in range(len(size))]
+        codes[place * share : (place + 1) * share] = waves.view(shape)
+    return codes
+
+
+@dataclass(frozen=True)
+class ColumnState(DotState):
+    """Attention whose softmax runs over the queries, as in one public code: columns sum to one, rows do not.
+
+    `totals (n, heads, 1, keys)` are the logarithms of the columns' sums of exponentials.
+    """
+
+    totals: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return super().nbytes + self.totals.nbytes
+
+    def _rows(self, sample: int, which: slice) -> Tensor:
+        logits = torch.matmul(self.q[sample, :, which], self.k[sample].transpose(-1, -2)) * self.scale
+        return (logits - self.totals[sample]).exp()
+
+
+class DotAttention(Recorder):
+    """Softmax attention in heads, without parameters and without its matrix in memory.
+
+    Parameters
+    ----------
+    channels
+        Channels of queries and keys, all heads together.
+    heads
+        Number of heads; divides the channels of queries, keys and values.
+    scale
+        Logits are divided by the square root of all `"channels"`, as published, or of those of one `"head"`.
+    over
+        What the softmax runs over. `"queries"` is a defect of the community code, kept for networks trained with it.
+    """
+
+    def __init__(self, channels: int, heads: int, *, scale: Scale = "channels", over: Over = "keys") -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be shared by {heads} heads")
+        self.heads, self.over = heads, over
+        self.scale = (channels if scale == "channels" else channels // heads) ** -0.5
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """`q`, `k` `(n, tokens, c)` and `v` `(n, tokens, c')` on one grid to `(n, tokens, c')`."""
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        if self.over == "keys":
+            out = fused(q, k, v, self.scale)
+            if self.seen is not None:
+                self.seen.append(DotState(q.detach(), k.detach(), grid, grid, self.scale))
+        else:
+            out, totals = softmax_over_queries(q, k, v, self.scale)
+            if self.seen is not None:
+                self.seen.append(ColumnState(q.detach(), k.detach(), grid, grid, self.scale, totals.detach()))
+        return out.transpose(1, 2).flatten(2)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Softmax attention in memory that grows with the tokens, not with their square.
+
+    The fused kernels take queries, keys and values of one width (on CUDA a multiple of eight) and anything else falls back to
+    the whole matrix, so the narrower ones are filled with zeros.
+    """
+    channels = v.shape[-1]
+    width = max(q.shape[-1], channels)
+    width += -width % 8 if q.is_cuda else 0
+    q, k, v = (F.pad(t, (0, width - t.shape[-1])) if t.shape[-1] < width else t for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., :channels]
+
+
+def softmax_over_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention normalised over the queries, and `(n, heads, 1, keys)`, in pieces that training computes again."""
+
+    def total(piece: Tensor) -> Tensor:
+        return (piece @ k.transpose(-1, -2) * scale).logsumexp(-2, keepdim=True)
+
+    def weigh(piece: Tensor, totals: Tensor) -> Tensor:
+        return (piece @ k.transpose(-1, -2) * scale - totals).exp() @ v
+
+    def run(step: object, *args: Tensor) -> Tensor:
+        out: Tensor = checkpoint(step, *args, use_reentrant=False) if torch.is_grad_enabled() else step(*args)  # type: ignore[operator]
+        return out
+
+    pieces = q.split(CHUNK, dim=-2)
+    totals = torch.cat([run(total, piece) for piece in pieces], -2).logsumexp(-2, keepdim=True)
+    return torch.cat([run(weigh, piece, totals) for piece in pieces], -2), totals
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation with scale and shift of `(n, channels, *size)`, also where the size is one place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; one place alone becomes the shift (torch's own layer raises)."""
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, False)
+
+
+def norm_layer(norm: Norm, spatial_dims: int, channels: int) -> nn.Module:
+    """Batch or instance normalisation."""
+    if norm == "instance":
+        return InstanceNorm(channels)
+    if norm != "batch":
+        raise ValueError(f"norm must be 'batch' or 'instance', not {norm!r}")
+    return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention of `(n, channels, *size)` with position codes: every place attends to every place.
+
+    `residual` adds the input to the result.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        wiring: Wiring = WIRINGS["standard"],
+        scale: Scale = "channels",
+        over: Over = "keys",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.interleaved, self.residual = wiring.interleaved, residual
+        self.query, self.key, self.value = (nn.Linear(channels, channels, bias=wiring.self_bias) for _ in range(3))
+        self.attend = DotAttention(channels, heads, scale=scale, over=over)
+        self.merge = nn.Linear(channels, channels) if wiring.merge else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, channels, *size)` to the same shape."""
+        tokens = (x + sinusoids(x, interleaved=self.interleaved)).flatten(2).transpose(1, 2)
+        out = self.attend(self.query(tokens), self.key(tokens), self.value(tokens), tuple(x.shape[2:]))
+        out = self.merge(out).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + out if self.residual else out
+
+
+class Gate(Recorder):
+    """From attended values on the token grid to a gate at the size of the skip."""
+
+    def __init__(self, channels: int, spatial_dims: int, norm: Norm, *, sigmoid: bool) -> None:
+        super().__init__()
+        self.conv = CONV[spatial_dims](channels, channels, 1)
+        self.norm = norm_layer(norm, spatial_dims, channels)
+        self.sigmoid, self.mode = sigmoid, LINEAR[spatial_dims]
+
+    def forward(self, z: Tensor, size: tuple[int, ...]) -> Tensor:
+        """`(n, channels, *tokens)` to `(n, channels, *size)`, between 0 and 1 unless it is the community's ReLU."""
+        z = self.norm(self.conv(z))
+        gate = F.interpolate(z.sigmoid() if self.sigmoid else z.relu(), size, mode=self.mode, align_corners=True)
+        if self.seen is not None:
+            self.seen.append(GateState(gate.detach()))
+        return gate
+
+
+class CrossAttention(nn.Module):
+    """Doubles a deep map and joins it with a skip connection that cross-attention has filtered.
+
+    Queries and keys come from the deep map `y`, values from the skip `s`; what is attended to becomes a gate on the skip.
+
+    Parameters
+    ----------
+    deep, skip
+        Channels of `y (n, deep, *size)` and of `s (n, skip, *2 size)`.
+    heads
+        Number of heads.
+    stride
+        Places of `y` along each axis that make one token.
+    norm, wiring, scale, over
+        See `norm_layer`, `Wiring` and `DotAttention`.
+    """
+
+    def __init__(
+        self,
+        deep: int,
+        skip: int,
+        heads: int,
+        *,
+        spatial_dims: int,
+        stride: int = 1,
+        norm: Norm = "batch",
+        wiring: Wiring = WIRINGS["standard"],
+        scale: Scale = "channels",
+        over: Over = "keys",
+    ) -> None:
+        super().__init__()
+        conv, bias = CONV[spatial_dims], wiring.cross_bias
+        if skip % heads:
+            raise ValueError(f"{skip} channels cannot be shared by {heads} heads")
+        self.wiring, self.stride, self.mode = wiring, stride, LINEAR[spatial_dims]
+        inner = skip if wiring.pooled else deep
+
+        def unit(before: int, after: int) -> nn.Sequential:
+            return nn.Sequential(conv(before, after, 1), norm_layer(norm, spatial_dims, after), nn.ReLU(inplace=True))
+
+        self.reduce = unit(deep, inner)
+        self.query = conv(inner, inner, stride, stride=stride, bias=bias)
+        self.key = conv(inner, inner, stride, stride=stride, bias=bias)
+        self.pool = POOL[spatial_dims](2 * stride) if wiring.pooled else nn.Identity()
+        self.enter = unit(skip, skip)
+        kernel = 1 if wiring.pooled else 2 * stride
+        self.value = conv(skip, skip, kernel, stride=kernel, bias=bias)
+        self.attend = DotAttention(inner, heads, scale=scale, over=over)
+        self.gate = Gate(skip, spatial_dims, norm, sigmoid=wiring.sigmoid)
+        self.widen = conv(deep, deep, 3, padding=1)
+        self.narrow = conv(deep, skip, 1)
+        self.narrow_norm = norm_layer(norm, spatial_dims, skip)
+
+    def forward(self, y: Tensor, s: Tensor) -> Tensor:
+        """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`: the filtered skip, then the deep map."""
+        y = y + sinusoids(y, interleaved=self.wiring.interleaved)
+        coded = s + sinusoids(s, interleaved=self.wiring.interleaved)
+        deep = self.reduce(y)
+        q, k, v = self.query(deep), self.key(deep), self.value(self.enter(self.pool(coded)))
+        grid = tuple(q.shape[2:])
+        z = self.attend(*(t.flatten(2).transpose(1, 2) for t in (q, k, v)), grid)
+        gate = self.gate(z.transpose(1, 2).unflatten(2, grid), tuple(s.shape[2:]))
+        filtered = gate * (coded if self.wiring.gated_positions else s)
+        return torch.cat((filtered, self._double(y)), dim=1)
+
+    def _double(self, y: Tensor) -> Tensor:
+        # Nothing stands between the 3x3 and the 1x1 convolution, so their product is one 3x3 convolution to half the channels.
+        y = F.interpolate(y, scale_factor=2, mode=self.mode, align_corners=True)
+        inner = self.narrow.weight.flatten(1)
+        weight = torch.einsum("oc,ci...->oi...", inner, self.widen.weight)
+        assert self.widen.bias is not None
+        assert self.narrow.bias is not None
+        convolve = F.conv2d if self.mode == "bilinear" else F.conv3d
+        y = convolve(y, weight, inner @ self.widen.bias + self.narrow.bias, padding=1)
+        return F.relu(self.narrow_norm(y), inplace=True)
