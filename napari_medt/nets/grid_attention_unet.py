@@ -1,0 +1,259 @@
+"""Attention U-Net as its authors wrote it: gates on a coarser grid, one or two a skip, every scale in the last layer.
+
+Source: Oktay, Schlemper, Le Folgoc, Lee, Heinrich, Misawa, Mori, McDonagh, Hammerla, Kainz, Glocker, Rueckert, "Attention U-Net:
+Learning Where to Look for the Pancreas", MIDL 2018, section 2. Layer sizes follow the released implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from napari_medt.nets.capture import Recorder
+from napari_medt.nets.states import AttentionSource, GateState
+
+Axes = tuple[int, ...]  # one number an axis of the image
+Strides = Sequence[int | Sequence[int]] | None
+CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation of `(n, c, *size)`; where a channel has one value only, training uses the running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name the base class gives it)
+        """Normalise channel by channel."""
+        if self.training and input.numel() == input.shape[1]:  # no spread to normalise by
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        pass  # any number of axes
+
+
+def conv_norm_relu(dims: int, channels: int, width: int, kernel: Axes, stride: Axes | int = 1) -> list[nn.Module]:
+    """A convolution that keeps the size at stride 1, batch norm, ReLU."""
+    conv = CONV[dims](channels, width, kernel, stride, padding=tuple(k // 2 for k in kernel))
+    return [conv, BatchNorm(width), nn.ReLU(inplace=True)]
+
+
+def double_conv(dims: int, channels: int, width: int, kernel: Axes, stride: Axes | int = 1) -> nn.Sequential:
+    """Two convolutions with batch norm and ReLU, the first with the stride."""
+    return nn.Sequential(
+        *conv_norm_relu(dims, channels, width, kernel, stride), *conv_norm_relu(dims, width, width, kernel)
+    )
+
+
+def level_strides(strides: Strides, levels: int, dims: int, default: Axes) -> tuple[Axes, ...]:
+    """The stride of every axis at every level below the first.
+
+    Raises
+    ------
+    ValueError
+        If their number fits neither the levels nor the axes.
+    """
+    given = [default] * levels if strides is None else list(strides)
+    if len(given) != levels:
+        raise ValueError(f"{levels + 1} levels need {levels} strides, not {len(given)}")
+    axes = tuple((stride,) * dims if isinstance(stride, int) else tuple(stride) for stride in given)
+    if any(len(stride) != dims or min(stride) < 1 for stride in axes):
+        raise ValueError(f"a stride is a positive number or {dims} of them, not {given}")
+    return axes
+
+
+def total_stride(strides: Sequence[Axes]) -> int | Axes:
+    """What the size must be a multiple of: a number, or one an axis where they differ."""
+    totals = tuple(prod(axis) for axis in zip(*strides, strict=True))
+    return totals[0] if len(set(totals)) == 1 else totals
+
+
+def pad_to_multiple(x: Tensor, multiple: int | Axes) -> Tensor:
+    """Repeat the last values of every axis of `(n, c, *size)` until its size is a multiple."""
+    size = x.shape[2:]
+    multiples = (multiple,) * len(size) if isinstance(multiple, int) else multiple
+    after = [-length % m for length, m in zip(size, multiples, strict=True)]
+    return F.pad(x, [n for more in reversed(after) for n in (0, more)], mode="replicate") if any(after) else x
+
+
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first `size` places of `(n, c, ...)`."""
+    for axis, length in enumerate(size, start=2):
+        x = x.narrow(axis, 0, length)
+    return x
+
+
+class GridGate(Recorder):
+    """Grid attention (section 2.2, equations 1 and 2).
+
+    The skip is brought to the next coarser grid by a strided convolution, the signal is interpolated to that grid, their sum
+    gives one weight a place, and the weights are interpolated back.
+
+    Parameters
+    ----------
+    dims
+        2 or 3.
+    channels, signal
+        Channels of the skip and of the gating signal.
+    stride
+        From the skip's grid to the gate's.
+    weights
+        `"sigmoid"`: each place by itself, between 0 and 1. `"softmax"`: over all places of the image.
+    """
+
+    def __init__(
+        self, dims: int, channels: int, signal: int, stride: Axes, weights: Literal["sigmoid", "softmax"]
+    ) -> None:
+        super().__init__()
+        self.weights: Literal["sigmoid", "softmax"] = weights
+        self.mode = LINEAR[dims]
+        self.theta = CONV[dims](channels, channels, stride, stride, bias=False)
+        self.phi = CONV[dims](signal, channels, 1)
+        self.psi = CONV[dims](channels, 1, 1)
+        self.out = nn.Sequential(CONV[dims](channels, channels, 1), BatchNorm(channels))
+
+    def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
+        """`(n, channels, *size)` and `(n, signal, *coarser)` to `(n, channels, *size)`."""
+        theta = self.theta(skip)
+        phi = F.interpolate(self.phi(signal), size=theta.shape[2:], mode=self.mode)
+        alpha: Tensor = self.psi(F.relu(theta + phi))
+        alpha = alpha.sigmoid() if self.weights == "sigmoid" else alpha.flatten(2).softmax(-1).view_as(alpha)
+        alpha = F.interpolate(alpha, size=skip.shape[2:], mode=self.mode)
+        if self.seen is not None:
+            self.seen.append(GateState(alpha.detach()))
+        gated: Tensor = self.out(alpha * skip)
+        return gated
+
+
+class SkipGates(nn.Module):
+    """The gates of one skip, and the convolution that combines them where the network has one."""
+
+    def __init__(self, gates: Sequence[GridGate], dims: int, channels: int, *, combine: bool) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(gates)
+        self.combine = (
+            nn.Sequential(*conv_norm_relu(dims, len(gates) * channels, channels, (1,) * dims))
+            if combine
+            else nn.Identity()
+        )
+
+    def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
+        """The gated skip, in its own shape."""
+        gated: Tensor = self.combine(torch.cat([gate(skip, signal) for gate in self.gates], 1))
+        return gated
+
+
+class GridAttentionUNet(nn.Module):
+    """Attention U-Net of the authors; the finest skip has no gate.
+
+    Parameters
+    ----------
+    in_channels, num_classes
+        Channels of the image; classes, background included.
+    spatial_dims
+        2 or 3.
+    form
+        `"single"` and `"multi"`: one or two gates a skip, steered by the decoder one level below (the bottom for the deepest),
+        and logits made from the decoder's output at every scale. `"grid"`: the first version, in-plane in 3D (kernel 1 x 3 x 3,
+        stride 1 x 2 x 2), one gate a skip, all steered by the bottom, logits from the finest scale.
+    channels
+        Width of every level, finest first, at least three.
+    strides
+        From each level to the next: a number, or one an axis.
+    weights
+        How a gate's weights are normalised, see `GridGate`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        spatial_dims: int,
+        form: Literal["single", "multi", "grid"],
+        channels: Sequence[int],
+        strides: Strides = None,
+        weights: Literal["sigmoid", "softmax"] = "sigmoid",
+    ) -> None:
+        super().__init__()
+        if len(channels) < 3:
+            raise ValueError(f"the form {form!r} needs at least three levels, not {len(channels)}")
+        self.in_channels, self.num_classes, self.spatial_dims = in_channels, num_classes, spatial_dims
+        self.form, dims, levels = form, spatial_dims, len(channels) - 1
+        in_plane = form == "grid" and dims == 3
+        kernel = (1, 3, 3) if in_plane else (3,) * dims
+        steps = level_strides(strides, levels, dims, (1, 2, 2) if in_plane else (2,) * dims)
+        self.multiple = total_stride(steps)
+        self.encoder = nn.ModuleList(
+            double_conv(dims, above, width, kernel) for above, width in pairwise((in_channels, *channels))
+        )
+        bottom = channels[-2] if form == "grid" else channels[-1]
+        self.bridge = nn.Sequential(*conv_norm_relu(dims, channels[-1], bottom, (1,) * dims))
+        self.gates = nn.ModuleList()
+        for level in range(1, levels):
+            signal = bottom if form == "grid" else channels[level + 1]
+            gates = [
+                GridGate(dims, channels[level], signal, steps[level], weights)
+                for _ in range(2 if form == "multi" else 1)
+            ]
+            self.gates.append(SkipGates(gates, dims, channels[level], combine=form != "grid"))
+        self.merges = nn.ModuleList(
+            double_conv(dims, below + width, width, kernel) for width, below in pairwise(channels)
+        )
+        self.steps = steps
+        self.scales = nn.ModuleList()
+        if form != "grid":
+            self.scales.extend(CONV[dims](width, num_classes, 1) for width in channels[:-1])
+        self.head = CONV[dims](channels[0] if form == "grid" else levels * num_classes, num_classes, 1)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, in_channels, *size)` to logits `(n, num_classes, *size)`."""
+        size, mode = x.shape[2:], LINEAR[self.spatial_dims]
+        x = pad_to_multiple(x, self.multiple)
+        pool = F.max_pool2d if self.spatial_dims == 2 else F.max_pool3d
+        skips = []
+        for block, step in zip(self.encoder, (*self.steps, None), strict=True):
+            x = block(x)
+            if step is not None:
+                skips.append(x)
+                x = pool(x, step)
+        signal = self.bridge(x)
+        decoded: list[Tensor] = []
+        for level in reversed(range(len(skips))):
+            skip = self.gates[level - 1](skips[level], signal) if level else skips[level]
+            up = F.interpolate(x, size=skip.shape[2:], mode=mode)
+            x = self.merges[level](torch.cat((skip, up), 1))
+            if self.form != "grid":
+                signal = x
+            decoded.insert(0, x)
+        if self.scales:
+            finest = decoded[0].shape[2:]
+            logits = (scale(y) for scale, y in zip(self.scales, decoded, strict=True))
+            x = torch.cat([F.interpolate(y, size=finest, mode=mode) for y in logits], 1)
+        return crop(self.head(x), size)
+
+    def attention_sources(self) -> dict[AttentionSource, GridGate]:
+        """Every gate, deepest first: `"level3"`, or `"level3.1"` and `"level3.2"` where a skip has two."""
+        sources = {}
+        for level, skip in reversed(list(enumerate(self.gates, start=1))):
+            assert isinstance(skip, SkipGates)
+            for number, gate in enumerate(skip.gates, start=1):
+                assert isinstance(gate, GridGate)
+                name = f"level{level}.{number}" if len(skip.gates) > 1 else f"level{level}"
+                sources[AttentionSource(name, "gate", 1, level)] = gate
+        return sources
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal weights by fan-in for convolutions, near 1 for batch norm, as the authors' training does."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        nn.init.kaiming_normal_(module.weight)
+    elif isinstance(module, BatchNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)
