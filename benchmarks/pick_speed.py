@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from napari_medt.attention import AttentionExplorer
-from napari_medt.nets.capture import capture_attention
+from napari_medt.nets.capture import capture
 from napari_medt.zoo import Model, load_model
 
 SIZE = 256
@@ -37,9 +37,9 @@ def plainly(model: Model, explorer: AttentionExplorer, source: str) -> Callable[
 
     def run(point: tuple[int, int]) -> object:
         batch = torch.from_numpy(explorer.window_input(0))[None]
-        with torch.inference_mode(), capture_attention(model.net, (source,)) as captured:
+        with torch.inference_mode(), capture(model.net, [f"{source}.height", f"{source}.width"]) as captured:
             model.net(batch)
-            return captured[source].height[0].full(), captured[source].width[0].full()
+            return [states[0].full() for states in captured.values()]
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,19 @@ import torch
 from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Geometry, Progress, Volume, silent
 from napari_medt.engine.prepare import prepare
 from napari_medt.engine.windows import blend_weights, pad_to_window, plan_windows
-from napari_medt.nets.axial import AxialState
-from napari_medt.nets.capture import AttentionNet, capture_attention
+from napari_medt.nets.axial import AxialBlock, AxialState
+from napari_medt.nets.capture import capture
 from napari_medt.zoo.model import Model
 
 Floats = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class AxialNet(Protocol):
+    """A network of axial blocks, whose height and width attention are looked at together."""
+
+    def attention_blocks(self) -> dict[str, AxialBlock]:
+        """Name, for example `"global.layer1.0"`, to block."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,16 @@ class BlockState:
 
     height: AxialState
     width: AxialState
-    patches: int
+
+    @property
+    def patches(self) -> int:
+        """Edge of the grid of patches."""
+        return self.height.patches
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of attention cells in the whole window."""
-        return self.patches * self.height.q.shape[-1], self.patches * self.width.q.shape[-1]
+        return self.height.grid
 
     @property
     def nbytes(self) -> int:
@@ -64,9 +77,9 @@ class AttentionExplorer:
     def __init__(
         self, model: Model, image: Volume | npt.ArrayLike, *, overlap: float = 0.5, memory_mb: float = 256
     ) -> None:
-        if not isinstance(model.net, AttentionNet):
+        if not isinstance(model.net, AxialNet):
             raise BadModel(f"{model.card.title} shows no attention", remedy="choose one of the attention models")
-        self._net: AttentionNet = model.net
+        self._net: AxialNet = model.net
         self._model = model
         volume = image if isinstance(image, Volume) else Volume.from_array(image)
         if volume.geometry.ndim != 2:
@@ -230,11 +243,11 @@ class AttentionExplorer:
 
     def _capture(self, index: int) -> dict[str, BlockState]:
         batch = torch.from_numpy(self.window_input(index))[None].to(self._model.device)
-        with torch.inference_mode(), capture_attention(self._model.net) as captured:
+        with torch.inference_mode(), capture(self._model.net) as captured:
             self._model.net(batch)
         return {
-            name: BlockState(seen.height[0], seen.width[0], self._net.attention_patches(name))
-            for name, seen in captured.items()
+            name: BlockState(*(captured[f"{name}.{axis}"][0] for axis in ("height", "width")))
+            for name in self.sources()
         }
 
     def _cells(self, corner: tuple[float, float], steps: tuple[float, ...]) -> Geometry:

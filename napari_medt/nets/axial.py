@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from napari_medt.nets.axial_kernel import PositionalAttention
 from napari_medt.nets.norm import BatchNorm, conv_norm
+from napari_medt.nets.states import State
 
 HEADS = 8
 Kind = Literal["axial", "gated", "content"]
@@ -44,6 +45,8 @@ class AxialState:
         Tables `(c, K, K)`, or `None` where attention ignores position.
     axis
         `"height"` (lines are columns) or `"width"` (lines are rows).
+    patches
+        Edge of the grid of patches that an image was cut into, patch after patch on the first axis; 1 for whole images.
     """
 
     q: Tensor
@@ -52,17 +55,19 @@ class AxialState:
     eq: Tensor | None
     ek: Tensor | None
     axis: str
+    patches: int = 1
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the feature map that the lines are cut from."""
+        """Rows and columns of places that look, over all patches of an image."""
         lines, length = self.q.shape[-2:]
-        return (length, lines) if self.axis == "height" else (lines, length)
+        rows, columns = (length, lines) if self.axis == "height" else (lines, length)
+        return self.patches * rows, self.patches * columns
 
     @property
     def samples(self) -> int:
-        """Images, or patches of images, in the batch."""
-        return self.q.shape[0]
+        """Images in the batch; the first axis of the tensors counts their patches."""
+        return self.q.shape[0] // self.patches**2
 
     @property
     def nbytes(self) -> int:
@@ -70,16 +75,21 @@ class AxialState:
         return self.q.nbytes + self.k.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
-        """Attention of one cell of `grid` over its column or its row: `(heads, K)`, sums to 1 a head."""
-        y, x = cell
-        return self.line(x, y, sample) if self.axis == "height" else self.line(y, x, sample)
+        """Attention `(heads, K)` of one cell of `grid` over its column or row, within its patch; sums to 1 a head."""
+        rows, columns = (size // self.patches for size in self.grid)
+        (row, y), (column, x) = divmod(cell[0], rows), divmod(cell[1], columns)
+        patch = (sample * self.patches + row) * self.patches + column
+        return self.line(x, y, patch) if self.axis == "height" else self.line(y, x, patch)
 
     def received(self, sample: int = 0) -> Tensor:
-        """Attention received within each line, mean over the positions that look: `(heads, *grid)`, sums to 1 a line."""
-        length = self.q.shape[-1]
-        total = sum(self.rows(i, sample) for i in range(length)) / length
-        assert isinstance(total, Tensor)
-        return total.transpose(-1, -2) if self.axis == "height" else total
+        """Attention received from the own line, mean over the positions that look: `(heads, *grid)`."""
+        length, count = self.q.shape[-1], self.patches**2
+        tiles = []
+        for patch in range(sample * count, (sample + 1) * count):
+            mean = torch.stack([self.rows(i, patch) for i in range(length)]).mean(0)
+            tiles.append(mean.transpose(-1, -2) if self.axis == "height" else mean)
+        whole = torch.unflatten(torch.stack(tiles), 0, (self.patches, self.patches))  # (row, column, heads, y, x)
+        return whole.permute(2, 0, 3, 1, 4).reshape(-1, *self.grid)
 
     def rows(self, index: int, sample: int = 0) -> Tensor:
         """Attention `(heads, lines, K)` of position `index` of every line over all positions; sums to 1 over K."""
@@ -139,7 +149,8 @@ class AxialAttention(nn.Module):
             self.table = nn.Parameter(table)
         if kind == "gated":
             self.gates = nn.Parameter(torch.tensor([0.1, 0.1, 1.0, 0.1]))  # G_Q, G_K, G_V1, G_V2
-        self.recorder: list[AxialState] | None = None
+        self.patches = 1
+        self.seen: list[State] | None = None
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tables `Eq (c, K, K)`, `Ek (c, K, K)` and `Ev (2c, K, K)` for lines of `length` positions, entry `[r, i, j]`."""
@@ -241,8 +252,9 @@ class AxialAttention(nn.Module):
         return mean, (torch.cat(squares, dim=1) / count - mean**2).clamp_min(0)
 
     def _record(self, q: Tensor, k: Tensor, scales: Tensor, eq: Tensor | None = None, ek: Tensor | None = None) -> None:
-        if self.recorder is not None:
-            self.recorder.append(AxialState(q.clone(), k.clone(), scales[:, 0, :, 0, 0, 0], eq, ek, self.axis))
+        if self.seen is not None:
+            state = AxialState(q.clone(), k.clone(), scales[:, 0, :, 0, 0, 0], eq, ek, self.axis, self.patches)
+            self.seen.append(state)
 
 
 class AxialBlock(nn.Module):

@@ -13,9 +13,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medt.nets.axial import AxialBlock, Kind
+from napari_medt.nets.axial import HEADS, AxialAttention, AxialBlock, Kind
 from napari_medt.nets.norm import BatchNorm, conv_norm
 from napari_medt.nets.registry import register
+from napari_medt.nets.states import AttentionSource
 
 PAPER = "Valanarasu et al., Medical Transformer: Gated Axial-Attention for Medical Image Segmentation, MICCAI 2021"
 WIDTHS = (16, 32, 64, 128)
@@ -162,9 +163,9 @@ class AxialUNet(nn.Module):
         """Blocks whose attention can be looked at, by name."""
         return dict(self.encoder.blocks())
 
-    def attention_patches(self, source: str) -> int:
-        """1: every block sees the whole image."""
-        return 1
+    def attention_sources(self) -> dict[AttentionSource, AxialAttention]:
+        """Height and width attention of every block."""
+        return _sources(self.attention_blocks())
 
 
 class LocalGlobalNet(nn.Module):
@@ -202,6 +203,9 @@ class LocalGlobalNet(nn.Module):
         self.global_encoder = Encoder(in_channels, 8, (h, w), stages=2, kind=global_kind)
         self.global_decoder = Decoder(2)
         self.local_encoder = Encoder(in_channels, 64, (h // GRID, w // GRID), kind=local_kind, groups=groups)
+        for module in self.local_encoder.modules():
+            if isinstance(module, AxialAttention):
+                module.patches = GRID
         self.local_decoder = Decoder(len(WIDTHS))
         self.fuse = nn.Conv2d(16, 16, 3, padding=1)
         self.head = nn.Conv2d(16, num_classes, 1)
@@ -221,9 +225,21 @@ class LocalGlobalNet(nn.Module):
         branches = (("global", self.global_encoder), ("local", self.local_encoder))
         return {f"{branch}.{name}": block for branch, encoder in branches for name, block in encoder.blocks()}
 
-    def attention_patches(self, source: str) -> int:
-        """4 for the local branch, which never looks beyond its patch, 1 for the global branch."""
-        return GRID if source.startswith("local.") else 1
+    def attention_sources(self) -> dict[AttentionSource, AxialAttention]:
+        """Height and width attention of every block; the local branch never looks beyond its patch."""
+        return _sources(self.attention_blocks())
+
+
+def _sources(blocks: dict[str, AxialBlock]) -> dict[AttentionSource, AxialAttention]:
+    found: dict[AttentionSource, AxialAttention] = {}
+    level = 1  # the stem halves the image
+    for name, block in blocks.items():
+        if name.endswith("layer1.0"):
+            level = 1
+        found[AttentionSource(f"{name}.height", "axial column", HEADS, level)] = block.height
+        found[AttentionSource(f"{name}.width", "axial row", HEADS, level)] = block.width
+        level += block.stride == 2  # a block halves its output
+    return found
 
 
 def to_patches(x: Tensor) -> Tensor:

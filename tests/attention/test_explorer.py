@@ -9,7 +9,7 @@ import torch
 from napari_medt.attention import AttentionExplorer, attention_maps
 from napari_medt.core import BadImage, BadModel, Geometry, Volume
 from napari_medt.nets import create_net
-from napari_medt.nets.capture import capture_attention
+from napari_medt.nets.capture import capture
 
 WINDOW = 64
 
@@ -33,10 +33,11 @@ def test_map_of_a_pixel_is_the_product_of_width_and_height_attention(model, rng)
     """Brute force: every weight of the block's value path, from the full attention tensors."""
     image = rng.random((WINDOW, WINDOW, 3), dtype=np.float32)
     explorer = AttentionExplorer(model, image)
-    with torch.inference_mode(), capture_attention(model.net, ("global.layer2.1",)) as captured:
+    with torch.inference_mode(), capture(model.net, ("global.layer2.1.height", "global.layer2.1.width")) as captured:
         model.net(torch.from_numpy(explorer.window_input(0))[None])
-    seen = captured["global.layer2.1"]
-    height, width = seen.height[0].full(), seen.width[0].full()  # (heads, lines, i, j)
+    height, width = (
+        captured[f"global.layer2.1.{axis}"][0].full() for axis in ("height", "width")
+    )  # (heads, lines, i, j)
     for query, (y0, x0) in {(0, 0): (0, 0), (63, 17): (15, 4), (30, 41): (7, 10)}.items():
         expected = torch.einsum("hx,hxy->yx", width[:, y0, x0], height[:, :, y0]) / len(height)
         whole, row, column = explorer.pick(query, source="global.layer2.1")
@@ -99,11 +100,10 @@ def test_overview_counts_what_full_attention_says(model, rng):
     image = rng.random((WINDOW, WINDOW, 3), dtype=np.float32)
     explorer = AttentionExplorer(model, image)
     found = explorer.overview("local.layer1.0", head=2).data
-    with torch.inference_mode(), capture_attention(model.net, ("local.layer1.0",)) as captured:
+    with torch.inference_mode(), capture(model.net, ("local.layer1.0.height", "local.layer1.0.width")) as captured:
         model.net(torch.from_numpy(explorer.window_input(0))[None])
-    seen = captured["local.layer1.0"]
     patch = 6  # second row, third column of the 4 x 4 grid
-    height, width = seen.height[0].full(patch)[2], seen.width[0].full(patch)[2]
+    height, width = (captured[f"local.layer1.0.{axis}"][0].full(patch)[2] for axis in ("height", "width"))
     expected = torch.zeros(8, 8)
     for y0 in range(8):
         for x0 in range(8):
@@ -142,5 +142,5 @@ def test_network_without_attention_is_refused(make_model, image, monkeypatch):
 
 def test_capture_does_not_change_the_network(model, image):
     attention_maps(model, image, "global.layer1.0")
-    assert all(block.height.recorder is None for block in model.net.attention_blocks().values())
+    assert all(module.seen is None for module in model.net.attention_sources().values())
     assert create_net("medt", img_size=64).attention_blocks().keys() == model.net.attention_blocks().keys()

@@ -9,7 +9,7 @@ from torch import nn
 
 from napari_medt.nets import create_net
 from napari_medt.nets.axial import AxialAttention
-from napari_medt.nets.capture import capture_attention
+from napari_medt.nets.capture import capture
 from napari_medt.nets.medt import from_patches, to_patches
 from napari_medt.zoo.foreign import map_state, our_key, recognise
 
@@ -91,7 +91,7 @@ def test_training_step_equals_reference(path):
 def test_attention_equals_reference(path):
     net, meta, arrays = build(path)
     net.double().eval()
-    with torch.inference_mode(), capture_attention(net) as captured:
+    with torch.inference_mode(), capture(net) as captured:
         net(image(net, arrays).double())
     two_branches = hasattr(net, "local_encoder")
     assert meta["attention"]
@@ -100,8 +100,7 @@ def test_attention_equals_reference(path):
         name, _, patch = record["name"].partition("@patch")
         layer, axis = name.rsplit(".", 1)
         branch = "" if not two_branches else "local." if "_p" in layer else "global."
-        seen = captured[branch + layer.replace("_p", "")]
-        state = (seen.height if axis == "hight_block" else seen.width)[0]
+        state = captured[f"{branch}{layer.replace('_p', '')}.{'height' if axis == 'hight_block' else 'width'}"][0]
         found = state.full(int(patch or 0))[:, record["rows"]].transpose(0, 1).numpy()  # (lines, heads, K, K)
         np.testing.assert_allclose(found, arrays[record["key"]], atol=1e-5)  # the reference was stored by a float32 run
         np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-12)
