@@ -6,8 +6,9 @@ Segmentation", MLMI 2021, section 2. Two public codes differ from each other and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class Wiring:
     gated_positions
         The gate multiplies the skip with its position codes in it, else the skip itself.
     interleaved
-        Layout of the position codes, see `sinusoids`.
+        Layout of the position codes, see `with_positions`.
     """
 
     pooled: bool
@@ -62,24 +63,23 @@ WIRINGS = {
 }
 
 
-def sinusoids(x: Tensor, *, interleaved: bool) -> Tensor:
-    """Position codes for `x (n, c, *size)`: `(c, *size)`, sines and cosines of 1 to nearly 1/10,000 radian a place.
+def with_positions(x: Tensor, *, interleaved: bool) -> Tensor:
+    """`x (n, c, *size)` plus sines and cosines of its places, of frequencies from 1 down to nearly 1/10,000 radian a place.
 
-    Every axis has an equal even share of the channels, what remains is zero. All sines stand before all cosines and the first
-    axis comes first; or, `interleaved`, sines and cosines alternate and the last axis comes first.
+    Every axis has an equal even share of the channels, what remains is left alone. All sines stand before all cosines and the
+    first axis comes first; or, `interleaved`, sines and cosines alternate and the last axis comes first.
     """
-    channels, size = x.shape[1], x.shape[2:]
-    share = channels // len(size) // 2 * 2
-    codes = x.new_zeros(channels, *size)
+    dims = x.dim() - 2
+    share = x.shape[1] // dims // 2 * 2
     if not share:
-        return codes
-    frequencies = 10000.0 ** (-torch.arange(0, share, 2, device=x.device, dtype=torch.float64) / share).float()
-    for place, axis in enumerate(reversed(range(len(size))) if interleaved else range(len(size))):
-        angles = frequencies[:, None] * torch.arange(size[axis], device=x.device)
-        waves = torch.stack((angles.sin(), angles.cos()), 1 if interleaved else 0).flatten(0, 1)
-        shape = [share] + [-1 if other == axis else 1 for other in range(len(size))]
-        codes[place * share : (place + 1) * share] = waves.view(shape)
-    return codes
+        return x
+    frequencies = 10000.0 ** (-torch.arange(0, share, 2, device=x.device) / share)
+    out = x.clone()
+    for place, axis in enumerate(reversed(range(dims)) if interleaved else range(dims)):
+        angles = frequencies[:, None] * torch.arange(x.shape[2 + axis], device=x.device)
+        waves = torch.stack((angles.sin(), angles.cos()), 1 if interleaved else 0).flatten(0, 1).to(x.dtype)
+        out[:, place * share : (place + 1) * share] += waves.view(share, *(-1 if i == axis else 1 for i in range(dims)))
+    return out
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,16 @@ class DotAttention(Recorder):
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels cannot be shared by {heads} heads")
+        if scale not in get_args(Scale) or over not in get_args(Over):
+            raise ValueError(
+                f"scale must be one of {get_args(Scale)}, over one of {get_args(Over)}, not {scale!r}, {over!r}"
+            )
         self.heads, self.over = heads, over
         self.scale = (channels if scale == "channels" else channels // heads) ** -0.5
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...]) -> Tensor:
         """`q`, `k` `(n, tokens, c)` and `v` `(n, tokens, c')` on one grid to `(n, tokens, c')`."""
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (t.reshape(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (q, k, v))
         if self.over == "keys":
             out = fused(q, k, v, self.scale)
             if self.seen is not None:
@@ -140,13 +144,13 @@ class DotAttention(Recorder):
 def fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Softmax attention in memory that grows with the tokens, not with their square.
 
-    The fused kernels take queries, keys and values of one width (on CUDA a multiple of eight) and anything else falls back to
-    the whole matrix, so the narrower ones are filled with zeros.
+    The fused kernels take queries, keys and values of one width (on CUDA a multiple of eight) whose channels lie side by side,
+    and anything else falls back to the whole matrix: so they are laid out anew, and the narrower ones filled with zeros.
     """
     channels = v.shape[-1]
     width = max(q.shape[-1], channels)
     width += -width % 8 if q.is_cuda else 0
-    q, k, v = (F.pad(t, (0, width - t.shape[-1])) if t.shape[-1] < width else t for t in (q, k, v))
+    q, k, v = (F.pad(t, (0, width - t.shape[-1])).contiguous() for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., :channels]
 
 
@@ -159,11 +163,10 @@ def softmax_over_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple
     def weigh(piece: Tensor, totals: Tensor) -> Tensor:
         return (piece @ k.transpose(-1, -2) * scale - totals).exp() @ v
 
-    def run(step: object, *args: Tensor) -> Tensor:
-        out: Tensor = checkpoint(step, *args, use_reentrant=False) if torch.is_grad_enabled() else step(*args)  # type: ignore[operator]
-        return out
+    def run(step: Callable[..., Tensor], *args: Tensor) -> Tensor:
+        return checkpoint(step, *args, use_reentrant=False) if torch.is_grad_enabled() else step(*args)
 
-    pieces = q.split(CHUNK, dim=-2)
+    pieces = torch.split(q, CHUNK, dim=-2)
     totals = torch.cat([run(total, piece) for piece in pieces], -2).logsumexp(-2, keepdim=True)
     return torch.cat([run(weigh, piece, totals) for piece in pieces], -2), totals
 
@@ -213,9 +216,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, *size)` to the same shape."""
-        tokens = (x + sinusoids(x, interleaved=self.interleaved)).flatten(2).transpose(1, 2)
-        out = self.attend(self.query(tokens), self.key(tokens), self.value(tokens), tuple(x.shape[2:]))
-        out = self.merge(out).transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens = with_positions(x, interleaved=self.interleaved).flatten(2).transpose(1, 2)
+        out: Tensor = self.attend(self.query(tokens), self.key(tokens), self.value(tokens), tuple(x.shape[2:]))
+        out = self.merge(out).transpose(1, 2).reshape(x.shape)
         return x + out if self.residual else out
 
 
@@ -292,15 +295,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
         """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`: the filtered skip, then the deep map."""
-        y = y + sinusoids(y, interleaved=self.wiring.interleaved)
-        coded = s + sinusoids(s, interleaved=self.wiring.interleaved)
+        y = with_positions(y, interleaved=self.wiring.interleaved)
+        coded = with_positions(s, interleaved=self.wiring.interleaved)
+        doubled = self._double(y)
         deep = self.reduce(y)
         q, k, v = self.query(deep), self.key(deep), self.value(self.enter(self.pool(coded)))
+        if not self.wiring.gated_positions:
+            coded = s  # gated below
         grid = tuple(q.shape[2:])
         z = self.attend(*(t.flatten(2).transpose(1, 2) for t in (q, k, v)), grid)
         gate = self.gate(z.transpose(1, 2).unflatten(2, grid), tuple(s.shape[2:]))
-        filtered = gate * (coded if self.wiring.gated_positions else s)
-        return torch.cat((filtered, self._double(y)), dim=1)
+        return torch.cat((gate * coded, doubled), dim=1)
 
     def _double(self, y: Tensor) -> Tensor:
         # Nothing stands between the 3x3 and the 1x1 convolution, so their product is one 3x3 convolution to half the channels.

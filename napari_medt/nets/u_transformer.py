@@ -155,7 +155,7 @@ class UTransformer(nn.Module):
         for join, block in zip(self.joins, self.decoder, strict=True):
             x = block(join(x, skips.pop()))
         logits: Tensor = self.head(x)
-        return logits[(..., *(slice(axis) for axis in size))]
+        return logits[(slice(None), slice(None), *(slice(axis) for axis in size))]
 
     def attention_sources(self) -> dict[AttentionSource, nn.Module]:
         """`"self"` at the deepest level, then `"cross.<level>"` and `"gate.<level>"` of every filtered skip, deepest first."""

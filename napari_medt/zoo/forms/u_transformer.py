@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIGNATURE = ("MHSA.query.weight", "up1.MHCA.Sconv.1.weight", "up1.MHCA.Yconv2.1.weight", "outc.conv.weight")
-_CONV = {"0": "0", "1": "1", "3": "3", "4": "4"}  # positions in a double convolution, the same as ours
 _IN_CROSS = {
     "Sconv.1": "enter.0",
     "Sconv.2": "enter.1",
@@ -44,11 +43,12 @@ _AUTHORS = {
     "conv_y2.0": "narrow",
     "conv_y2.1": "narrow_norm",
 }
-_ENCODER = re.compile(r"(?:inc|down(\d+)\.maxpool_conv\.1)\.double_conv\.(\d)\.(\w+)")
+_ENCODER = re.compile(r"(?:inc|down(\d+)\.maxpool_conv\.1)\.double_conv\.([0134])\.(\w+)")
 _SELF = re.compile(r"MHSA\.(query|key|value)\.weight")
 _CROSS = re.compile(r"up(\d+)\.MHCA\.(.+)\.(\w+)")
-_DECODER = re.compile(r"up(\d+)\.conv\.(\d)\.(\w+)")
+_DECODER = re.compile(r"up(\d+)\.conv\.([0134])\.(\w+)")
 _HEAD = re.compile(r"outc\.conv\.(weight|bias)")
+_PROJECTION = re.compile(r"(?:MHSA|up\d+\.MHCA)\.(?:query|key|value)\.weight")
 _POSITIONS = re.compile(r".*\.inv_freq")  # frequencies of the position codes, computed here
 
 
@@ -77,10 +77,10 @@ def map_state(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str,
         if _POSITIONS.fullmatch(key):
             continue
         name = _our_key(key)
-        if _SELF.fullmatch(key):
-            value = value.T  # theirs multiplies from the right
-        elif re.fullmatch(r".*\.MHCA\.(query|key|value)\.weight", key):
-            value = value.T[..., None, None]
+        if _PROJECTION.fullmatch(
+            key
+        ):  # theirs multiply from the right; ours are linear layers, or convolutions in the skips
+            value = value.T if _SELF.fullmatch(key) else value.T[..., None, None]
         ours[name] = value
     return ours
 
@@ -88,7 +88,7 @@ def map_state(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str,
 def _our_key(key: str) -> str:
     if match := _ENCODER.fullmatch(key):
         level, place, leaf = match.groups()
-        return f"encoder.{level or 0}.{_CONV[place]}.{leaf}"
+        return f"encoder.{level or 0}.{place}.{leaf}"
     if match := _SELF.fullmatch(key):
         return f"self_attention.{match[1]}.weight"
     if match := _CROSS.fullmatch(key):
@@ -97,7 +97,7 @@ def _our_key(key: str) -> str:
             return f"joins.{int(step) - 1}.{_IN_CROSS[place]}.{leaf}"
     if match := _DECODER.fullmatch(key):
         step, place, leaf = match.groups()
-        return f"decoder.{int(step) - 1}.{_CONV[place]}.{leaf}"
+        return f"decoder.{int(step) - 1}.{place}.{leaf}"
     if match := _HEAD.fullmatch(key):
         return f"head.{match[1]}"
     raise KeyError(key)
