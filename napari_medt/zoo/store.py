@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
+USUAL_WINDOW = {2: 256, 3: 96}  # of a network that takes any size, px or voxels
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(@[0-9]+)?")
 
 
@@ -98,7 +99,8 @@ def _load_checkpoint(path: Path, device: str, arch: str | None, net_options: dic
     from napari_medt.zoo.weights import digest, read_bytes
 
     found = import_checkpoint(path, arch, **net_options)
-    count, size = found.net_options["num_classes"], found.net_options["img_size"]
+    count = found.net_options["num_classes"]
+    size = found.net_options.get("img_size", USUAL_WINDOW[found.spatial_dims])
     if count < 2:
         raise BadWeights(
             f"The network in {path.name} has a single output, so there is no background for its class to win over",
@@ -112,7 +114,8 @@ def _load_checkpoint(path: Path, device: str, arch: str | None, net_options: dic
         net_options=found.net_options,
         classes=("background", *(f"class {i}" for i in range(1, count))),
         channels=found.channels,
-        window=(size, size),
+        spatial_dims=found.spatial_dims,
+        window=tuple(size) if isinstance(size, (tuple, list)) else (size,) * found.spatial_dims,
         intensity=Intensity(kind="unit"),
         licence="unknown",
         sha256=digest(read_bytes(path)),

@@ -11,11 +11,11 @@ from napari_medt.nets import create_net
 from napari_medt.nets.axial import AxialAttention
 from napari_medt.nets.capture import capture
 from napari_medt.nets.medt import from_patches, to_patches
-from napari_medt.zoo.foreign import map_state, our_key, recognise
+from napari_medt.zoo.forms.medt import map_state, our_key, recognise
 
 from . import golden
 
-FILES = sorted(golden.FIXTURES.glob("*.npz")) + golden.shared_files("MedT.npz", "axialunet.npz", "logo.npz")
+FILES = sorted(golden.FIXTURES.glob("recipe_*.npz")) + golden.shared_files("MedT.npz", "axialunet.npz", "logo.npz")
 TRAINING_FILES = [path for path in FILES if "256" not in path.name]
 
 

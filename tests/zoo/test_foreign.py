@@ -55,7 +55,7 @@ def without(*keys):
         (lambda state: {"model": {1: 2}}, "the key 'conv1.weight' is missing"),
         (
             lambda state: state | {"conv1.weight": torch.zeros(3)},
-            "the key 'conv1.weight' is missing or of another shape",
+            "the key 'conv1.weight' or another is of an unknown shape",
         ),
         (lambda state: state | {"adjust.bias": None}, "'head.bias' is missing"),
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,10 @@ class Form:
         From keys and shapes to our architecture and its options; None where it is another form.
     map_state
         From the foreign state dict and the options to ours, in our shapes; raises KeyError at the first unknown key.
+    guessed
+        Options that `recognise` cannot know and fills in as published; a user may give others.
+    colour
+        Order of the three channels of colour images.
     notes
         What a user should know of a model of this form.
     """
@@ -34,4 +38,6 @@ class Form:
     signature: tuple[str, ...]
     recognise: Callable[[Shapes], tuple[str, dict[str, Any]] | None]
     map_state: Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]
+    guessed: tuple[str, ...] = ()
+    colour: Literal["rgb", "bgr"] = "rgb"
     notes: tuple[str, ...] = ()
