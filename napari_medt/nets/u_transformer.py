@@ -180,6 +180,7 @@ class UTransformer(nn.Module):
     paper=PAPER,
     attention="all places to all at the deepest level, and how each skip connection is filtered",
     small={"channels": (16, 32, 64, 128)},
+    published={"strides": (1, 1, 1)},
 )
 def u_transformer(
     in_channels: int = 1,
@@ -196,7 +197,7 @@ def u_transformer(
     over: Over = "keys",
     residual: bool = False,
 ) -> UTransformer:
-    """U-Net with self-attention at the deepest level and cross-attention in the skips: 11.94 million parameters.
+    """U-Net with self-attention at the deepest level and cross-attention in the skips: 12.0 million parameters at the defaults.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def test_gradients_equal_those_of_the_plain_form(over):
 
 def test_parameter_counts_of_the_published_sizes():
     ones, five = {"num_classes": 7, "strides": (1, 1, 1)}, (64, 128, 256, 512, 1024)
-    assert count(**ones) == 11_941_255
+    assert count(preset="paper", num_classes=7) == 11_941_255
     assert count(**ones, mhsa=False, mhca=False) == 7_702_215
     assert count(**ones, mhca=False) - count(**ones, mhca=False, mhsa=False) == 1_050_624
     assert count(**ones, wiring="community", heads=1) == 11_677_063

@@ -125,6 +125,7 @@ FORM = Form(
     signature=SIGNATURE,
     recognise=recognise,
     map_state=map_state,
+    guessed=("heads", "over"),
     notes=(
         "The code this was trained with normalises attention over the queries instead of the keys, has one head, and opens its "
         "gates by a ReLU without upper bound. The weights need that, so it is kept: rows of attention do not sum to one. "
