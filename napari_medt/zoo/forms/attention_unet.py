@@ -194,10 +194,16 @@ def _recognise_by(first_key: str, head_key: str, name: str, width: str = "") -> 
     return recognise
 
 
-def _as_it_is(*roots: str) -> Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]:
+def _as_it_is(name: str) -> Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]:
     def map_state(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str, Tensor]:
+        import torch
+
+        from napari_medt.nets import create_net
+
+        with torch.device("meta"):
+            known = create_net(name, **options).state_dict()
         for key in state:
-            if not key.startswith(roots):
+            if f"net.{key}" not in known:  # another variant, which would be run without these
                 raise KeyError(key)
         return {f"net.{key}": value for key, value in state.items()}
 
@@ -257,14 +263,14 @@ FORMS = (
         name="UNet of MONAI",
         signature=("model.0.conv.unit0.conv.weight", "model.0.residual.weight", "model.2.0.conv.weight"),
         recognise=_recognise_unet,
-        map_state=_as_it_is("model."),
+        map_state=_as_it_is("unet"),
         notes=(STRIDES,),
     ),
     Form(
         name="VNet of MONAI",
         signature=("in_tr.conv_block.conv.weight", "out_tr.conv2.weight"),
         recognise=_recognise_by("in_tr.conv_block.conv.weight", "out_tr.conv2.weight", "vnet"),
-        map_state=_as_it_is("in_tr.", "down_tr", "up_tr", "out_tr."),
+        map_state=_as_it_is("vnet"),
     ),
     Form(
         name="SwinUNETR of MONAI",
@@ -272,13 +278,13 @@ FORMS = (
         recognise=_recognise_by(
             "swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "feature_size"
         ),
-        map_state=_as_it_is("swinViT.", "encoder", "decoder", "out."),
+        map_state=_as_it_is("swin-unetr"),
     ),
     Form(
         name="SegResNet of MONAI",
         signature=("convInit.conv.weight", "conv_final.2.conv.weight"),
         recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "init_filters"),
-        map_state=_as_it_is("convInit.", "down_layers.", "up_layers.", "up_samples.", "conv_final."),
+        map_state=_as_it_is("segresnet"),
         notes=(
             "Networks of this form trained on BRATS give three overlapping regions, each with its own sigmoid, not classes.",
         ),
