@@ -1,0 +1,300 @@
+"""Attention among the tokens of windows and of a whole volume, and how the hops from place to place compose.
+
+Sources: Themyr et al., GLAM, WACV 2023 (`GlamMixer`) and FINE, MLMI 2022 (`FineMixer`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_medt.nets.capture import Recorder
+from napari_medt.nets.states import CHUNK, State
+from napari_medt.nets.window_attention import Layout, WindowState, Wiring
+
+
+class Tokens(NamedTuple):
+    """Tokens of the windows `(n, windows, tokens, c)`, and of the volume `(n, cells, c)` where there are any."""
+
+    window: Tensor
+    volume: Tensor | None
+
+
+class Crop(NamedTuple):
+    """Where each image of a batch lies in its volume.
+
+    Attributes
+    ----------
+    near
+        The cells of the volume around its centre, `(n, near)`, row-major indices into `grid`.
+    visible
+        `(n, cells)`: cells that are nearby or that training has seen.
+    grid
+        Cells of a volume, `(z, y, x)`.
+    """
+
+    near: Tensor
+    visible: Tensor
+    grid: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenState:
+    """Attention of window tokens, to each other and to the volume tokens near their image.
+
+    Rows are over the windows, spread evenly over their places: what went to volume tokens is in `look` alone.
+
+    Attributes
+    ----------
+    q, k
+        `(n, heads, near + windows * tokens, c)`, volume tokens first.
+    scale
+        Factor of the products.
+    layout
+        The windows, where they were when their tokens last read them.
+    tokens
+        Tokens of a window.
+    crop
+        Where the images lie; None without volume tokens.
+    """
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    layout: Layout
+    tokens: int
+    crop: Crop | None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Places whose windows look and are looked at."""
+        return self.layout.grid
+
+    @property
+    def samples(self) -> int:
+        """Images in the batch."""
+        return self.q.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return self.q.nbytes + self.k.nbytes
+
+    @property
+    def near(self) -> int:
+        """Volume tokens among the keys."""
+        return 0 if self.crop is None else self.crop.near.shape[1]
+
+    def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
+        """Where the tokens of one place's window looked: `(heads, z, y, x)`, sums to 1 a head."""
+        _, windows = self.look(self.layout.locate(cell)[0], sample)
+        shares = windows.sum(-1).mean(1)
+        return self.layout.spread(shares / shares.sum(-1, keepdim=True))
+
+    def look(self, window: int, sample: int = 0) -> tuple[Tensor, Tensor]:
+        """Where each token of one window looked, together 1: `(heads, tokens, near)` and `(heads, tokens, windows, tokens)`."""
+        start = self.near + window * self.tokens
+        rows = self.rows(slice(start, start + self.tokens), sample)
+        return rows[..., : self.near], rows[..., self.near :].unflatten(-1, (-1, self.tokens))
+
+    def received(self, sample: int = 0) -> Tensor:
+        """Mean of the rows of all windows, `(heads, z, y, x)`, computed some hundred tokens at a time."""
+        total = self.q.new_zeros(self.q.shape[1], math.prod(self.layout.counts))
+        step = max(1, CHUNK // self.tokens) * self.tokens
+        for start in range(self.near, self.q.shape[2], step):
+            rows = self.rows(slice(start, start + step), sample)[..., self.near :]
+            shares = rows.unflatten(1, (-1, self.tokens)).mean(2).unflatten(-1, (-1, self.tokens)).sum(-1)
+            total += (shares / shares.sum(-1, keepdim=True)).sum(1)
+        return self.layout.spread(total / total.sum(-1, keepdim=True))
+
+    def rows(self, which: slice, sample: int = 0) -> Tensor:
+        """Rows of the whole attention, `(heads, which, near + windows * tokens)`."""
+        logits = self.q[sample, :, which] @ self.k[sample].transpose(-1, -2) * self.scale
+        return logits.softmax(-1)
+
+
+@dataclass(frozen=True)
+class VolumeState:
+    """Attention of the volume tokens to each other; the image is one place, which looks with the tokens around it.
+
+    Places looked at are cells of the volume, not of the image.
+
+    Attributes
+    ----------
+    q, k
+        `(n, heads, cells, c)`.
+    scale
+        Factor of the products.
+    crop
+        Where the images lie.
+    """
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    crop: Crop
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """One place, the image."""
+        return (1, 1, 1)
+
+    @property
+    def samples(self) -> int:
+        """Images in the batch."""
+        return self.q.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return self.q.nbytes + self.k.nbytes
+
+    def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
+        """Where the volume tokens around the image looked, on average: `(heads, *cells of the volume)`, sums to 1 a head."""
+        rows = self.rows(sample)[:, self.crop.near[sample]]
+        return rows.mean(1).unflatten(-1, self.crop.grid)
+
+    def received(self, sample: int = 0) -> Tensor:
+        """As `row`: there is one place that looks."""
+        return self.row((0, 0, 0), sample)
+
+    def rows(self, sample: int = 0) -> Tensor:
+        """The whole attention, `(heads, cells, cells)`; rows of cells that are not visible play no part."""
+        logits = self.q[sample] @ self.k[sample].transpose(-1, -2) * self.scale
+        return logits.masked_fill(~self.crop.visible[sample], -torch.inf).softmax(-1)
+
+
+class TokenAttention(Recorder):
+    """Multi-head self-attention of a sequence of tokens."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, state: Callable[..., State], visible: Tensor | None = None) -> Tensor:
+        """`(n, tokens, c)`, the same shape; `visible (n, tokens)` are those that are looked at, `state` keeps `q, k, scale`."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.seen is not None:
+            self.seen.append(state(q.detach(), k.detach(), self.scale))
+        mask = None if visible is None else visible[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class GlamMixer(nn.Module):
+    """A transformer layer over the tokens of all windows."""
+
+    def __init__(self, channels: int, heads: int, drop: nn.Module) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attend = TokenAttention(channels, heads)
+        self.mlp = mlp(channels)
+        self.drop = drop
+
+    def forward(self, tokens: Tokens, layout: Layout) -> Tokens:
+        """Mix the window tokens; `layout` says where they are."""
+        count = tokens.window.shape[2]
+        x = tokens.window.flatten(1, 2)
+        x = x + self.drop(self.attend(self.norm1(x), partial(TokenState, layout=layout, tokens=count, crop=None)))
+        x = x + self.drop(self.mlp(self.norm2(x)))
+        return Tokens(x.view(tokens.window.shape), None)
+
+
+class FineMixer(nn.Module):
+    """Window tokens attend to each other and to the volume tokens near their image; volume tokens attend to each other.
+
+    As published, neither has a norm or a residual path. The authors' volume tokens attend after the window tokens have read
+    them, so what they learnt is heard one block later; in the standard wiring they attend first.
+    """
+
+    def __init__(self, channels: int, heads: int, *, volume: bool, wiring: Wiring) -> None:
+        super().__init__()
+        self.attend = TokenAttention(channels, heads)
+        self.volume = TokenAttention(channels, heads) if volume else None
+        self.wiring = wiring
+
+    def forward(self, tokens: Tokens, layout: Layout, positions: Tensor, crop: Crop | None) -> Tokens:
+        """Mix all tokens; `positions (windows, c)` are added to those of windows."""
+        count, (window, volume) = tokens.window.shape[2], tokens
+        window = (window + positions[:, None]).flatten(1, 2)
+        state = partial(TokenState, layout=layout, tokens=count, crop=crop)
+        if self.volume is None or volume is None or crop is None:
+            return Tokens(self.attend(window, state).view(tokens.window.shape), None)
+        attend_volume = partial(self.volume, state=partial(VolumeState, crop=crop), visible=crop.visible)
+        if self.wiring == "standard":
+            volume = attend_volume(volume)
+        near = crop.near[..., None].expand(-1, -1, volume.shape[-1])
+        mixed = self.attend(torch.cat((volume.gather(1, near), window), 1), state)
+        volume = volume.scatter_add(1, near, mixed[:, : near.shape[1]])
+        if self.wiring == "authors":
+            volume = attend_volume(volume)
+        return Tokens(mixed[:, near.shape[1] :].reshape(tokens.window.shape), volume)
+
+
+def mlp(channels: int) -> nn.Sequential:
+    """Two linear layers, four times as wide between."""
+    return nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+
+
+class Reach(NamedTuple):
+    """What a place drew on, `(heads, z, y, x)` of the image and `(heads, *cells)` of the volume; together 1 a head."""
+
+    image: Tensor
+    volume: Tensor | None
+
+
+def compose(
+    ask: WindowState,
+    mix: TokenState,
+    read: WindowState,
+    volume: VolumeState | None = None,
+    *,
+    cell: tuple[int, int, int],
+    sample: int = 0,
+) -> Reach:
+    """Everything that one place drew on in two consecutive blocks of a stage, over all hops.
+
+    With `a` the attention of place `v` in the second block, `t` that of tokens `g` and `r` what tokens read in the first,
+
+        image(u) = a(v, u) + sum over g, g' of a(v, g) t(g, g') r(g', u)
+        volume(c) = sum over g and cells b nearby of a(v, g) t(g, b) w(b, c)
+
+    where `w` is the attention among volume tokens, or the identity without `volume`. Heads of the inner hops are averaged,
+    since the layers between mix them; what a token gave to tokens while it read is shared out over the places it read.
+    Residual paths and layers between hops are left out, as in every product of attentions.
+
+    Parameters
+    ----------
+    ask
+        Window attention of the second block.
+    mix, read, volume
+        Token, window and volume attention of the first. The authors' wiring lets volume tokens attend after they are read:
+        leave `volume` out there in the first block of a stage.
+    cell
+        Index of the place in `ask.grid`.
+    sample
+        Image of the batch.
+    """
+    tokens, image = ask.look(cell, sample)
+    near, windows = (part.mean(0) for part in mix.look(ask.layout.locate(cell)[0], sample))
+    shares = torch.einsum("hg,gwt->hwt", tokens, windows)
+    places = torch.einsum("hwt,wtp->hwp", shares, read.read(sample).mean(1))
+    image = image + read.layout.join(places[..., None]).squeeze(-1)
+    if mix.crop is None:
+        return Reach(image, None)
+    cells = image.new_zeros(len(tokens), math.prod(mix.crop.grid))
+    cells[:, mix.crop.near[sample]] = tokens @ near
+    if volume is not None:
+        cells = cells @ volume.rows(sample).mean(0)
+    return Reach(image, cells.unflatten(-1, mix.crop.grid))

@@ -1,0 +1,295 @@
+"""Attention inside the windows of a 3D grid, with tokens that stand for a window.
+
+Sources: Liu et al., "Swin Transformer", ICCV 2021 (windows, cyclic shift, relative positions); Themyr et al., "Full Contextual
+Attention for Multi-resolution Transformers in Semantic Segmentation" (GLAM), WACV 2023, and "Memory transformers for full
+context and high-resolution 3D Medical Segmentation" (FINE), MLMI 2022 (the tokens).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_medt.nets.capture import Recorder
+from napari_medt.nets.states import CHUNK
+
+Wiring = Literal["standard", "authors"]
+FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in every precision, and no row is empty
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Windows over a grid of places `(z, y, x)`; at the far borders they may hang over, into places that nobody sees.
+
+    Attributes
+    ----------
+    grid
+        Places along each axis.
+    window
+        Places of a window along each axis.
+    shift
+        How far the windows are moved towards the far borders; what they leave behind joins the last ones (cyclic shift).
+    """
+
+    grid: tuple[int, ...]
+    window: tuple[int, ...]
+    shift: tuple[int, ...]
+
+    @classmethod
+    def over(cls, grid: Sequence[int], window: int, *, shifted: bool) -> Layout:
+        """Windows of `window` places, or of the whole axis where that is shorter; shifted by half where there are several."""
+        sides = tuple(min(window, size) for size in grid)
+        shift = tuple(window // 2 if shifted and size > window else 0 for size in grid)
+        return cls(tuple(grid), sides, shift)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Windows along each axis."""
+        return tuple(-(-size // side) for size, side in zip(self.grid, self.window, strict=True))
+
+    def split(self, x: Tensor, fill: float = 0) -> Tensor:
+        """`(n, z, y, x, c)` to `(n, windows, places, c)`, `fill` where a window hangs over."""
+        n, *_, c = x.shape
+        over = [count * side - size for count, side, size in zip(self.counts, self.window, self.grid, strict=True)]
+        if any(over):
+            x = F.pad(x, (0, 0, 0, over[2], 0, over[1], 0, over[0]), value=fill)
+        if any(self.shift):
+            x = x.roll([-shift for shift in self.shift], (1, 2, 3))
+        (a, b, c_), (i, j, k) = self.counts, self.window
+        return x.view(n, a, i, b, j, c_, k, c).permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, a * b * c_, i * j * k, c)
+
+    def join(self, windows: Tensor) -> Tensor:
+        """`(n, windows, places, c)` back to `(n, z, y, x, c)`."""
+        n, _, _, c = windows.shape
+        x = windows.view(n, *self.counts, *self.window, c).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        x = x.reshape(n, *(count * side for count, side in zip(self.counts, self.window, strict=True)), c)
+        if any(self.shift):
+            x = x.roll(self.shift, (1, 2, 3))
+        return x[:, : self.grid[0], : self.grid[1], : self.grid[2]]
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """`(windows, places)`: row-major index of each place in the grid, -1 where a window hangs over."""
+        index = torch.arange(math.prod(self.grid), device="cpu").view(1, *self.grid, 1)
+        return self.split(index, fill=-1)[0, :, :, 0]
+
+    def locate(self, cell: Sequence[int]) -> tuple[int, int]:
+        """Window and place of a cell of the grid."""
+        z, y, x = cell
+        window, place = (self.cells == (z * self.grid[1] + y) * self.grid[2] + x).nonzero()[0].tolist()
+        return window, place
+
+    def spread(self, shares: Tensor) -> Tensor:
+        """Shares of windows `(heads, windows)` to places `(heads, z, y, x)`, equal inside a window."""
+        inside = (self.cells >= 0).to(shares)
+        places = shares[..., None] * (inside / inside.sum(1, keepdim=True))
+        return self.join(places[..., None]).squeeze(-1)
+
+    def mask(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """`(windows, places, places)` to add to logits, so that only neighbours in the image see each other; None where all do."""
+        if not any(self.shift) and all(size % side == 0 for size, side in zip(self.grid, self.window, strict=True)):
+            return None
+        region = torch.zeros(1, *self.grid, 1, dtype=torch.int8, device=device)
+        for axis, shift in enumerate(self.shift, start=1):  # the part that the shift wraps round
+            region.narrow(axis, 0, shift).add_(2**axis)
+        regions = self.split(region, fill=-1)[0, :, :, 0]
+        apart = (regions[:, :, None] != regions[:, None, :]) | (regions < 0)[:, None, :]
+        return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill_(apart, FAR)
+
+
+def relative_index(window: Sequence[int], reach: int, wiring: Wiring) -> Tensor:
+    """Row of the table of relative positions for each pair of places of a window.
+
+    Parameters
+    ----------
+    window
+        Places along each axis, `reach` at most.
+    reach
+        Side of the window that the table was made for: it has `(2 reach - 1) ** 3` rows.
+    wiring
+        `"authors"` counts the first axis in steps of `3 reach - 1`, so that different offsets share rows.
+
+    Returns
+    -------
+    Tensor
+        `(places, places)`, int64.
+    """
+    axes = [torch.arange(side, device="cpu") for side in window]
+    places = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")])
+    offsets = places[:, :, None] - places[:, None, :] + reach - 1
+    span = 2 * reach - 1
+    return offsets[0] * (span * span if wiring == "standard" else 3 * reach - 1) + offsets[1] * span + offsets[2]
+
+
+class Seen(NamedTuple):
+    """Where a place or a token looked, `(heads, tokens)` of its window and `(heads, z, y, x)`: both together sum to 1."""
+
+    tokens: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class WindowState:
+    """Window attention of one forward pass.
+
+    Rows are those of a place, over the places of its window: what it gave to the window's tokens is in `look` alone.
+
+    Attributes
+    ----------
+    q, k
+        `(n, windows, heads, tokens + places, c)`.
+    bias
+        Of relative positions, `(heads, tokens + places, tokens + places)`.
+    tokens
+        Tokens of a window, which come before its places.
+    layout
+        The windows.
+    scale
+        Factor of the products.
+    """
+
+    q: Tensor
+    k: Tensor
+    bias: Tensor
+    tokens: int
+    layout: Layout
+    scale: float
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Places that look and are looked at."""
+        return self.layout.grid
+
+    @property
+    def samples(self) -> int:
+        """Images in the batch."""
+        return self.q.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return self.q.nbytes + self.k.nbytes + self.bias.nbytes
+
+    def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
+        """Where one place looked among the places: `(heads, z, y, x)`, 0 outside its window, sums to 1 a head."""
+        places = self.look(cell, sample).places
+        return places / places.sum((1, 2, 3), keepdim=True)
+
+    def look(self, cell: tuple[int, ...], sample: int = 0) -> Seen:
+        """Where one place looked, tokens included."""
+        window, place = self.layout.locate(cell)
+        ((_, row),) = self._rows(sample, [window], slice(self.tokens + place, self.tokens + place + 1))
+        row = row[0, :, 0]  # (heads, tokens + places)
+        grid = row.new_zeros(row.shape[0], math.prod(self.grid))
+        cells = self.layout.cells[window].to(row.device)
+        inside = cells >= 0
+        grid[:, cells[inside]] = row[:, self.tokens :][:, inside]
+        return Seen(row[:, : self.tokens], grid.view(-1, *self.grid))
+
+    def read(self, sample: int = 0) -> Tensor:
+        """Where the tokens looked among the places: `(windows, heads, tokens, places)`, sums to 1 over places."""
+        rows = torch.cat([rows for _, rows in self._rows(sample, range(self.q.shape[1]), slice(0, self.tokens))])
+        places = rows[..., self.tokens :]
+        return places / places.sum(-1, keepdim=True)
+
+    def received(self, sample: int = 0) -> Tensor:
+        """Mean of the rows of all places, `(heads, z, y, x)`, computed some windows at a time."""
+        parts = []
+        for which, rows in self._rows(sample, range(self.q.shape[1]), slice(self.tokens, None)):
+            places = rows[..., self.tokens :]
+            looking = (self.layout.cells[which] >= 0).to(places)[:, None, :, None]  # those that hang over do not count
+            parts.append((places / places.sum(-1, keepdim=True) * looking).sum(2))
+        grid = self.layout.join(torch.cat(parts).transpose(0, 1)[..., None]).squeeze(-1)
+        return grid / math.prod(self.grid)
+
+    def _rows(self, sample: int, windows: Sequence[int], which: slice) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows of attention, `(windows, heads, which, tokens + places)`, of some windows at a time."""
+        mask = self.layout.mask(self.q.device, self.q.dtype)
+        step = max(1, CHUNK // self.q.shape[3])
+        for start in range(0, len(windows), step):
+            part = list(windows[start : start + step])
+            logits = self.q[sample, part][:, :, which] @ self.k[sample, part].transpose(-1, -2) * self.scale
+            logits = logits + self.bias[:, which]
+            if mask is not None:
+                logits += F.pad(mask[part], (self.tokens, 0, self.tokens, 0))[:, None, which]
+            yield part, logits.softmax(-1)
+
+
+class WindowAttention(Recorder):
+    """Joint attention of the places of a window and of its tokens.
+
+    Relative positions and the limits of shifted windows hold between places; tokens see, and are seen by, their whole window.
+
+    Parameters
+    ----------
+    channels, heads
+        `heads` divides `channels`.
+    window
+        Side of a window.
+    shifted
+        Moves the windows by half their side.
+    wiring
+        See `relative_index`.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int, *, shifted: bool, wiring: Wiring) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be shared by {heads} heads")
+        self.heads, self.window, self.shifted, self.wiring = heads, window, shifted, wiring
+        self.scale = (channels // heads) ** -0.5
+        self.relative = nn.Parameter(nn.init.trunc_normal_(torch.empty((2 * window - 1) ** 3, heads), std=0.02))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend in every window.
+
+        Parameters
+        ----------
+        x
+            Places, `(n, z, y, x, c)`.
+        tokens
+            `(n, windows, tokens, c)`, or None.
+
+        Returns
+        -------
+        tuple of Tensor
+            Both, in the same shapes; no tokens where there were none.
+        """
+        layout = Layout.over(x.shape[1:4], self.window, shifted=self.shifted)
+        joint = layout.split(x)
+        count = 0
+        if tokens is not None:
+            count = tokens.shape[2]
+            joint = torch.cat((tokens, joint), 2)
+        q, k, v = self.qkv(joint).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        bias = self.bias(layout, count)
+        if self.seen is not None:
+            self.seen.append(WindowState(q.detach(), k.detach(), bias.detach(), count, layout, self.scale))
+        out = self.proj(self.attend(q, k, v, bias, layout).transpose(2, 3).flatten(3))
+        return layout.join(out[:, :, count:]), out[:, :, :count]
+
+    def bias(self, layout: Layout, tokens: int) -> Tensor:
+        """Bias of relative positions `(heads, tokens + places, tokens + places)`, 0 where a token takes part."""
+        index = relative_index(layout.window, self.window, self.wiring).to(self.relative.device)
+        return F.pad(self.relative[index].permute(2, 0, 1), (tokens, 0, tokens, 0))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, layout: Layout) -> Tensor:
+        """`(n, windows, heads, tokens + places, c)` each, to the same shape; one image at a time where windows differ."""
+        mask = layout.mask(q.device, q.dtype)
+        if mask is None:
+            flat = (t.flatten(0, 1) for t in (q, k, v))
+            out = F.scaled_dot_product_attention(*flat, attn_mask=bias[None], scale=self.scale)
+            return out.unflatten(0, q.shape[:2])
+        tokens = bias.shape[-1] - mask.shape[-1]
+        both = bias + F.pad(mask, (tokens, 0, tokens, 0))[:, None]
+        images = zip(q, k, v, strict=True)
+        return torch.stack([F.scaled_dot_product_attention(*i, attn_mask=both, scale=self.scale) for i in images])
