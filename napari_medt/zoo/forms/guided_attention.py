@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari_medt.zoo.forms.form import Form, Shapes
@@ -21,7 +21,7 @@ _NEVER_USED = re.compile(r"(conv[67]_[1-4]|attention[1-4]|refine[1-4])\..+")
 _STEPS = {"1": "first", "2": "second"}
 _STEPS_OF_MIX = {"": "first", "1": "second"}
 # Scale 4, the coarsest, comes first with us. Attention and heads are numbered by scale there, the rest from the coarsest on.
-_RULES = (
+_RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"resnext\.layer0\.0\.(.+)", lambda m: f"backbone.conv1.{m[1]}"),
     (r"resnext\.layer0\.1\.(.+)", lambda m: f"backbone.bn1.{m[1]}"),
     (r"resnext\.layer1\.1\.(.+)", lambda m: f"backbone.layer1.{m[1]}"),
