@@ -23,8 +23,12 @@ from napari_medt.nets.states import AttentionSource
 from napari_medt.nets.token_attention import Crop
 from napari_medt.nets.window_attention import Wiring
 
-FINE_PAPER = "Themyr et al., Memory transformers for full context and high-resolution 3D Medical Segmentation, MLMI 2022"
-GLAM_PAPER = "Themyr et al., Full Contextual Attention for Multi-resolution Transformers in Semantic Segmentation, WACV 2023"
+FINE_PAPER = (
+    "Themyr et al., Memory transformers for full context and high-resolution 3D Medical Segmentation, MLMI 2022"
+)
+GLAM_PAPER = (
+    "Themyr et al., Full Contextual Attention for Multi-resolution Transformers in Semantic Segmentation, WACV 2023"
+)
 PUBLISHED = {"num_classes": 14, "width": 192, "heads": (6, 12, 24, 48), "wiring": "authors"}
 SMALL = {"width": 16, "heads": (2, 4, 8, 16), "drop_path": 0.0}
 
@@ -157,7 +161,9 @@ class WindowNet(nn.Module):
             x = F.pad(x, (0, over[2], 0, over[1], 0, over[0]), mode="replicate")
         crop = None
         if self.cells is not None:
-            crop = self.cells(x.new_zeros(len(x), 3) if position is None else position.to(x.device))
+            centres = torch.zeros(3) if position is None else position
+            crop = self.cells(centres.to(x.device).expand(len(x), 3))
+        logits: Tensor
         logits, halfway = self.host(x, crop)
         logits = logits[:, :, : size[0], : size[1], : size[2]]
         if halfway is None:

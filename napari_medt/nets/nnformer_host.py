@@ -41,6 +41,11 @@ class TokenPlan:
     wiring: Wiring
 
 
+def _enlarge(channels: int, num_classes: int, kernel: Sequence[int]) -> nn.ConvTranspose3d:
+    z, y, x = kernel
+    return nn.ConvTranspose3d(channels, num_classes, (z, y, x), stride=(z, y, x))
+
+
 class DropPath(nn.Module):
     """Leaves out a residual branch for some samples of the batch in training."""
 
@@ -69,8 +74,9 @@ class PatchEmbed(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int, patch: Sequence[int]) -> None:
         half = channels // 2
-        first = tuple(min(side, 2) for side in patch)
-        second = tuple(side // step for side, step in zip(patch, first, strict=True))
+        z, y, x = patch
+        first = (min(z, 2), min(y, 2), min(x, 2))
+        second = (z // first[0], y // first[1], x // first[2])
         super().__init__(
             *(nn.Conv3d(in_channels, half, 3, first, padding=1), nn.GELU(), ChannelNorm(half)),
             *(nn.Conv3d(half, half, 3, padding=1), nn.GELU(), ChannelNorm(half)),
@@ -89,7 +95,8 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, z, y, x, c)` to `(n, z / 2, y / 2, x / 2, 2 c)`."""
-        return self.conv(self.norm(F.gelu(x)).movedim(-1, 1)).movedim(1, -1)
+        out: Tensor = self.conv(self.norm(F.gelu(x)).movedim(-1, 1))
+        return out.movedim(1, -1)
 
 
 class Up(nn.Module):
@@ -102,7 +109,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, z, y, x, c)` to `(n, 2 z, 2 y, 2 x, c / 2)`."""
-        return self.conv(self.norm(x).movedim(-1, 1)).movedim(1, -1)
+        out: Tensor = self.conv(self.norm(x).movedim(-1, 1))
+        return out.movedim(1, -1)
 
 
 class Block(nn.Module):
@@ -191,20 +199,18 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, crop: Crop | None = None) -> Tensor:
         """`(n, z, y, x, c)`, the same shape; `crop` where there are volume tokens."""
-        tokens, positions = None, None
+        tokens: Tokens | None = None
+        positions: Tensor | None = self.positions
         counts = Layout.over(x.shape[1:4], self.window, shifted=False).counts
         if self.token is not None:
             window = self.token.expand(len(x), counts[0] * counts[1] * counts[2], -1, -1)
             tokens = Tokens(window, None if self.volume is None else self.volume.expand(len(x), -1, -1))
-        if self.positions is not None:
-            positions = self.positions
-            if counts != self.counts:  # an image of another size: the positions are resampled
-                grid = positions.T.unflatten(1, self.counts)[None]
-                positions = F.interpolate(grid, counts, mode="trilinear").flatten(2)[0].T
+        if positions is not None and counts != self.counts:  # an image of another size: they are resampled
+            grid = positions.T.reshape(1, -1, *self.counts)
+            positions = F.interpolate(grid, counts, mode="trilinear").flatten(2)[0].T
         for block in self.blocks:
             x, tokens = block(x, tokens, positions, crop)
         return x
-
 
     def recorders(self) -> Iterator[tuple[int, Kind, WindowAttention | TokenAttention]]:
         """Number of the block, kind and module of each attention."""
@@ -257,7 +263,9 @@ class NnFormer(nn.Module):
             raise ValueError(f"heads, depths and window must name the same stages, three or more: {heads}, {depths}")
         if width % 2 or len(patch) != 3 or not set(patch) <= {1, 2, 4}:
             raise ValueError(f"width must be even and patch three of 1, 2 and 4, not {width} and {tuple(patch)}")
-        grids = [[max(1, -(-n // (side << i))) for n, side in zip(img_size, patch, strict=True)] for i in range(len(heads))]
+        grids = [
+            [max(1, -(-n // (side << i))) for n, side in zip(img_size, patch, strict=True)] for i in range(len(heads))
+        ]
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         drops = [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
@@ -276,8 +284,8 @@ class NnFormer(nn.Module):
         # The half-way head enlarges fourfold as published, but never beyond the image.
         self.halfway_step = tuple(max(1, side // 2) for side in patch)
         kernel = tuple(2 * side // step for side, step in zip(patch, self.halfway_step, strict=True))
-        self.head = nn.ConvTranspose3d(width, num_classes, self.patch, stride=self.patch)
-        self.halfway = nn.ConvTranspose3d(2 * width, num_classes, kernel, stride=kernel)
+        self.head = _enlarge(width, num_classes, self.patch)
+        self.halfway = _enlarge(2 * width, num_classes, kernel)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -94,30 +94,36 @@ class TokenState:
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where the tokens of one place's window looked: `(heads, z, y, x)`, sums to 1 a head."""
-        _, windows = self.look(self.layout.locate(cell)[0], sample)
-        shares = windows.sum(-1).mean(1)
-        return self.layout.spread(shares / shares.sum(-1, keepdim=True))
+        start = self.near + self.layout.locate(cell)[0] * self.tokens
+        return self.layout.spread(self._shares(slice(start, start + self.tokens), sample)[:, 0])
 
     def look(self, window: int, sample: int = 0) -> tuple[Tensor, Tensor]:
         """Where each token of one window looked, together 1: `(heads, tokens, near)` and `(heads, tokens, windows, tokens)`."""
         start = self.near + window * self.tokens
         rows = self.rows(slice(start, start + self.tokens), sample)
-        return rows[..., : self.near], rows[..., self.near :].unflatten(-1, (-1, self.tokens))
+        return rows[..., : self.near], rows[..., self.near :].reshape(*rows.shape[:2], -1, self.tokens)
 
     def received(self, sample: int = 0) -> Tensor:
         """Mean of the rows of all windows, `(heads, z, y, x)`, computed some hundred tokens at a time."""
-        total = self.q.new_zeros(self.q.shape[1], math.prod(self.layout.counts))
-        step = max(1, CHUNK // self.tokens) * self.tokens
-        for start in range(self.near, self.q.shape[2], step):
-            rows = self.rows(slice(start, start + step), sample)[..., self.near :]
-            shares = rows.unflatten(1, (-1, self.tokens)).mean(2).unflatten(-1, (-1, self.tokens)).sum(-1)
-            total += (shares / shares.sum(-1, keepdim=True)).sum(1)
-        return self.layout.spread(total / total.sum(-1, keepdim=True))
+        places = (self.layout.cells >= 0).sum(1).to(self.q)  # of each window: as many ask with its tokens
+        total = self.q.new_zeros(self.q.shape[1], len(places))
+        step = max(1, CHUNK // self.tokens)
+        for first in range(0, len(places), step):
+            start, stop = (self.near + window * self.tokens for window in (first, first + step))
+            total += torch.einsum("haw,a->hw", self._shares(slice(start, stop), sample), places[first : first + step])
+        return self.layout.spread(total / places.sum())
 
     def rows(self, which: slice, sample: int = 0) -> Tensor:
         """Rows of the whole attention, `(heads, which, near + windows * tokens)`."""
-        logits = self.q[sample, :, which] @ self.k[sample].transpose(-1, -2) * self.scale
-        return logits.softmax(-1)
+        return self._logits(which, sample).softmax(-1)
+
+    def _shares(self, which: slice, sample: int) -> Tensor:
+        """Attention of windows to windows without the volume, `(heads, windows asking, windows)`."""
+        rows = self._logits(which, sample)[..., self.near :].softmax(-1)
+        return rows.reshape(len(rows), -1, self.tokens, math.prod(self.layout.counts), self.tokens).mean(2).sum(-1)
+
+    def _logits(self, which: slice, sample: int) -> Tensor:
+        return self.q[sample, :, which] @ self.k[sample].transpose(-1, -2) * self.scale
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ class VolumeState:
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where the volume tokens around the image looked, on average: `(heads, *cells of the volume)`, sums to 1 a head."""
         rows = self.rows(sample)[:, self.crop.near[sample]]
-        return rows.mean(1).unflatten(-1, self.crop.grid)
+        return rows.mean(1).view(-1, *self.crop.grid)
 
     def received(self, sample: int = 0) -> Tensor:
         """As `row`: there is one place that looks."""
@@ -297,4 +303,4 @@ def compose(
     cells[:, mix.crop.near[sample]] = tokens @ near
     if volume is not None:
         cells = cells @ volume.rows(sample).mean(0)
-    return Reach(image, cells.unflatten(-1, mix.crop.grid))
+    return Reach(image, cells.view(-1, *mix.crop.grid))

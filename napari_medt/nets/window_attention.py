@@ -92,16 +92,21 @@ class Layout:
         places = shares[..., None] * (inside / inside.sum(1, keepdim=True))
         return self.join(places[..., None]).squeeze(-1)
 
-    def mask(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-        """`(windows, places, places)` to add to logits, so that only neighbours in the image see each other; None where all do."""
+    def mask(self, tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """What to add to logits, `(windows, tokens + places, tokens + places)`; None where all see all.
+
+        Places see their neighbours in the image alone, tokens all places of their window, and nobody what hangs over.
+        """
         if not any(self.shift) and all(size % side == 0 for size, side in zip(self.grid, self.window, strict=True)):
             return None
         region = torch.zeros(1, *self.grid, 1, dtype=torch.int8, device=device)
         for axis, shift in enumerate(self.shift, start=1):  # the part that the shift wraps round
             region.narrow(axis, 0, shift).add_(2**axis)
         regions = self.split(region, fill=-1)[0, :, :, 0]
-        apart = (regions[:, :, None] != regions[:, None, :]) | (regions < 0)[:, None, :]
-        return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill_(apart, FAR)
+        outside = (regions < 0)[:, None]
+        apart = F.pad((regions[:, :, None] != regions[:, None]) | outside, (0, 0, tokens, 0))
+        apart[:, :tokens] = outside
+        return F.pad(torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill_(apart, FAR), (tokens, 0))
 
 
 def relative_index(window: Sequence[int], reach: int, wiring: Wiring) -> Tensor:
@@ -179,47 +184,48 @@ class WindowState:
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where one place looked among the places: `(heads, z, y, x)`, 0 outside its window, sums to 1 a head."""
-        places = self.look(cell, sample).places
-        return places / places.sum((1, 2, 3), keepdim=True)
+        window, place = self.layout.locate(cell)
+        ((_, logits),) = self._logits(sample, [window], slice(self.tokens + place, self.tokens + place + 1))
+        return self._scatter(window, logits[0, :, 0, self.tokens :].softmax(-1))
 
     def look(self, cell: tuple[int, ...], sample: int = 0) -> Seen:
         """Where one place looked, tokens included."""
         window, place = self.layout.locate(cell)
-        ((_, row),) = self._rows(sample, [window], slice(self.tokens + place, self.tokens + place + 1))
-        row = row[0, :, 0]  # (heads, tokens + places)
-        grid = row.new_zeros(row.shape[0], math.prod(self.grid))
-        cells = self.layout.cells[window].to(row.device)
-        inside = cells >= 0
-        grid[:, cells[inside]] = row[:, self.tokens :][:, inside]
-        return Seen(row[:, : self.tokens], grid.view(-1, *self.grid))
+        ((_, logits),) = self._logits(sample, [window], slice(self.tokens + place, self.tokens + place + 1))
+        row = logits[0, :, 0].softmax(-1)
+        return Seen(row[:, : self.tokens], self._scatter(window, row[:, self.tokens :]))
 
     def read(self, sample: int = 0) -> Tensor:
         """Where the tokens looked among the places: `(windows, heads, tokens, places)`, sums to 1 over places."""
-        rows = torch.cat([rows for _, rows in self._rows(sample, range(self.q.shape[1]), slice(0, self.tokens))])
-        places = rows[..., self.tokens :]
-        return places / places.sum(-1, keepdim=True)
+        parts = self._logits(sample, range(self.q.shape[1]), slice(0, self.tokens))
+        return torch.cat([logits[..., self.tokens :].softmax(-1) for _, logits in parts])
 
     def received(self, sample: int = 0) -> Tensor:
         """Mean of the rows of all places, `(heads, z, y, x)`, computed some windows at a time."""
         parts = []
-        for which, rows in self._rows(sample, range(self.q.shape[1]), slice(self.tokens, None)):
-            places = rows[..., self.tokens :]
-            looking = (self.layout.cells[which] >= 0).to(places)[:, None, :, None]  # those that hang over do not count
-            parts.append((places / places.sum(-1, keepdim=True) * looking).sum(2))
+        for which, logits in self._logits(sample, range(self.q.shape[1]), slice(self.tokens, None)):
+            rows = logits[..., self.tokens :].softmax(-1)
+            looking = (self.layout.cells[which] >= 0).to(rows)[:, None, :, None]  # those that hang over do not count
+            parts.append((rows * looking).sum(2))
         grid = self.layout.join(torch.cat(parts).transpose(0, 1)[..., None]).squeeze(-1)
         return grid / math.prod(self.grid)
 
-    def _rows(self, sample: int, windows: Sequence[int], which: slice) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows of attention, `(windows, heads, which, tokens + places)`, of some windows at a time."""
-        mask = self.layout.mask(self.q.device, self.q.dtype)
+    def _scatter(self, window: int, row: Tensor) -> Tensor:
+        """`(heads, places)` of one window to `(heads, z, y, x)`."""
+        cells = self.layout.cells[window].to(row.device)
+        grid = row.new_zeros(len(row), math.prod(self.grid))
+        grid[:, cells[cells >= 0]] = row[:, cells >= 0]
+        return grid.view(-1, *self.grid)
+
+    def _logits(self, sample: int, windows: Sequence[int], which: slice) -> Iterator[tuple[list[int], Tensor]]:
+        """Logits, `(windows, heads, which, tokens + places)`, of some windows at a time."""
+        mask = self.layout.mask(self.tokens, self.q.device, self.q.dtype)
         step = max(1, CHUNK // self.q.shape[3])
         for start in range(0, len(windows), step):
             part = list(windows[start : start + step])
             logits = self.q[sample, part][:, :, which] @ self.k[sample, part].transpose(-1, -2) * self.scale
             logits = logits + self.bias[:, which]
-            if mask is not None:
-                logits += F.pad(mask[part], (self.tokens, 0, self.tokens, 0))[:, None, which]
-            yield part, logits.softmax(-1)
+            yield part, logits if mask is None else logits + mask[part][:, None, which]
 
 
 class WindowAttention(Recorder):
@@ -274,7 +280,8 @@ class WindowAttention(Recorder):
         bias = self.bias(layout, count)
         if self.seen is not None:
             self.seen.append(WindowState(q.detach(), k.detach(), bias.detach(), count, layout, self.scale))
-        out = self.proj(self.attend(q, k, v, bias, layout).transpose(2, 3).flatten(3))
+        mask = layout.mask(count, q.device, q.dtype)
+        out = self.proj(self.attend(q, k, v, bias, mask).transpose(2, 3).flatten(3))
         return layout.join(out[:, :, count:]), out[:, :, :count]
 
     def bias(self, layout: Layout, tokens: int) -> Tensor:
@@ -282,14 +289,15 @@ class WindowAttention(Recorder):
         index = relative_index(layout.window, self.window, self.wiring).to(self.relative.device)
         return F.pad(self.relative[index].permute(2, 0, 1), (tokens, 0, tokens, 0))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, layout: Layout) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """`(n, windows, heads, tokens + places, c)` each, to the same shape; one image at a time where windows differ."""
-        mask = layout.mask(q.device, q.dtype)
         if mask is None:
-            flat = (t.flatten(0, 1) for t in (q, k, v))
-            out = F.scaled_dot_product_attention(*flat, attn_mask=bias[None], scale=self.scale)
-            return out.unflatten(0, q.shape[:2])
-        tokens = bias.shape[-1] - mask.shape[-1]
-        both = bias + F.pad(mask, (tokens, 0, tokens, 0))[:, None]
-        images = zip(q, k, v, strict=True)
-        return torch.stack([F.scaled_dot_product_attention(*i, attn_mask=both, scale=self.scale) for i in images])
+            fq, fk, fv = (t.flatten(0, 1) for t in (q, k, v))
+            out = F.scaled_dot_product_attention(fq, fk, fv, attn_mask=bias[None], scale=self.scale)
+            return out.view(q.shape)
+        both = bias + mask[:, None]
+        outs = [
+            F.scaled_dot_product_attention(*image, attn_mask=both, dropout_p=0.0, is_causal=False, scale=self.scale)
+            for image in zip(q, k, v, strict=True)
+        ]
+        return torch.stack(outs)
