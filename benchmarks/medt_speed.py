@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plain_medt import Plain
+from benchmarks.plain.medt import Plain
 from napari_medt.nets import create_net
 
 NETS = ("axial-unet", "gated-axial-unet", "logo", "medt")

@@ -193,6 +193,7 @@ def test_extras(project):
     assert napari.extras == {"all"}, "Qt must be napari's own choice"
     assert any("train" in requirement.extras for requirement in extras["all"])
     assert [requirement.name for requirement in extras["train"]] == ["monai"]
+    assert [requirement.name for requirement in extras["baselines"]] == ["monai", "einops"]
 
 
 def test_constraints_pin_what_is_asked_for(root, project):

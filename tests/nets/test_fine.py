@@ -278,6 +278,7 @@ def test_position_matters_and_evaluation_leaves_no_trace():
     assert (together[0] - together[1]).abs().max() > 1e-3
     assert (together[1] - together[2]).abs().max() > 1e-3
     torch.testing.assert_close(net(x[:1]), together[:1])
+    torch.testing.assert_close(net(x[:2], positions[1]), net(x[:2], positions[[1, 1]]))
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from benchmarks.plain_medt import Plain
+from benchmarks.plain.medt import Plain
 from napari_medt.nets import create_net
 
 CASES = [("axial-unet", 32, 48), ("gated-axial-unet", 48, 32), ("logo", 64, 64), ("medt", 64, 128)]

@@ -52,7 +52,9 @@ def recognise(shapes: Shapes, *, architecture: str) -> tuple[str, dict[str, Any]
         return None
     stages = len(list(takewhile(lambda i: f"model_down.layers.{i}.global_token" in shapes, count())))
     tables = [shapes[f"model_down.layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
-    blocks = [{key.split(".")[4] for key in shapes if key.startswith(f"model_down.layers.{i}.blocks.")} for i in range(stages)]
+    blocks = [
+        {key.split(".")[4] for key in shapes if key.startswith(f"model_down.layers.{i}.blocks.")} for i in range(stages)
+    ]
     width, num_classes, *patch = shapes["final.0.up.weight"]
     windows = [(round(rows ** (1 / 3)) + 1) // 2 for rows, _ in tables]
     options: dict[str, Any] = {

@@ -115,3 +115,8 @@ class Plain(nn.Module):
                 here = (..., slice(row * h, row * h + h), slice(column * w, column * w + w))
                 local[here] = branch(net.local_encoder, net.local_decoder, x[here])
         return net.head(F.relu(net.fuse(whole + local)))
+
+
+def plain(net: AxialUNet | LocalGlobalNet) -> nn.Module:
+    """The plain form of one of our networks."""
+    return Plain(net)
