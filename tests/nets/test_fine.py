@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.fine import plain
 from napari_medt.core import BadModel
-from napari_medt.nets import fine as _registers  # noqa: F401
 from napari_medt.nets.capture import capture, list_attention_sources
 from napari_medt.nets.fine import VolumeCells
 from napari_medt.nets.nnformer_host import Stage, TokenPlan
