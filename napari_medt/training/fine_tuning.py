@@ -32,7 +32,7 @@ def fine_tune(
     cases: Sequence[Case],
     *,
     steps: int = 100,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 1e-3,
     batch: int = 2,
     seed: int = 0,
     progress: Progress | None = None,
