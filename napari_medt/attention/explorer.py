@@ -62,7 +62,7 @@ class AttentionExplorer:
     """
 
     def __init__(
-        self, model: Model, image: Volume | npt.ArrayLike, *, overlap: float = 0.5, memory_mb: float = 256
+        self, model: Model, image: Volume | npt.ArrayLike, *, overlap: float | None = None, memory_mb: float = 256
     ) -> None:
         if not isinstance(model.net, AttentionNet):
             raise BadModel(f"{model.card.title} shows no attention", remedy="choose one of the attention models")
