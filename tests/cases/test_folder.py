@@ -484,7 +484,7 @@ class Review(RuleBasedStateMachine):
         self._record(entry, fails=fails)
         if fails:
             self.case.save() if seed % 2 else self.paint(seed + 1, False)
-        self._check() if not fails or self.case.pending == 0 else None
+        self._check() if self.case.pending == 0 else None
 
     @rule()
     def undo(self):

@@ -53,7 +53,7 @@ def real():
     torch.manual_seed(0)
     net = create_net("gated-axial-unet", img_size=32).eval()
     for parameter in net.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
+        parameter.data += 0.1 * torch.randn_like(parameter)
     return Model(
         card(architecture="gated-axial-unet", net_options={"img_size": 32}, window=(32, 32)), net, torch.device("cpu")
     )
