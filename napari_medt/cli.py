@@ -241,7 +241,15 @@ def train(
 
         with stop_on_interrupt() as cancel, progress_bar() as report:
             if recipe is not None:
-                folder = training.train(recipe, out=target, progress=report, cancel=cancel, max_minutes=max_minutes)
+                folder = training.train(
+                    recipe,
+                    out=target,
+                    data=data,
+                    max_minutes=max_minutes,
+                    resume=resume,
+                    progress=report,
+                    cancel=cancel,
+                )
             else:
                 from napari_medt.training.legacy import train_from_original_arguments
 

@@ -246,11 +246,30 @@ class TestOutputs:
     def test_mask_and_uncertainty_in_one_file_are_refused(self, tmp_path):
         with pytest.raises(BadImage, match="same file"):
             plan_outputs([tmp_path / "a.png"], output=tmp_path / "m.tif", uncertainty=tmp_path / "m.tif")
+        with pytest.raises(BadImage, match=r"m\.jpg has an ending that results cannot be written with"):
+            plan_outputs([tmp_path / "a.png"], output=tmp_path / "m.jpg")
 
 
 class TestTrain:
     def test_needs_exactly_one_source(self, tmp_path):
         assert "neither" in call("train", code=2)
+
+    def test_every_option_reaches_the_training(self, tmp_path, monkeypatch):
+        from napari_medt import training
+
+        given = {}
+        monkeypatch.setattr(training, "train", lambda recipe, **options: given.update(options) or tmp_path)
+        (tmp_path / "a.toml").touch()
+        options = ["--data", tmp_path / "images", "--out", tmp_path / "run", "--max-minutes", 3, "--resume"]
+        call("train", "--recipe", tmp_path / "a.toml", *options)
+        assert (given["data"], given["out"], given["max_minutes"], given["resume"]) == (
+            tmp_path / "images",
+            tmp_path / "run",
+            3,
+            True,
+        )
+
+    def test_original_names_alone_are_not_enough(self, tmp_path):
         recipe = tmp_path / "r.toml"
         assert "both" in call("train", "--recipe", recipe, "--train_dataset", tmp_path, code=2)
 

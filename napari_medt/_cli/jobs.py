@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from napari_medt.zoo import Model
 
 
+ENDINGS, MAP_ENDINGS = (".tif", ".tiff", ".png"), (".tif", ".tiff")
+
+
 @dataclass(frozen=True)
 class Job:
     """One image and where its results go."""
@@ -57,6 +60,10 @@ def plan_outputs(images: Sequence[Path], *, output: Path, uncertainty: Path | No
     inputs = {path.resolve() for path in paths}
     results = [path for job in jobs for path in (job.mask, job.uncertainty) if path is not None]
     for path in results:
+        if path.suffix.lower() not in (ENDINGS if path in masks else MAP_ENDINGS):
+            raise BadImage(
+                f"{path} has an ending that results cannot be written with", remedy="use .tif, or .png for a 2D mask"
+            )
         if path.resolve() in inputs:
             raise BadImage(f"The result {path} would overwrite an image", remedy="choose another output")
     if len({path.resolve() for path in results}) < len(results):
@@ -128,7 +135,7 @@ def predict_files(
     for job in jobs:
         for path in (job.mask, job.uncertainty):
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path.parent)
     progress(0, 1, f"Loading {model_name}")
     model = load_model(model_name, device=device)
     failures = []
@@ -149,6 +156,15 @@ def predict_files(
         for sentence in sentences:
             out.print(sentence, highlight=False, markup=False)
     return failures
+
+
+def _make_folder(folder: Path) -> None:
+    from napari_medt.io.atomic import storage_error
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder, doing="made") from error
 
 
 def _predict_one(job: Job, model: Model, *, progress: Progress, cancel: Cancel) -> list[str]:

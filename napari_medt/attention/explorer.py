@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Geometry, Progress, Volume, silent
-from napari_medt.engine.prepare import prepare
+from napari_medt.engine.prepare import Scale, prepare
 from napari_medt.engine.windows import blend_weights, pad_to_window, plan_windows
 from napari_medt.nets.axial import AxialBlock, AxialState
 from napari_medt.nets.capture import capture
@@ -65,6 +65,8 @@ class AttentionExplorer:
         2D image, as for `predict`.
     overlap
         Of neighbouring windows, as in `predict`.
+    scale
+        Of the intensities of the scan, if the image is a slice of one; fitted to the image by default.
     memory_mb
         Upper bound for what is kept.
 
@@ -75,7 +77,13 @@ class AttentionExplorer:
     """
 
     def __init__(
-        self, model: Model, image: Volume | npt.ArrayLike, *, overlap: float = 0.5, memory_mb: float = 256
+        self,
+        model: Model,
+        image: Volume | npt.ArrayLike,
+        *,
+        overlap: float | None = None,
+        scale: Scale | None = None,
+        memory_mb: float = 256,
     ) -> None:
         if not isinstance(model.net, AxialNet):
             raise BadModel(f"{model.card.title} shows no attention", remedy="choose one of the attention models")
@@ -85,7 +93,7 @@ class AttentionExplorer:
         if volume.geometry.ndim != 2:
             raise BadImage("Attention of this model is shown on 2D images", remedy="choose one slice of the scan")
         self.geometry = volume.geometry
-        self._image, _ = prepare(volume, model.card)
+        self._image, _ = prepare(volume, model.card, scale=scale)
         self.shape: tuple[int, int] = self._image.shape[-2], self._image.shape[-1]
         self._window = model.card.window
         self._windows = plan_windows(self.shape, self._window, overlap=overlap)

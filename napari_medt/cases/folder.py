@@ -7,6 +7,7 @@ import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -235,7 +236,7 @@ class CaseFolder:
             return Recovered(found.labels, found.sequence, when, found.notes)
 
     def discard(self) -> None:
-        """Start anew from a blank mask; the draft stays beside it as `discarded.tif` until the next is discarded.
+        """Start anew from a blank mask; the draft stays beside it as `discarded.tif`, the next as `discarded-2.tif`.
 
         Raises
         ------
@@ -247,7 +248,7 @@ class CaseFolder:
             found = recovery.read_case(self.path, self.card.shape)
             labels = self._labels if self._begun else found.labels
             if labels is not None and labels.any():
-                write_snapshot(self.path / DISCARDED, labels, sequence=found.sequence, geometry=self._geometry)
+                write_snapshot(self._free_name(), labels, sequence=found.sequence, geometry=self._geometry)
             if found.keep_journal:
                 recovery.keep_aside(self.path)
             # First no change that could be put upon a blank mask, then no mask.
@@ -259,6 +260,12 @@ class CaseFolder:
                 raise storage_error(error, self.path / recovery.MASK, doing="removed") from error
             self._labels, self._sequence, self._unsaved, self._begun = None, 0, 0, True
             self._pending.clear()
+
+    def _free_name(self) -> Path:
+        """Where a discarded mask goes; no earlier one is ever replaced."""
+        first = self.path / DISCARDED
+        later = (first.with_stem(f"{first.stem}-{number}") for number in count(2))
+        return next(path for path in chain([first], later) if not path.exists())
 
     def set_status(self, status: Status) -> None:
         """Write down how far the review is.
@@ -358,5 +365,9 @@ class CaseFolder:
 
 def _say_held(path: Path) -> str:
     holder = CaseLock(path / _LOCK).holder()
+    if holder is not None and holder.pid == os.getpid():
+        return (
+            "This image is open a second time here, so changes made to this mask are not kept; work on the first one."
+        )
     where = f" (process {holder.pid} on {holder.host})" if holder is not None else ""
     return f"This image is open in another window{where}, so changes made here are not kept; close it there first."

@@ -5,105 +5,140 @@ from __future__ import annotations
 import inspect
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from napari_medt.core import Cancel, Cancelled, MedtError
+from napari_medt.core import Cancel, MedtError
 from napari_medt.engine import frames
 
 PROGRESS_EVERY = 0.04  # seconds; more often would only keep the window busy
 
 
-class _Answers:
+class Answers:
     """Sends messages to the parent, one at a time."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._lock = stream, threading.Lock()
 
-    def send(self, *message: Any) -> None:
+    def send(self, kind: str, number: int, content: Any) -> None:
+        """Send an answer to call `number`; raises what pickling it raises."""
         with self._lock:
             try:
-                frames.send(self._stream, message)
+                frames.send(self._stream, kind, number, content)
             except BrokenPipeError:
                 os._exit(0)
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Send an error as the parent can raise it again; called where it was caught."""
+        self.send("error", number, (*_in_words(error), traceback.format_exc()))
 
 
 def main(target: str, nice: int) -> None:
     """Answer calls until the parent closes the pipe."""
-    stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
+    questions = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    answers = Answers(os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0))
+    _hide_pipes()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in the terminal is for the parent, which then ends this process
     if hasattr(os, "nice"):
         os.nice(nice)
-    answers = _Answers(stream)
-    calls: queue.SimpleQueue[tuple[int, str, tuple[Any, ...], dict[str, Any]]] = queue.SimpleQueue()
+    calls: queue.SimpleQueue[frames.Frame] = queue.SimpleQueue()
     cancels: dict[int, Cancel] = {}
-    threading.Thread(target=_listen, args=(calls, cancels), daemon=True).start()
-    thing: Any = None
+    threading.Thread(target=_listen, args=(questions, calls, cancels), daemon=True).start()
+
+    @cache
+    def thing() -> Any:
+        module, _, name = target.partition(":")
+        return getattr(import_module(module), name)()
+
     while True:
-        number, method, args, kwargs = calls.get()
-        try:
-            if thing is None:
-                module, _, name = target.partition(":")
-                thing = getattr(import_module(module), name)()
-            cancels[number].check()
-            function = getattr(thing, method)
-            answers.send("result", number, function(*args, **kwargs, **_helpers(function, number, cancels, answers)))
-        except MedtError as error:
-            remedy = "" if isinstance(error, Cancelled) else error.remedy
-            answers.send("error", number, _kind(error), error.what, remedy, traceback.format_exc())
-        except MemoryError:
-            answers.send(
-                "error",
-                number,
-                "OutOfMemory",
-                "There was not enough memory",
-                "close other programs",
-                traceback.format_exc(),
-            )
-        except Exception as error:  # noqa: BLE001  (the parent must get an answer, whatever happens)
-            what = f"Something failed that should not ({type(error).__name__}: {error})"
-            remedy = "please report it with what you did; nothing you made is lost"
-            answers.send("error", number, "MedtError", what, remedy, traceback.format_exc())
-        finally:
-            del cancels[number]
+        _answer(calls.get(), thing, cancels, answers)
 
 
-def _kind(error: MedtError) -> str:
-    """The nearest error class of `core`, since others may not be known to the parent."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "napari_medt.core.errors")
+def _answer(frame: frames.Frame, thing: Callable[[], Any], cancels: dict[int, Cancel], answers: Answers) -> None:
+    number = frame.number
+    try:
+        cancels[number].check()
+        method, args, kwargs = frame.unpack()
+        function = getattr(thing(), method)
+        result = function(*args, **kwargs, **_helpers(function, number, cancels[number], answers))
+        answers.send("result", number, result)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (the parent must get an answer, whatever happens)
+        answers.fail(number, error)
+    finally:
+        del cancels[number]
 
 
-def _listen(calls: queue.SimpleQueue[Any], cancels: dict[int, Cancel]) -> None:
-    stream = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+def _hide_pipes() -> None:
+    """Let what libraries and their children print go to the log, and give them nothing to read."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+def _listen(stream: BinaryIO, calls: queue.SimpleQueue[frames.Frame], cancels: dict[int, Cancel]) -> None:
     while True:
         try:
-            kind, number, *content = frames.receive(stream)
+            frame = frames.receive(stream)
         except (EOFError, OSError):
             os._exit(0)  # the window has gone, whatever is being calculated
-        if kind == "call":
-            cancels[number] = Cancel()
-            calls.put((number, *content))
-        elif number in cancels:
-            cancels[number].set()
+        except MemoryError:
+            sys.stderr.write("There was not enough memory to receive the question.\n")
+            os._exit(1)
+        if frame.kind == "call":
+            cancels[frame.number] = Cancel()
+            calls.put(frame)
+        elif cancel := cancels.get(frame.number):
+            cancel.set()
 
 
-def _helpers(function: Any, number: int, cancels: dict[int, Cancel], answers: _Answers) -> dict[str, Any]:
+def _in_words(error: BaseException) -> tuple[str, str, str]:
+    """Name of an error class of `core`, what happened, and the remedy."""
+    if isinstance(error, MedtError):
+        # The nearest class of `core`, since others may not be known to the parent.
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "napari_medt.core.errors")
+        return kind, error.what, error.remedy
+    if _is_out_of_memory(error):
+        return "OutOfMemory", "There was not enough memory", "close other programs, or work on a smaller image"
+    what = f"Something failed that should not ({type(error).__name__}: {error})"
+    return "MedtError", what, "please report it with what you did; nothing you made is lost"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from napari_medt.engine.ladder import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _helpers(function: Any, number: int, cancel: Cancel, answers: Answers) -> dict[str, Any]:
     """`progress`, `cancel` and `emit` for a method that takes them."""
     last = [0.0]
 
     def progress(done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
-        if done >= total or now - last[0] >= PROGRESS_EVERY:
+        # Beginnings and ends are always told: a step down when memory runs out is a new beginning.
+        if done == 0 or done >= total or now - last[0] >= PROGRESS_EVERY:
             last[0] = now
-            answers.send("progress", number, done, total, message)
+            answers.send("progress", number, (done, total, message))
 
     def emit(event: dict[str, Any]) -> None:
-        answers.send("event", number, event)
+        answers.send("event", number, (event,))
 
-    helpers = {"progress": progress, "cancel": cancels[number], "emit": emit}
+    helpers = {"progress": progress, "cancel": cancel, "emit": emit}
     taken = inspect.signature(function).parameters
     return {name: helper for name, helper in helpers.items() if name in taken}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -113,8 +113,8 @@ class Prepared:
         return np.ascontiguousarray(self.window(tuple(slice(0, size) for size in self.spatial_shape)))
 
 
-def fit(volume: Volume, card: ModelCard) -> Prepared:
-    """Fit an image to a model without converting it yet.
+def fit(volume: Volume, card: ModelCard, *, scale: Scale | None = None) -> Prepared:
+    """Fit an image to a model without converting it yet; `scale` is that of the scan a slice belongs to, if it is one.
 
     Raises
     ------
@@ -122,13 +122,15 @@ def fit(volume: Volume, card: ModelCard) -> Prepared:
         If the channels cannot be fitted or no value is finite.
     """
     channels, notes = fit_channels(volume, card)
-    scale, more = find_scale(volume.array, card.intensity, channels)
-    return Prepared(volume.array, channels, scale, (*notes, *more))
+    if scale is not None:
+        return Prepared(volume.array, channels, scale, notes)
+    found, more = find_scale(volume.array, card.intensity, channels)
+    return Prepared(volume.array, channels, found, (*notes, *more))
 
 
-def prepare(volume: Volume, card: ModelCard) -> tuple[Floats, tuple[str, ...]]:
-    """The whole image as a network wants it, `(c, *spatial)` float32, and notes for the user."""
-    prepared = fit(volume, card)
+def prepare(volume: Volume, card: ModelCard, *, scale: Scale | None = None) -> tuple[Floats, tuple[str, ...]]:
+    """The whole image as a network wants it, `(c, *spatial)` float32, and notes for the user; `scale` as in `fit`."""
+    prepared = fit(volume, card, scale=scale)
     return prepared.whole(), prepared.notes
 
 

@@ -32,7 +32,7 @@ def predict(
     uncertainty: bool = False,
     probabilities: bool = False,
     batch: int | None = None,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Prediction:
@@ -54,7 +54,7 @@ def predict(
         Windows in one pass; by default 4 on the processor, 16 on CUDA, 8 on Apple's GPU, fewer where windows are larger than
         128 x 128 pixels. Does not change the result.
     overlap
-        Share of a window that neighbours have in common, in [0, 1).
+        Share of a window that neighbours have in common, in [0, 1); by default as in `plan_windows`.
     progress, cancel
         Told about every batch of windows and every step down; looked at before every batch.
 
@@ -148,7 +148,7 @@ def _segment(
     prepared: Prepared,
     effort: Effort,
     wanted: Wanted,
-    overlap: float,
+    overlap: float | None,
     report: Progress,
     cancel: Cancel | None,
 ) -> Results:

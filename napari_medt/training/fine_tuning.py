@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
-from napari_medt.engine.prepare import prepare
+from napari_medt.engine.prepare import Scale, prepare
 from napari_medt.engine.windows import pad_to_window
 from napari_medt.training.optimise import dice_and_cross_entropy, frozen_norms, learning_rate_at, parameter_groups
 from napari_medt.zoo.store import save_version
@@ -32,9 +32,10 @@ def fine_tune(
     cases: Sequence[Case],
     *,
     steps: int = 100,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 1e-3,
     batch: int = 2,
     seed: int = 0,
+    scale: Scale | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
     on_step: OnStep | None = None,
@@ -56,6 +57,8 @@ def fine_tune(
         At its peak, after 5 steps; it then falls as a cosine.
     seed
         The same seed gives the same model on the same computer.
+    scale
+        Of the intensities of the scan, if the images are slices of one; fitted to each image by default.
     progress, cancel
         Told about, and looked at before, every step.
     on_step
@@ -78,7 +81,7 @@ def fine_tune(
             f"{steps} steps on {batch} windows at a learning rate of {learning_rate:g} teach nothing",
             remedy="choose at least one step, one window, and a learning rate above 0",
         )
-    images, masks, notes = _check(model, cases)
+    images, masks, notes = _check(model, cases, scale)
     report, tell = progress or silent, on_step or (lambda event: None)
     report(0, steps, "Loading the training tools")
     net = copy.deepcopy(model.net)
@@ -157,7 +160,7 @@ def _draw(
 
 
 def _check(
-    model: Model, cases: Sequence[Case]
+    model: Model, cases: Sequence[Case], scale: Scale | None
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.int64]], tuple[str, ...]]:
     """Images and masks as the network wants them, at least as large as a window, and notes."""
     if not cases:
@@ -175,7 +178,7 @@ def _check(
                 remedy="give the mask that belongs to this image",
             )
         _check_labels(mask, card)
-        array, _ = prepare(volume, card)
+        array, _ = prepare(volume, card, scale=scale)
         images.append(pad_to_window(array, card.window))
         masks.append(pad_to_window(mask[None].astype(np.int64), card.window)[0])
     empty = not any(mask.any() for mask in masks)

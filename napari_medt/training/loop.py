@@ -102,6 +102,9 @@ class Run:
             raise StorageError(f"The run folder {folder} cannot be made: {error.strerror}") from error
         if unfinished:
             self._restore()
+        else:  # of a run that ended before its first checkpoint
+            for leftover in (BEST, METRICS):
+                (folder / leftover).unlink(missing_ok=True)
         self._started = time.monotonic() - self._seconds
         self._first = self.step
 
@@ -117,7 +120,8 @@ class Run:
         report = progress or silent
         self._write_plan()
         while self.step < self.recipe.steps:
-            if cancel is not None:
+            if cancel is not None and cancel.is_set():
+                self._save()
                 cancel.check()
             self._losses.append(self._one_step())
             if self._minutes is not None and self.step - self._first == MEASURED:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
-TRIES = 5  # windows looked at for one with enough foreground
+FOREGROUND = 0.7  # share of the windows that are looked for until they hold some foreground
+TRIES = 5  # windows looked at for one with enough of it
 MIN_FOREGROUND = 0.02
 
 
@@ -89,7 +90,7 @@ class Sampler:
     def _crop(self, sample: Sample, window: int) -> tuple[torch.Tensor, torch.Tensor]:
         low, high = self._scales.get(sample.group, (0.5, 2.0))
         height, width = sample.labels.shape
-        for _ in range(TRIES):
+        for _ in range(TRIES if self.rng.random() < FOREGROUND else 1):
             scale = np.exp(self.rng.uniform(np.log(low), np.log(high)))
             edge = min(max(16, round(window / scale)), height, width)
             y, x = self.rng.integers(height - edge + 1), self.rng.integers(width - edge + 1)
@@ -110,18 +111,33 @@ class Sampler:
         return image.contiguous(), labels.contiguous()
 
     def _vary(self, image: Floats) -> Floats:
+        """Another microscope, lamp and stain: colour, light, contrast, focus and noise."""
         rng = self.rng
-        if rng.random() < 0.15:  # a colour image taken in grey
+        channels = (len(image), 1, 1)
+        if rng.random() < 0.2:  # a colour image taken in grey
             image = np.repeat(image.mean(0, keepdims=True), len(image), axis=0)
-        if np.ptp(image, axis=0).max() > 0 and rng.random() < 0.5:  # another stain
-            image = image * rng.uniform(0.8, 1.2, (len(image), 1, 1)).astype(np.float32)
+        if np.ptp(image, axis=0).max() > 0 and rng.random() < 0.7:  # another stain
+            image = image * _uniform(rng, 0.7, 1.2, channels)
+            mixing = np.eye(len(image), dtype=np.float32) + _uniform(rng, -0.15, 0.15, (len(image), len(image)))
+            image = np.einsum("dc,cyx->dyx", mixing, image)
         if rng.random() < 0.05:
             image = 1 - image
-        image = np.clip(image * np.float32(rng.uniform(0.7, 1.3)) + np.float32(rng.uniform(-0.1, 0.1)), 0, 1)
-        image = image ** np.float32(2 ** rng.uniform(-0.7, 0.7))
+        if rng.random() < 0.3:  # paler, over a background of any tone
+            share = _uniform(rng, 0.3, 1.0)
+            image = share * image + (1 - share) * _uniform(rng, 0.0, 1.0, channels)
+        if rng.random() < 0.2:  # light that falls off to one side
+            y, x = np.linspace(-1, 1, image.shape[1]), np.linspace(-1, 1, image.shape[2])
+            slope = y[:, None] * rng.uniform(-0.3, 0.3) + x * rng.uniform(-0.3, 0.3)
+            image = image * (1 + slope).astype(np.float32)
+        image = np.clip(image * _uniform(rng, 0.6, 1.3) + _uniform(rng, -0.1, 0.1), 0, 1)
+        image = image ** np.float32(2 ** rng.uniform(-1.0, 1.0))
         if rng.random() < 0.2:
             sigma = rng.uniform(0.3, 1.2)
             image = ndimage.gaussian_filter(image, (0, sigma, sigma))
         if rng.random() < 0.3:
-            image = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.06))
+            image = image + rng.standard_normal(image.shape, dtype=np.float32) * _uniform(rng, 0.0, 0.06)
         return np.clip(image, 0, 1).astype(np.float32)
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...] = ()) -> Floats:
+    return np.asarray(rng.uniform(low, high, shape), dtype=np.float32)

@@ -275,4 +275,4 @@ def fitting(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray
         squeezed = labels.reshape(shape)
     if squeezed.shape != shape:
         raise MedtError(texts.wrong_size(name, labels.shape, shape), remedy="choose the mask that belongs to it")
-    return squeezed.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16, copy=False)
+    return squeezed.astype(np.min_scalar_type(int(labels.max(initial=0))), copy=False)

@@ -94,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Show a sample, a model's mask and its attention in napari.")
     parser.add_argument("--screenshot", type=Path, metavar="PNG", help="write the finished window to this file and end")
     options = parser.parse_args(arguments)
+    if options.screenshot is not None and not options.screenshot.absolute().parent.is_dir():
+        sys.stderr.write(f"{options.screenshot} cannot be written: the folder does not exist; make it first.\n")
+        return 1
     try:
         import napari
         from napari.layers import Layer

@@ -43,6 +43,8 @@ class Draft:
         self._volume: Volume | None = None
         self._folder: CaseFolder | None = None
         self._unanswered = False
+        self._waiting: list[Any] = []
+        self._closed = False
 
     def look(self) -> Found | None:
         """Return the mask that was left on disk for this picture, if there is one with something on it.
@@ -74,13 +76,18 @@ class Draft:
         StorageError
             If the disk refuses it; it is tried again with the next change.
         """
+        if self._closed:
+            return ""
+        self._waiting.append(entry)
         folder = self._open()
         if folder.read_only:
+            self._waiting.clear()
             return folder.notice
         if self._unanswered:
             self._unanswered = False
             folder.discard()
-        folder.record(entry)
+        while self._waiting:
+            folder.record(self._waiting.pop(0))  # from here on the folder keeps what the disk refuses
         return texts.KEPT.format(when=datetime.now().strftime("%H:%M"))
 
     def go_on(self) -> bool:
@@ -95,7 +102,8 @@ class Draft:
             self._open().discard()
 
     def close(self) -> None:
-        """Let other windows have the case."""
+        """Let other windows have the case; nothing is recorded any more."""
+        self._closed = True
         if self._folder is not None:
             self._folder.close()
             self._folder = None

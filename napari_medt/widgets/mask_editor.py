@@ -232,6 +232,7 @@ class MaskEditor(QObject):
         """Give the layer back to napari; the draft on disk stays."""
         mask = self.mask
         if mask is not None:
+            self._moving = False  # a step back that is still being unpacked is not taken any more
             self.flush(everywhere=True)
         self._later.stop()
         self._bridge.aside(self._draft.close, failed=self.failed.emit)
@@ -283,6 +284,7 @@ class MaskEditor(QObject):
             self._done, self._undone = [], []
             self.changed.emit()
         else:
+            self._shadow = self._shadow.astype(mask.data.dtype, copy=False)  # larger labels may follow
             self._touched = [tuple(slice(0, n) for n in self.shape)]
             self._later.start(0)
 
@@ -297,7 +299,9 @@ class MaskEditor(QObject):
             return [tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
         if not self._stroke:
             return []
-        return [self._plane() or whole]
+        mask = self.mask
+        everywhere = mask is not None and mask.n_edit_dimensions > 2  # a ball, not a disc on the slice that is shown
+        return [(None if everywhere else self._plane()) or whole]
 
     def _difference(self, box: Box) -> Box | None:
         """Return the smallest box inside `box` that holds all changes, or `None` without any; compared in bands of rows."""
@@ -353,7 +357,7 @@ class MaskEditor(QObject):
 
         def moved(change: Any) -> None:
             self._moving = False
-            if journal is not self._journal or not source:
+            if self.mask is None or journal is not self._journal or not source:
                 return
             if change is None:  # the oldest changes were forgotten to save memory
                 source.clear()

@@ -143,17 +143,21 @@ class Review(QObject):
             self.mask_changed.emit()
 
     def image_removed(self, layer: Any) -> None:
-        """Take note that an image layer went; its work is kept as long as its mask is there."""
+        """Take note that an image layer went; a mask that was worked on stays as a layer, and is offered with its image."""
         work = self._works.get(layers.identity(layer))
-        if work is not None and work.untouched:
+        if work is None:
+            return
+        if work.untouched:
             self._drop(work)
+        else:
+            del self._works[work.image_id]
+            work.close()
+            self.mask_changed.emit()
 
     def editor_for(self, image: Image) -> MaskEditor | None:
         """Return the editor of an image's mask; makes the mask again if the user deleted it."""
         key = layers.identity(image)
-        work = self._works.get(key)
-        if work is None or work.mask is None or work.mask not in self.viewer.layers:
-            self._begin(image)
+        self._begin(image)
         return self._works.get(key)
 
     def title_of(self, key: str) -> str:
@@ -198,8 +202,12 @@ class Review(QObject):
 
     def _begin(self, image: Image) -> None:
         key = layers.identity(image)
-        if key in self._works and self._works[key].mask is not None:
-            return
+        known = self._works.get(key)
+        if known is not None and known.mask is not None:
+            if known.picture.signature == layers.signature(image):
+                return
+            del self._works[key]  # another picture was put into the layer; its old mask stays beside it
+            known.close()
         try:
             picture = layers.take(image)
         except MedtError as error:

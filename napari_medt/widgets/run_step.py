@@ -199,7 +199,9 @@ class RunStep(Step):
         if editor is None:
             return
         editor.set_classes(prediction.classes)
-        editor.replace(prediction.labels, texts.RUN_NAME, model_key=key)
+        if not editor.replace(prediction.labels, texts.RUN_NAME, model_key=key):
+            self.message.say(texts.IMAGE_GONE, kind="error")
+            return
         if prediction.uncertainty is not None:
             self.review.layers.show_map(
                 image,

@@ -16,6 +16,7 @@ from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Ge
 
 if TYPE_CHECKING:
     from napari_medt.attention import AttentionExplorer
+    from napari_medt.engine.prepare import Scale
     from napari_medt.zoo import Model
 
 MISSING = "napari-medt: the image has not been sent"
@@ -149,7 +150,8 @@ class Session:
         if token not in self._images:
             return MISSING
         model = self._model(model_key, device)
-        options = {} if learning_rate is None else {"learning_rate": learning_rate}
+        options: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
+        options["scale"] = self._scale(token, model)
         cases = as_cases(self._images[token], labels)
         learnt = fine_tune(model, cases, steps=steps, progress=progress, cancel=cancel, on_step=emit, **options)
         self._models[learnt.card.key, device] = learnt
@@ -167,11 +169,19 @@ class Session:
 
         return _kept(self._models, (key, device), lambda: load_model(key, device=device), 2)
 
+    def _scale(self, token: str, model: Model) -> Scale | None:
+        """Intensities as a run on the whole scan sees them; None for a 2D image, which is fitted by itself."""
+        from napari_medt.engine.prepare import fit
+
+        volume = self._images[token]
+        return fit(volume, model.card).scale if volume.geometry.ndim > 2 else None
+
     def _explorer(self, token: str, key: str, device: str, z: int) -> AttentionExplorer:
         from napari_medt.attention import AttentionExplorer
 
         def make() -> AttentionExplorer:
-            return AttentionExplorer(self._model(key, device), one_slice(self._images[token], z))
+            model = self._model(key, device)
+            return AttentionExplorer(model, one_slice(self._images[token], z), scale=self._scale(token, model))
 
         return _kept(self._explorers, (token, key, device, z), make, 3)
 

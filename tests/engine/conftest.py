@@ -51,7 +51,9 @@ def threshold():
 @pytest.fixture
 def real():
     torch.manual_seed(0)
-    net = create_net("medt", img_size=64).eval()
+    net = create_net("gated-axial-unet", img_size=32).eval()
     for parameter in net.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    return Model(card(architecture="medt", net_options={"img_size": 64}, window=(64, 64)), net, torch.device("cpu"))
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return Model(
+        card(architecture="gated-axial-unet", net_options={"img_size": 32}, window=(32, 32)), net, torch.device("cpu")
+    )

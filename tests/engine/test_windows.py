@@ -21,6 +21,11 @@ def test_every_pixel_is_covered_by_full_windows(shape, window, overlap):
     assert covered.min() >= 1
 
 
+def test_large_images_have_less_overlap_unless_it_is_asked_for():
+    assert plan_windows((512, 512), (128, 128)) == plan_windows((512, 512), (128, 128), overlap=0.5)
+    assert plan_windows((5000, 5000), (128, 128)) == plan_windows((5000, 5000), (128, 128), overlap=0.25)
+
+
 @given(shape=sizes, window=sizes)
 def test_padding_fills_the_window_and_keeps_the_image(shape, window):
     array = np.random.default_rng(0).random((2, *shape), dtype=np.float32)

@@ -24,7 +24,7 @@ def test_the_sample_is_a_picture_without_its_mask():
     assert [kind for _, _, kind in sample_layers()] == ["image"]
 
 
-def test_a_screenshot_of_the_finished_window(tiny_model, tmp_path):
+def test_a_screenshot_of_the_finished_window(tmp_path):
     ended = run_demo("--screenshot", tmp_path / "demo.png")
     assert ended.returncode == 0, ended.stderr
     with Image.open(tmp_path / "demo.png") as picture:
@@ -33,7 +33,7 @@ def test_a_screenshot_of_the_finished_window(tiny_model, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500, "a window with a picture in it"
 
 
-def test_a_picture_that_cannot_be_written(tiny_model, tmp_path):
+def test_a_picture_that_cannot_be_written(tmp_path):
     ended = run_demo("--screenshot", tmp_path / "nowhere" / "demo.png")
     assert ended.returncode == 1
     assert "the folder does not exist" in ended.stderr.strip().splitlines()[-1]

@@ -254,3 +254,27 @@ def test_closing_gives_the_layer_back_to_napari(editor, until):
     mask.paint((5, 5), 1)
     mask.undo()
     np.testing.assert_array_equal(mask.data, painted)
+
+
+def test_labels_of_a_larger_type_are_taken_over(editor, until):
+    editor.mask.data = editor.mask.data.astype(np.uint16)
+    stroke(editor, (10, 10), label=300)
+    depth(editor, until, 1)
+    editor.undo()
+    until(lambda: editor.redo_name == "brush")
+    assert not editor.mask.data.any()
+    editor.redo()
+    depth(editor, until, 1)
+    assert editor.mask.data.max() == 300
+
+
+def test_a_ball_in_a_large_scan_is_undone_whole(make_editor, until, monkeypatch):
+    monkeypatch.setattr(mask_editor, "WHOLE_VOXELS", 100)
+    editor = make_editor((30, 40, 50), plane=lambda: (slice(14, 17), slice(0, 40), slice(0, 50)))
+    editor.mask.n_edit_dimensions = 3
+    stroke(editor, (15, 20, 20), size=11)
+    depth(editor, until, 1)
+    assert np.ptp(np.nonzero(editor.mask.data)[0]) >= 10
+    editor.undo()
+    until(lambda: editor.redo_name == "brush")
+    assert not editor.mask.data.any()

@@ -150,3 +150,46 @@ def test_a_full_disk_is_told_and_the_mask_stays(dock, walk, qtbot, monkeypatch):
     assert dock.review.work.mask.data.any()
     walk.undo(dock)
     assert not dock.review.work.mask.data.any()
+
+
+def test_an_image_taken_out_and_opened_again_offers_its_mask(dock, viewer, walk, qtbot, cells):
+    kept = edit(dock, walk)
+    qtbot.waitUntil(lambda: bool(dock.review.work.kept_words), timeout=WAIT_MS)
+    viewer.layers.remove("cells")
+    viewer.add_image(cells, name="cells again")
+    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+    dock.correct_step.offer.accept_button.click()
+    np.testing.assert_array_equal(dock.review.work.mask.data, kept)
+
+
+def test_a_change_the_disk_refused_is_kept_with_the_next(cells, monkeypatch):
+    from types import SimpleNamespace
+
+    from napari_medt.cases import CaseFolder, Journal
+    from napari_medt.core import StorageError, Volume
+    from napari_medt.widgets import drafts
+
+    image = Volume.from_array(cells)
+    draft = drafts.Draft(SimpleNamespace(load=lambda: image))
+    labels, journal, full = np.zeros(cells.shape, np.uint8), Journal(), [True]
+    real = CaseFolder.open
+
+    def refuse_once(*given, **options):
+        if full.pop() if full else False:
+            raise StorageError("The disk is full")
+        return real(*given, **options)
+
+    monkeypatch.setattr(CaseFolder, "open", refuse_once)
+    for place in (slice(0, 5), slice(20, 30)):
+        before = labels.copy()
+        labels[place, place] = 1
+        entry = journal.record("brush", before, labels)
+        if full:
+            with pytest.raises(StorageError):
+                draft.record(entry)
+        else:
+            assert draft.record(entry).startswith("Kept")
+    draft.close()
+    assert draft.record(entry) == "", "a closed draft takes nothing more"
+    with real(image) as case:
+        np.testing.assert_array_equal(case.recover().labels, labels)

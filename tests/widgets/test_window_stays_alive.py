@@ -1,4 +1,4 @@
-"""The window answers while a real network runs and learns in its process of its own, started cold."""
+"""The window answers while the bundled network runs and learns in its process of its own, started cold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def slide(rng):
     return (((rows // 16 + columns // 16) % 2) * 120 + rng.integers(0, 60, (256, 256))).astype(np.uint8)
 
 
-def test_no_gap_during_a_run_and_a_fine_tuning(tiny_model, viewer, open_dock, slide, probe, slowdown, qtbot):
+def test_no_gap_during_a_run_and_a_fine_tuning(viewer, open_dock, slide, probe, slowdown, qtbot):
     """Other programs may steal more time than any limit: each is done up to three times, and their share is allowed for."""
     from qtpy.QtWidgets import QApplication
 
@@ -52,12 +52,12 @@ def test_no_gap_during_a_run_and_a_fine_tuning(tiny_model, viewer, open_dock, sl
     for _ in range(3):
         if measured("learn", dock.learn_step.learn):
             break
-    assert dock.learn_step.message.text.startswith("Stored as a-tiny@"), dock.learn_step.message.text
+    assert dock.learn_step.message.text.startswith("Stored as medt-nuclei@2"), dock.learn_step.message.text
     assert min(gaps["run"]) < 1, gaps
     assert min(gaps["learn"]) < 1, gaps
 
 
-def test_a_click_is_answered_at_once_after_the_first_run(tiny_model, viewer, open_dock, slide, slowdown, qtbot):
+def test_a_click_is_answered_at_once_after_the_first_run(viewer, open_dock, slide, slowdown, qtbot):
     viewer.add_image(slide, name="slide")
     dock = open_dock()
     qtbot.waitUntil(dock.run_step.run_button.isEnabled, timeout=WAIT_MS)
@@ -73,7 +73,7 @@ def test_a_click_is_answered_at_once_after_the_first_run(tiny_model, viewer, ope
     assert sorted(times)[1] < allowed_s, (times, allowed_s)
 
 
-def test_the_window_never_loads_torch(tiny_model, tmp_path, slide):
+def test_the_window_never_loads_torch(tmp_path, slide):
     """A whole run and a question to attention, in a napari of its own: torch is only in the calculation process."""
     np.save(tmp_path / "slide.npy", slide[:64, :64])
     code = f"""
@@ -108,7 +108,7 @@ print(psutil.pid_exists(child) and psutil.Process(child).status() != "zombie")
     assert ended.stdout.split() == ["end", "False"]
 
 
-def test_the_process_may_die_and_is_started_again(tiny_model, viewer, open_dock, slide, qtbot):
+def test_the_process_may_die_and_is_started_again(viewer, open_dock, slide, qtbot):
     import psutil
 
     viewer.add_image(slide[:64, :64], name="slide")
