@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ def train_from_original_arguments(
         raise BadTrainingData(f"{out} holds a finished model already", remedy="choose another folder with --direc")
     chosen = training_device(device)
     seed_everything(SEED)
-    options = {"img_size": imgsize, "in_channels": 1 if gray else 3, "num_classes": 2}
+    options: dict[str, Any] = {"img_size": imgsize, "in_channels": 1 if gray else 3, "num_classes": 2}
     net = create_net(NETS[modelname], **options).to(chosen)
     card = ModelCard(
         name=slug(out.name),

@@ -39,9 +39,11 @@ def test_saved_model_gives_the_same_logits(card, net, tmp_path):
     assert load_model(tmp_path / "exact", device="cpu").card == exact
 
 
-@pytest.mark.parametrize("name", [info.name for info in list_nets() if 2 in info.spatial_dims and not info.extra])
-def test_every_network_is_kept_and_passes_its_selftest(card, name):
-    options = {"img_size": (64, 128), "in_channels": 2, "num_classes": 3}
+@pytest.mark.parametrize("info", [i for i in list_nets() if 2 in i.spatial_dims and not i.extra], ids=lambda i: i.name)
+def test_every_network_is_kept_and_passes_its_selftest(card, info):
+    name = info.name
+    options = {"img_size": (64, 128), "in_channels": 2, "num_classes": 3, "spatial_dims": 2}
+    options = info.presets["small"] | {key: value for key, value in options.items() if key in info.defaults}
     made = card(
         architecture=name, net_options=options, classes=("background", "a", "b"), channels=("x", "y"), window=(64, 128)
     )
