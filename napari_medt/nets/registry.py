@@ -142,6 +142,6 @@ def create_net(name: str, *, preset: Preset = "standard", **options: Any) -> nn.
             f"{name} has no option {', '.join(unknown)}", remedy="its options are " + ", ".join(info.defaults)
         )
     try:
-        return build(**(info.presets[preset] | options))
+        return build(**(info.presets.get(preset, {}) | options))
     except ValueError as error:
         raise BadModel(f"{name} cannot be built with these options: {error}") from error
