@@ -1,22 +1,29 @@
 """What every room speaks: volumes, geometry, results, errors, progress and cancel."""
 
+from napari_medt.core.axes import AxisMap
 from napari_medt.core.errors import (
+    AmbiguousImage,
     BadCase,
     BadImage,
     BadModel,
     BadTrainingData,
     BadWeights,
     Cancelled,
+    Choice,
     DeviceError,
     MedtError,
     OutOfMemory,
     StorageError,
 )
+from napari_medt.core.geometry import Geometry
 from napari_medt.core.progress import Cancel, Progress, silent
-from napari_medt.core.volume import AttentionMap, Geometry, Prediction, Volume
+from napari_medt.core.volume import Acquisition, AttentionMap, LabelMap, Prediction, Volume
 
 __all__ = [
+    "Acquisition",
+    "AmbiguousImage",
     "AttentionMap",
+    "AxisMap",
     "BadCase",
     "BadImage",
     "BadModel",
@@ -24,8 +31,10 @@ __all__ = [
     "BadWeights",
     "Cancel",
     "Cancelled",
+    "Choice",
     "DeviceError",
     "Geometry",
+    "LabelMap",
     "MedtError",
     "OutOfMemory",
     "Prediction",

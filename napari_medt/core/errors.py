@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class MedtError(Exception):
     """Base of all errors of this package; its text is one plain sentence for the user.
@@ -22,6 +25,30 @@ class MedtError(Exception):
 
 class BadImage(MedtError):
     """The image cannot be used: unreadable, empty, of the wrong shape or content."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to read an ambiguous file: what to give as `choose`, and what it means, for people."""
+
+    key: str
+    title: str
+
+
+class AmbiguousImage(BadImage):
+    """The file can be read in more than one way, and only the user knows which is right.
+
+    Parameters
+    ----------
+    what
+        As for `MedtError`.
+    choices
+        What there is to choose from.
+    """
+
+    def __init__(self, what: str, choices: Sequence[Choice]) -> None:
+        self.choices = tuple(choices)
+        super().__init__(what, remedy="choose " + ", or ".join(f"{choice.key} ({choice.title})" for choice in choices))
 
 
 class BadModel(MedtError):

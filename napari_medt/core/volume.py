@@ -1,11 +1,11 @@
-"""`Volume`, `Geometry`, `Prediction` and `AttentionMap`: the nouns every room speaks.
+"""`Volume`, `LabelMap`, `Prediction` and `AttentionMap`: the nouns every room speaks.
 
 Arrays are channels first, `(c, y, x)` or `(c, z, y, x)`; geometry speaks of the spatial axes only, in the same order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,68 +13,34 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medt.core.errors import BadImage
+from napari_medt.core.geometry import Geometry
 
 Array = npt.NDArray[Any]
 
-SPATIAL_AXES = ("z", "y", "x")
 
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Where the samples of an array lie.
+@dataclass(frozen=True)
+class Acquisition:
+    """What a file says about how an image was made; nothing in it identifies the patient.
 
     Attributes
     ----------
-    affine
-        `(n + 1, n + 1)` float64, from array index in axis order to world position in `units`; `n` spatial axes.
-    units
-        Unit of the world, `"px"` when the file gives none, else `"mm"` or `"um"`.
+    modality
+        DICOM's short name, `"CT"`, `"MR"`, `"PT"`, `"SM"` ...; empty where the file does not say.
+    value_unit
+        Of the values, `"HU"` or `"SUV"`; empty where there is none.
+    windows
+        Centre and width of the display windows the file suggests, in the unit of the values.
+    series_uid
+        Of a DICOM series.
+    files
+        Paths of a DICOM series in the order of its slices, so that a mask can refer to them.
     """
 
-    affine: Array
-    units: str = "px"
-
-    def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)
-        if affine.ndim != 2 or affine.shape[0] != affine.shape[1] or affine.shape[0] not in (3, 4):
-            raise BadImage(f"A geometry needs a 3x3 or 4x4 affine, but this one is of shape {affine.shape}")
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-            raise BadImage("The affine of this image is singular or not finite, so positions cannot be computed")
-        affine.setflags(write=False)
-        object.__setattr__(self, "affine", affine)
-
-    @classmethod
-    def from_spacing(
-        cls, spacing: Sequence[float], *, origin: Sequence[float] | None = None, units: str = "px"
-    ) -> Geometry:
-        """Geometry with axes along the world's axes; `spacing` and `origin` in `units`, one per spatial axis."""
-        affine = np.diag([*map(float, spacing), 1.0])
-        if origin is not None:
-            affine[:-1, -1] = origin
-        return cls(affine, units)
-
-    @property
-    def ndim(self) -> int:
-        """Number of spatial axes."""
-        return int(self.affine.shape[0]) - 1
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance between neighbouring samples along each axis, in `units`."""
-        return tuple(float(s) for s in np.linalg.norm(self.affine[:-1, :-1], axis=0))
-
-    @property
-    def origin(self) -> tuple[float, ...]:
-        """World position of the centre of the first sample, in `units`."""
-        return tuple(float(o) for o in self.affine[:-1, -1])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Geometry):
-            return NotImplemented
-        return self.units == other.units and np.array_equal(self.affine, other.affine)
-
-    def __hash__(self) -> int:
-        return hash((self.units, self.affine.tobytes()))
+    modality: str = ""
+    value_unit: str = ""
+    windows: tuple[tuple[float, float], ...] = ()
+    series_uid: str = ""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +50,29 @@ class Volume:
     Attributes
     ----------
     array
-        `(c, y, x)` or `(c, z, y, x)`, any numeric dtype, as read: no normalisation, NaN left in place.
+        `(c, y, x)` or `(c, z, y, x)`, any numeric dtype, as read: no normalisation, NaN left in place. A large image may be
+        loaded lazily, as a Dask array.
     geometry
         Of the spatial axes.
     channel_names
         One per channel; `("red", "green", "blue")` for colour, `("grey",)` for a single channel.
     source
         Where it came from (a path or a layer's name), for messages; may be empty.
+    acquisition
+        How it was made, as far as the file says.
+    notes
+        Sentences about what is odd in the file, for the user.
+    levels
+        Coarser copies of the same image, finest first, as slides have them; each `(c, *spatial)`, possibly lazily loaded.
     """
 
     array: Array
     geometry: Geometry
     channel_names: tuple[str, ...] = ()
     source: str = ""
+    acquisition: Acquisition = Acquisition()
+    notes: tuple[str, ...] = ()
+    levels: tuple[Array, ...] = ()
 
     def __post_init__(self) -> None:
         array = self.array
@@ -173,6 +149,35 @@ def default_channel_names(count: int) -> tuple[str, ...]:
     if count == 1:
         return ("grey",)
     return ("red", "green", "blue") if count == 3 else tuple(f"channel {i + 1}" for i in range(count))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A mask with its geometry and what its labels mean.
+
+    Attributes
+    ----------
+    array
+        `(y, x)` or `(z, y, x)`, unsigned integers, 0 background; or float32 in [0, 1] where `fraction`.
+    geometry
+        Of its axes.
+    names
+        By label value, as far as the file names them.
+    colours
+        By label value: red, green, blue in [0, 1].
+    fraction
+        Whether the values are probabilities or occupied shares of one structure, instead of labels.
+    source, notes
+        As for `Volume`.
+    """
+
+    array: Array
+    geometry: Geometry
+    names: Mapping[int, str] = field(default_factory=dict)
+    colours: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+    fraction: bool = False
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
