@@ -1,0 +1,163 @@
+"""Images that stay on disk: a Dask array whose parts are read when they are asked for, and its coarser levels."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from napari_medt.core import BadImage, Geometry, MedtError
+from napari_medt.core.volume import Array
+
+_BLOCK_BYTES = 2**24
+_MOST_BLOCKS = 20_000
+
+
+class Stored:
+    """An array on disk, seen with its axes in the order wanted.
+
+    May be read by several threads at once, and may be sent to another process, which opens the file anew.
+
+    Parameters
+    ----------
+    opener
+        Opens what is on disk: something with `shape`, `dtype` and indexing by slices. Called at the first reading, and
+        again in each process; a failure in it, or later in reading, becomes one sentence.
+    shape, dtype
+        As seen from outside; an axis may be shorter than that on disk.
+    order
+        By axis outside: the axis on disk, or `None` for one of length 1 that the disk does not have.
+    fixed
+        By axis on disk that is not seen outside: the index along it.
+    name
+        Of the file, for messages.
+    identity
+        What tells these values from all others: path, part and time of change.
+    values
+        Turns what was read into what is meant, value by value.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[], Any],
+        *,
+        shape: Sequence[int],
+        dtype: npt.DTypeLike,
+        order: Sequence[int | None],
+        name: str,
+        identity: tuple[Any, ...],
+        fixed: dict[int, int] | None = None,
+        values: Callable[[Array], Array] | None = None,
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.ndim = len(self.shape)
+        self._opener, self._order, self._fixed = opener, tuple(order), dict(fixed or {})
+        self._name, self._identity, self._values = name, identity, values
+        self._opened: Any = None
+        self._lock = threading.Lock()
+
+    def __getitem__(self, where: Any) -> Array:
+        given = where if isinstance(where, tuple) else (where,)
+        given = (*given, *(slice(None),) * (self.ndim - len(given)))
+        seen = [
+            slice(*part.indices(size)) if isinstance(part, slice) else part
+            for part, size in zip(given, self.shape, strict=True)
+        ]
+        index: dict[int, Any] = dict(self._fixed)
+        index.update({axis: part for axis, part in zip(self._order, seen, strict=True) if axis is not None})
+        kept = [axis for axis in sorted(index) if isinstance(index[axis], slice)]
+        array = self._read(tuple(index[axis] for axis in range(len(index))))
+        left = [axis for axis, part in zip(self._order, seen, strict=True) if isinstance(part, slice)]
+        array = array.transpose([kept.index(axis) for axis in left if axis is not None])
+        for place, axis in enumerate(left):
+            if axis is None:
+                array = np.expand_dims(array, place)
+        return self._values(array) if self._values is not None else array
+
+    def _read(self, index: tuple[Any, ...]) -> Array:
+        try:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._opener()
+            return np.asarray(self._opened[index])
+        except (MedtError, MemoryError):
+            raise
+        except Exception as error:
+            raise BadImage(
+                f"A part of {self._name} cannot be read: it is damaged, or the file is no longer there",
+                remedy="copy or export it again",
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_opened", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opened=None, _lock=threading.Lock())
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (*self._identity, self.shape, self._order, tuple(sorted(self._fixed.items())))
+
+
+def lazy(stored: Stored, chunks: Sequence[int]) -> Array:
+    """Show an array on disk as a Dask array.
+
+    Parameters
+    ----------
+    stored
+        The array.
+    chunks
+        Shape of the pieces it is stored in, axes as in `stored`. The Dask array's blocks are made of several, so that
+        also an image of 100,000 by 100,000 has no more than some thousands; a small part is read without the rest of
+        its block.
+    """
+    blocks = block_shape(stored.shape, chunks, stored.dtype.itemsize)
+    meta = np.empty((0,) * stored.ndim, stored.dtype)
+    array: Array = da.from_array(stored, chunks=blocks, fancy=False, meta=meta)  # type: ignore[no-untyped-call]
+    return array
+
+
+def block_shape(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Group chunks into blocks of about 16 MB, first along the last two axes, then along the others but the first."""
+    blocks = [min(chunk, size) for chunk, size in zip(chunks, shape, strict=True)]
+    target = max(_BLOCK_BYTES, math.prod(shape) * itemsize // _MOST_BLOCKS)
+    for group in ([len(shape) - 2, len(shape) - 1], list(range(len(shape) - 3, 0, -1))):
+        while 2 * math.prod(blocks) * itemsize <= target:
+            axis = min(
+                (axis for axis in group if blocks[axis] < shape[axis]), key=lambda axis: blocks[axis], default=None
+            )
+            if axis is None:
+                break
+            blocks[axis] = min(2 * blocks[axis], shape[axis])
+    return tuple(blocks)
+
+
+def fits_memory(array: Any) -> bool:
+    """Whether an array takes less than a quarter of the memory that is free."""
+    return bool(array.size * array.dtype.itemsize < psutil.virtual_memory().available / 4)
+
+
+def level_geometry(geometry: Geometry, shape: Sequence[int], level_shape: Sequence[int]) -> Geometry:
+    """Say where the samples of a coarser level lie.
+
+    Parameters
+    ----------
+    geometry, shape
+        Of the finest level, spatial axes.
+    level_shape
+        Of the coarser one; each of its samples stands for the same number of fine ones. A whole number is taken where
+        rounding the sizes up or down explains the rest.
+    """
+    factors = [_factor(size, level) for size, level in zip(shape, level_shape, strict=True)]
+    return geometry.part([(factor - 1) / 2 for factor in factors], step=factors)
+
+
+def _factor(size: int, level: int) -> float:
+    whole = round(size / level)
+    return float(whole) if whole and size // whole <= level <= -(-size // whole) else size / level
