@@ -12,11 +12,29 @@ SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "no
 
 @dataclass(frozen=True)
 class Effort:
-    """How a prediction is run: what takes memory."""
+    """How a prediction is run: what takes memory.
+
+    Attributes
+    ----------
+    device
+        Where windows go through the network.
+    batch
+        Windows in one pass.
+    window
+        Their size.
+    stitch_there
+        Whether they are also blended on the device, not by the processor.
+    """
 
     device: torch.device
     batch: int
     window: tuple[int, ...]
+    stitch_there: bool = False
+
+    @property
+    def stitch_device(self) -> torch.device:
+        """Where windows are blended."""
+        return self.device if self.stitch_there else torch.device("cpu")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,9 +55,12 @@ def free_cached(device: torch.device) -> None:
 def steps_down(effort: Effort, *, smallest_window: int) -> Iterator[tuple[Effort, str]]:
     """Ever smaller efforts, each with the sentence the user is told.
 
-    First fewer windows at once, down to one; then the processor instead of the GPU; last windows of half the size, down to
-    `smallest_window`, since these cost accuracy.
+    First the processor blends the windows instead of the GPU; then fewer windows at once, down to one; then the processor does
+    all the work; last windows of half the size, down to `smallest_window`, since these cost accuracy.
     """
+    if effort.stitch_there:
+        effort = replace(effort, stitch_there=False)
+        yield effort, "The memory of the GPU ran short, so the processor put the windows together."
     while effort.batch > 1:
         effort = replace(effort, batch=effort.batch // 2)
         number = "one window" if effort.batch == 1 else f"{effort.batch} windows"

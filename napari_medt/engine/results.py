@@ -2,55 +2,167 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_medt.core import AxisMap
+from napari_medt.engine.planes import Store, Turned
+from napari_medt.engine.windows import Box
 
 Halves = npt.NDArray[np.float16]
+Uncertainty = Literal["entropy", "margin", "flips", "dropout"]
+SEVERAL: tuple[Uncertainty, ...] = ("flips", "dropout")  # found from the disagreement of several passes
 
 
 @dataclass(frozen=True)
 class Wanted:
     """Which results are kept beside the labels."""
 
-    probabilities: bool
-    uncertainty: bool
+    probabilities: bool = False
+    uncertainty: Uncertainty | None = None
 
 
-@dataclass(frozen=True, eq=False)
 class Results:
     """Arrays that fill up while an image is segmented.
+
+    Parameters
+    ----------
+    shape
+        Of the image.
+    classes
+        Their number.
+    wanted
+        Beside the labels.
+    axes
+        From the axes of the image to those of the parts it is given.
+    into
+        Takes the labels instead of memory, a few whole rows of windows at a time.
 
     Attributes
     ----------
     labels
-        `(*spatial)` uint8, uint16 above 256 classes.
+        `(*spatial)` uint8, uint16 above 256 classes; or `into`.
     probabilities
         `(k, *spatial)` or None.
     uncertainty
-        `(*spatial)` or None: entropy over its maximum.
+        `(*spatial)` or None, in [0, 1].
     """
 
-    labels: npt.NDArray[Any]
-    probabilities: Halves | None
-    uncertainty: Halves | None
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, wanted: Wanted, *, axes: AxisMap, into: Store | None = None
+    ) -> None:
+        self._wanted, self._classes = wanted, classes
+        self.labels: Any = np.zeros(shape, dtype=label_type(classes)) if into is None else into
+        self.probabilities: Halves | None = None
+        self.uncertainty: Halves | None = None
+        if wanted.probabilities:
+            self.probabilities = np.zeros((classes, *shape), dtype=np.float16)
+        if wanted.uncertainty:
+            self.uncertainty = np.zeros(shape, dtype=np.float16)
+        self._axes, self._shape = axes, shape
+        turned = self._turned(self.labels)
+        self._labels = turned if into is None else _Bands(turned, label_type(classes))
 
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], classes: int, wanted: Wanted) -> Results:
-        """Nothing found yet in an image of this shape."""
-        return cls(
-            labels=np.zeros(shape, dtype=np.uint8 if classes <= 256 else np.uint16),
-            probabilities=np.zeros((classes, *shape), dtype=np.float16) if wanted.probabilities else None,
-            uncertainty=np.zeros(shape, dtype=np.float16) if wanted.uncertainty else None,
-        )
+    @torch.inference_mode()
+    def keep(self, where: Box, values: Tensor) -> None:
+        """Reduce a part of the image to what was asked for.
 
-    def keep(self, found: npt.NDArray[np.float32], where: tuple[int | slice, ...]) -> None:
-        """Reduce class probabilities `(k, ...)` of a part of the image to what was asked for."""
-        self.labels[where] = found.argmax(0)
+        Parameters
+        ----------
+        where
+            The part, in the axes of the parts.
+        values
+            `(channels, *part)` class probabilities, and the mean entropy of single passes where they may disagree.
+        """
+        found = values[: self._classes]
+        self._labels[where] = labels_of(found).cpu().numpy().astype(label_type(self._classes), copy=False)
         if self.probabilities is not None:
-            self.probabilities[(slice(None), *where)] = found
-        if self.uncertainty is not None:
-            entropy = -(found * np.log(np.maximum(found, 1e-12))).sum(0) / np.log(len(found))
-            self.uncertainty[where] = np.clip(entropy, 0, 1)
+            for held, chance in zip(self.probabilities, found, strict=True):
+                self._turned(held)[where] = chance.half().cpu().numpy()
+        if self.uncertainty is not None and self._wanted.uncertainty is not None:
+            doubt = uncertainty_of(values, self._classes, self._wanted.uncertainty)
+            self._turned(self.uncertainty)[where] = doubt.half().cpu().numpy()
+
+    def _turned(self, array: Store) -> Turned:
+        return Turned(array, self._axes, self._shape)
+
+    def finish(self) -> None:
+        """Hand on what is still held."""
+        if isinstance(self._labels, _Bands):
+            self._labels.flush()
+
+
+class _Bands:
+    """Collects the parts of a row of windows, since stores on disk want few and large pieces."""
+
+    def __init__(self, store: Turned, dtype: npt.DTypeLike) -> None:
+        self._store, self._dtype = store, dtype
+        self._parts: list[tuple[Box, npt.NDArray[Any]]] = []
+
+    def __setitem__(self, where: Box, values: npt.NDArray[Any]) -> None:
+        if self._parts and where[0] != self._parts[0][0][0]:
+            self.flush()
+        self._parts.append((where, values))
+
+    def flush(self) -> None:
+        """Hand on the parts, which together are a box."""
+        if not self._parts:
+            return
+        low = [min(part.start for part in parts) for parts in zip(*(where for where, _ in self._parts), strict=True)]
+        high = [max(part.stop for part in parts) for parts in zip(*(where for where, _ in self._parts), strict=True)]
+        rows = np.empty([b - a for a, b in zip(low, high, strict=True)], dtype=self._dtype)
+        for where, values in self._parts:
+            rows[tuple(slice(part.start - a, part.stop - a) for part, a in zip(where, low, strict=True))] = values
+        self._store[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = rows
+        self._parts.clear()
+
+
+def label_type(classes: int) -> npt.DTypeLike:
+    """Type that holds the labels of so many classes."""
+    return np.uint8 if classes <= 256 else np.uint16
+
+
+def labels_of(found: Tensor) -> Tensor:
+    """The likeliest class, the first of equals: `(k, ...)` to `(...)` uint8, int32 above 256 classes."""
+    if len(found) > 256:
+        return found.argmax(0).int()
+    # Class by class, since torch's own argmax over the first axis takes ten times as long.
+    best = found[0].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for label in range(1, len(found)):
+        torch.maximum(labels, torch.gt(found[label], best).view(torch.uint8).mul_(label), out=labels)
+        torch.maximum(best, found[label], out=best)
+    return labels
+
+
+def uncertainty_of(values: Tensor, classes: int, kind: Uncertainty) -> Tensor:
+    """How little the network is sure, in [0, 1].
+
+    Parameters
+    ----------
+    values
+        `(channels, ...)`: class probabilities, then the mean entropy of single passes.
+    classes
+        Their number.
+    kind
+        `"entropy"` of the probabilities over its maximum; `"margin"`, one minus the distance between the two likeliest
+        classes; `"flips"` and `"dropout"`, the entropy of the mean minus the mean entropy over its maximum, which is the
+        mutual information between the answer and the pass (Houlsby et al. 2011, BALD).
+    """
+    found = values[:classes]
+    if kind == "margin":
+        best, second = found[0].clone(), torch.zeros_like(found[0])
+        for chance in found[1:]:
+            torch.maximum(second, torch.minimum(best, chance), out=second)
+            torch.maximum(best, chance, out=best)
+        return (1 - (best - second)).clamp_(0, 1)
+    entropy = -(found * found.clamp_min(1e-12).log_()).sum(0)
+    if kind in SEVERAL:
+        entropy -= values[classes]
+    return entropy.div_(math.log(classes)).clamp_(0, 1)

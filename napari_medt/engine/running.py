@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import islice, product
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_medt.core import BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
+from napari_medt.core import AxisMap, BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
+from napari_medt.engine.blocks import Settings, segment_block
 from napari_medt.engine.ladder import Effort, free_cached, is_out_of_memory, steps_down
+from napari_medt.engine.planes import Plane, Roi, Store, no_turn, plane_axes, region, turned_box
 from napari_medt.engine.prepare import Prepared, fit
-from napari_medt.engine.results import Results, Wanted
-from napari_medt.engine.stitch import Stitch
-from napari_medt.engine.windows import pad_to_window, plan_windows
+from napari_medt.engine.results import Results, Uncertainty, Wanted
+from napari_medt.engine.rows import in_rows
+from napari_medt.engine.testtime import check_dropout
+from napari_medt.engine.windows import Blending, Box
 
 if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
@@ -29,32 +31,55 @@ def predict(
     model: Model,
     image: Volume | npt.ArrayLike,
     *,
-    uncertainty: bool = False,
+    uncertainty: bool | Uncertainty = False,
     probabilities: bool = False,
     batch: int | None = None,
     overlap: float | None = None,
+    roi: Roi | None = None,
+    plane: Plane | None = None,
+    flips: bool = False,
+    blending: Blending = "smooth",
+    into: Store | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Prediction:
     """Segment an image.
 
-    Windows overlap and are blended with Gaussian weights; rows of windows are finished as they pass, so that memory does not
-    grow with the number of classes times the image. When memory runs out, less is tried step by step, and the result's notes
-    say so.
+    Windows overlap and are blended with Gaussian weights; what no later window reaches is reduced to labels at once, so that
+    memory does not grow with the number of classes times the image. When memory runs out, less is tried step by step, and the
+    result's notes say so.
 
     Parameters
     ----------
     model
         From `load_model`.
     image
-        A `Volume`, or an array as `Volume.from_array` takes it; a scan is segmented slice by slice by a 2D model.
-    uncertainty, probabilities
-        Keep the entropy of the class probabilities, scaled to [0, 1]; keep the probabilities themselves.
+        A `Volume`, possibly of a lazily loaded array, which is read row by row of windows; or an array as
+        `Volume.from_array` takes it. A scan is segmented slice by slice by a 2D model.
+    uncertainty
+        Keep, in [0, 1], the `"entropy"` of the class probabilities over its maximum (also `True`); the `"margin"`, one minus
+        the distance between the two likeliest classes; or how much several passes disagree (mutual information), either over
+        mirror images, `"flips"`, or over passes with `"dropout"`. The last two also make the mask from the mean of the passes.
+    probabilities
+        Keep the class probabilities.
     batch
         Windows in one pass; by default 4 on the processor, 16 on CUDA, 8 on Apple's GPU, fewer where windows are larger than
         128 x 128 pixels. Does not change the result.
     overlap
         Share of a window that neighbours have in common, in [0, 1); by default as in `plan_windows`.
+    roi
+        Slices in the axes of the image, or indices of single slices: only there it is segmented, as it would be in the whole
+        image; elsewhere the result is 0.
+    plane
+        Of the slices for a 2D model, `"axial"`, `"coronal"` or `"sagittal"`, of the patient or else of the axes `(z, y, x)`;
+        by default the first axis counts slices.
+    flips
+        Take the mean over all mirror images: four times the work in 2D, eight times in 3D.
+    blending
+        `"smooth"`, or `"monai"` for the very weights and padding of MONAI's `sliding_window_inference(mode="gaussian")`.
+    into
+        Takes the labels instead of memory, such as a Zarr on disk; its `discard()`, where it has one, is called when the run
+        fails or is cancelled.
     progress, cancel
         Told about every batch of windows and every step down; looked at before every batch.
 
@@ -66,31 +91,138 @@ def predict(
     Raises
     ------
     BadImage
-        If the image does not fit the model.
+        If the image does not fit the model, or the region does not lie in the image.
+    BadModel
+        If uncertainty by dropout is asked of a network without it.
     Cancelled
         If `cancel` was set.
     OutOfMemory
         If not even the smallest effort had enough memory.
     ValueError
-        If `batch` or `overlap` is impossible.
+        If an option is impossible.
     """
+    try:
+        task = set_up(
+            model,
+            image,
+            uncertainty=uncertainty,
+            probabilities=probabilities,
+            batch=batch,
+            overlap=overlap,
+            roi=roi,
+            plane=plane,
+            flips=flips,
+            blending=blending,
+        )
+        results, notes = _by_the_ladder(task, into, progress or silent, cancel)
+    except BaseException:
+        if into is not None and hasattr(into, "discard"):
+            into.discard()
+        raise
+    return Prediction(
+        labels=results.labels,
+        geometry=task.volume.geometry,
+        classes=model.card.classes,
+        probabilities=results.probabilities,
+        uncertainty=results.uncertainty,
+        notes=(*task.notes, *notes),
+        model=model.card.key,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that is known before a prediction starts.
+
+    Attributes
+    ----------
+    volume
+        As it was given.
+    axes
+        From its axes to those of `prepared`.
+    box
+        What is to be segmented, in the axes of `prepared`.
+    effort
+        To begin with.
+    """
+
+    model: Model
+    volume: Volume
+    prepared: Prepared
+    axes: AxisMap
+    box: Box
+    settings: Settings
+    effort: Effort
+    notes: tuple[str, ...]
+
+
+def set_up(
+    model: Model,
+    image: Volume | npt.ArrayLike,
+    *,
+    uncertainty: bool | Uncertainty = False,
+    probabilities: bool = False,
+    batch: int | None = None,
+    overlap: float | None = None,
+    roi: Roi | None = None,
+    plane: Plane | None = None,
+    flips: bool = False,
+    blending: Blending = "smooth",
+) -> Task:
+    """Check what is asked for and fit the image to the model; parameters and errors as of `predict`."""
+    card = model.card
     if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
+    kind: Uncertainty | None = "entropy" if uncertainty is True else uncertainty or None
+    for name, value, known in (("uncertainty", kind, Uncertainty), ("blending", blending, Blending)):
+        if value is not None and value not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
+    if kind == "dropout":
+        check_dropout(model)
     volume = image if isinstance(image, Volume) else Volume.from_array(image)
-    card = model.card
-    if card.spatial_dims > volume.geometry.ndim:
+    ndim = volume.geometry.ndim
+    if card.spatial_dims > ndim:
         raise BadImage(f"{card.title} segments 3D scans, but this is a 2D image", remedy="open the whole scan")
-    prepared = fit(volume, card)
-    report = progress or silent
-    wanted = Wanted(probabilities, uncertainty)
-    effort = Effort(model.device, batch or default_batch(model.device, card.window), card.window)
+    if plane is not None and card.spatial_dims == 3:
+        raise BadImage(f"{card.title} segments whole scans, not their slices", remedy="choose no plane")
+    axes = no_turn(ndim) if plane is None else plane_axes(volume.geometry, plane)
+    box = region(roi, volume.spatial_shape)
+    turned = volume
+    if not axes.is_identity:
+        geometry = volume.geometry.rearranged(axes, volume.spatial_shape)
+        turned = replace(volume, array=axes.apply(volume.array), geometry=geometry, levels=())
+    prepared = fit(turned, card)
+    settings = Settings(overlap, flips, blending, Wanted(probabilities, kind))
+    gpu = model.device.type in ("cuda", "mps")
+    effort = Effort(model.device, batch or default_batch(model.device, card.window), card.window, stitch_there=gpu)
+    notes = prepared.notes
+    if roi is not None:
+        notes = (*notes, "Only the chosen region was segmented; the mask is empty elsewhere.")
+    if kind in ("flips", "dropout"):
+        count = settings.passes(model, model.device).count
+        how = "mirrored in every way" if kind == "flips" else "with dropout"
+        notes = (*notes, f"The mask is the mean of {count} passes {how}.")
+    prepared = replace(prepared, array=in_rows(prepared.array))
+    return Task(model, volume, prepared, axes, turned_box(axes, box, volume.spatial_shape), settings, effort, notes)
+
+
+def default_batch(device: torch.device, window: tuple[int, ...]) -> int:
+    """Windows in one pass, so that they hold no more samples than `BATCH` windows of 128 x 128 together."""
+    most = BATCH.get(device.type, BATCH["cpu"])
+    return max(1, min(most, most * 128**2 // math.prod(window)))
+
+
+def _by_the_ladder(
+    task: Task, into: Store | None, report: Progress, cancel: Cancel | None
+) -> tuple[Results, tuple[str, ...]]:
+    """Try with ever less memory; the results, and what was done about missing memory."""
+    model, effort = task.model, task.effort
     ladder = steps_down(effort, smallest_window=SMALLEST_WINDOW)
     notes: list[str] = []
     try:
         while True:
             try:
-                results = _segment(model, prepared, effort, wanted, overlap, _saying(report, notes), cancel)
-                break
+                return _attempt(task, effort, into, _saying(report, notes), cancel), tuple(notes)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -108,21 +240,32 @@ def predict(
     finally:
         if effort.device != model.device:
             _bring_back(model)
-    return Prediction(
-        labels=results.labels,
-        geometry=volume.geometry,
-        classes=card.classes,
-        probabilities=results.probabilities,
-        uncertainty=results.uncertainty,
-        notes=(*prepared.notes, *notes),
-        model=card.key,
+
+
+def _attempt(task: Task, effort: Effort, into: Store | None, report: Progress, cancel: Cancel | None) -> Results:
+    """One attempt at all that is to be segmented with one effort."""
+    model = task.model
+    classes, wanted = len(model.card.classes), task.settings.wanted
+    results = Results(task.volume.spatial_shape, classes, wanted, axes=task.axes, into=into)
+    model.net.to(effort.device).eval()
+    for where, values in _on_the_image(task, effort, report, cancel):
+        results.keep(where, values)
+    results.finish()
+    return results
+
+
+def _on_the_image(
+    task: Task, effort: Effort, report: Progress, cancel: Cancel | None
+) -> Iterator[tuple[Box, torch.Tensor]]:
+    return segment_block(
+        task.model,
+        task.prepared,
+        task.box,
+        effort=effort,
+        settings=task.settings,
+        progress=report,
+        cancel=cancel,
     )
-
-
-def default_batch(device: torch.device, window: tuple[int, ...]) -> int:
-    """Windows in one pass, so that they hold no more samples than `BATCH` windows of 128 x 128 together."""
-    most = BATCH.get(device.type, BATCH["cpu"])
-    return max(1, min(most, most * 128**2 // math.prod(window)))
 
 
 def _saying(report: Progress, notes: list[str]) -> Progress:
@@ -141,65 +284,3 @@ def _bring_back(model: Model) -> None:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-
-
-def _segment(
-    model: Model,
-    prepared: Prepared,
-    effort: Effort,
-    wanted: Wanted,
-    overlap: float | None,
-    report: Progress,
-    cancel: Cancel | None,
-) -> Results:
-    """One attempt at a whole image with one effort."""
-    shape, classes, dims = prepared.spatial_shape, len(model.card.classes), model.card.spatial_dims
-    results = Results.empty(shape, classes, wanted)
-    model.net.to(effort.device).eval()
-    # A 2D model on a scan: every slice is an image of its own. Otherwise there is one, the whole.
-    slices, plane = list(np.ndindex(shape[:-dims])), shape[-dims:]
-    windows = plan_windows(plane, effort.window, overlap=overlap)
-    total, done = len(slices) * len(windows), 0
-    current, stitch = slices[0], Stitch(classes, plane, effort.window)
-    for chunk in _batches(product(slices, windows), effort.batch):
-        if cancel is not None:
-            cancel.check()
-        report(done, total, f"Segmenting, {done} of {total} windows are done")
-        found = _probabilities(model, np.stack([_cut(prepared, *job, effort.window) for job in chunk]), effort.device)
-        for (index, where), values in zip(chunk, found, strict=True):
-            if index != current:
-                for rows, finished in stitch.finish():
-                    results.keep(finished, (*current, rows))
-                current, stitch = index, Stitch(classes, plane, effort.window)
-            for rows, finished in stitch.add(where, values):
-                results.keep(finished, (*index, rows))
-        done += len(chunk)
-    for rows, finished in stitch.finish():
-        results.keep(finished, (*current, rows))
-    report(total, total, "Segmented")
-    return results
-
-
-Job = tuple[tuple[int, ...], tuple[slice, ...]]
-
-
-def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    remaining = iter(jobs)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
-
-
-def _cut(
-    prepared: Prepared, index: tuple[int, ...], where: tuple[slice, ...], window: tuple[int, ...]
-) -> npt.NDArray[np.float32]:
-    """One window `(c, *window)` of one slice."""
-    part = prepared.window((*(slice(i, i + 1) for i in index), *where))
-    return pad_to_window(part.reshape(part.shape[0], *part.shape[1 + len(index) :]), window)
-
-
-def _probabilities(model: Model, inputs: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.float32]:
-    """Softmax over classes, `(n, k, *window)`."""
-    with torch.inference_mode():
-        logits = model.net(torch.from_numpy(inputs).to(device))
-        found: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
-    return found

@@ -2,52 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from napari_medt.engine.windows import blend_weights
+from napari_medt.engine.windows import Blending, Box, Layout, blend_profiles, blend_weights
 
-Floats = npt.NDArray[np.float32]
+Found = tuple[Box, Tensor]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What windows of one start say along an axis: from `start` to `stop`, and for the last time up to `final`."""
+
+    start: int
+    stop: int
+    final: int
+    earlier: int  # samples at its start that earlier windows have spoken of
+
+    @property
+    def left(self) -> int:
+        """Samples at its end that later windows will speak of."""
+        return self.stop - self.final
 
 
 class Stitch:
-    """Blends windows that come row by row, and hands out rows that no later window reaches.
+    """Blends windows that come in the order of their layout, and hands out what no later window reaches.
 
-    Only the rows of windows in work are held: `classes x window height x width`.
+    Axis by axis, from the last to the first, what earlier windows left behind is added to a window, and what later ones
+    will speak of is left behind. So only the overlap of two rows of windows is held for every class, not the image.
+
+    Parameters
+    ----------
+    channels
+        Of the values.
+    layout
+        Of the windows, all of which touch the box and together cover it.
+    box
+        The part of the array that is wanted.
+    blending
+        As in `blend_weights`.
+    device
+        Where the values are, and the memory for them.
     """
 
-    def __init__(self, classes: int, shape: tuple[int, ...], window: tuple[int, ...]) -> None:
-        self._shape, self._classes = shape, classes
-        self._blend = blend_weights(window)
-        self._first = 0  # first row that is held
-        self._sum = np.zeros((classes, 0, *shape[1:]), dtype=np.float32)
-        self._weight = np.zeros((0, *shape[1:]), dtype=np.float32)
+    def __init__(
+        self,
+        channels: int,
+        layout: Layout,
+        box: Box,
+        *,
+        blending: Blending = "smooth",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._box = box
+        self._bands = {start: band for band in layout.bands for start in band}
+        groups = [layout.bands, *([(start,) for start in starts] for starts in layout.starts[1:])]
+        self._steps = [_steps(*axis) for axis in zip(groups, layout.window, box, strict=True)]
+        # Gaussians are products, so the weights of all windows can be divided by their sum beforehand, axis by axis. Those
+        # of MONAI are not; their sum goes along as one channel more.
+        self._shares = [
+            {start: torch.from_numpy(share).to(device) for start, share in shares.items()} for shares in _shares(layout)
+        ]
+        self._weights: Tensor | None = None
+        if blending == "monai":
+            self._weights = torch.from_numpy(blend_weights(layout.window, blending=blending)).to(device)
+            channels += 1
+        longest = [max(step.stop - step.start for step in steps.values()) for steps in self._steps]
+        self._left = []
+        for axis, steps in enumerate(self._steps):
+            most = max(step.left for step in steps.values())
+            beyond = (part.stop - part.start for part in box[axis + 1 :])
+            self._left.append(torch.empty((channels, *longest[:axis], most, *beyond), device=device))
+        self._band: Tensor | None = None
 
-    def add(self, where: tuple[slice, ...], values: Floats) -> Iterator[tuple[slice, Floats]]:
-        """Add one window; yields `(rows, probabilities (k, rows, ...))` that are finished."""
-        if where[0].start > self._first:
-            yield from self._release(where[0].start)
-        missing = where[0].stop - self._first - self._weight.shape[0]
-        if missing > 0:
-            self._sum = np.concatenate(
-                (self._sum, np.zeros((self._classes, missing, *self._shape[1:]), np.float32)), axis=1
-            )
-            self._weight = np.concatenate((self._weight, np.zeros((missing, *self._shape[1:]), np.float32)))
-        inside = tuple(slice(0, w.stop - w.start) for w in where)
-        rows = slice(where[0].start - self._first, where[0].stop - self._first)
-        blend = self._blend[inside]
-        self._sum[(slice(None), rows, *where[1:])] += values[(slice(None), *inside)] * blend
-        self._weight[(rows, *where[1:])] += blend
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held between windows."""
+        return sum(left.nbytes for left in self._left)
 
-    def finish(self) -> Iterator[tuple[slice, Floats]]:
-        """The rows that are left."""
-        yield from self._release(self._shape[0])
+    @torch.inference_mode()
+    def add(self, where: Box, values: Tensor) -> Found | None:
+        """Add one window.
 
-    def _release(self, stop: int) -> Iterator[tuple[slice, Floats]]:
-        count = min(stop - self._first, self._weight.shape[0])
-        if count > 0:
-            yield slice(self._first, self._first + count), self._sum[:, :count] / self._weight[:count]
-            self._sum, self._weight = self._sum[:, count:], self._weight[count:]
-            self._first += count
+        Parameters
+        ----------
+        where
+            As the layout gives it.
+        values
+            `(channels, *window)`; changed.
+
+        Returns
+        -------
+        tuple or None
+            The part of the array that is finished by this window, and its values `(channels, *part)`, which are only valid
+            until the next call.
+        """
+        inside = [slice(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip(where, self._box, strict=True)]
+        piece = self._weighted(where, inside, values)
+        band = self._bands[where[0].start]
+        steps = [steps[w.start] for steps, w in zip(self._steps, where, strict=True)]
+        if len(band) > 1:
+            first = steps[0].start
+            if where[0].start == band[0]:
+                shape = (piece.shape[0], steps[0].stop - first, *piece.shape[2:])
+                self._band = torch.zeros(shape, device=piece.device)
+            assert self._band is not None  # the first window of a band comes first
+            self._band[:, inside[0].start - first : inside[0].stop - first] += piece
+            if where[0].start != band[-1]:
+                return None
+            piece, self._band = self._band, None
+        part = [slice(step.start, step.stop) for step in steps]
+        for axis in reversed(range(len(steps))):
+            piece = self._pass_on(axis, steps[axis], part, piece)
+            part[axis] = slice(steps[axis].start, steps[axis].final)
+        if not piece.numel():
+            return None
+        return tuple(part), piece if self._weights is None else piece[:-1] / piece[-1]
+
+    def _weighted(self, where: Box, inside: Sequence[slice], values: Tensor) -> Tensor:
+        """Values times weights, of the part of a window that is wanted."""
+        local = tuple(slice(i.start - w.start, i.stop - w.start) for i, w in zip(inside, where, strict=True))
+        values = values[(slice(None), *local)]
+        if self._weights is not None:
+            weights = self._weights[local]
+            return torch.cat((values * weights, weights[None]))
+        weights = torch.ones((), device=values.device)
+        for shares, w, part in zip(self._shares, where, local, strict=True):
+            weights = weights[..., None] * shares[w.start][part]
+        return values.mul_(weights)
+
+    def _pass_on(self, axis: int, step: _Step, part: Sequence[slice], piece: Tensor) -> Tensor:
+        """Take up along one axis what was left behind, leave behind what is not finished; the finished rest."""
+        within = (slice(0, size) for size in piece.shape[1 : 1 + axis])
+        beyond = (
+            slice(p.start - b.start, p.stop - b.start)
+            for p, b in zip(part[axis + 1 :], self._box[axis + 1 :], strict=True)
+        )
+        left = self._left[axis][(slice(None), *within, slice(None), *beyond)]
+        dim, finished = axis + 1, step.final - step.start
+        if step.earlier:
+            piece.narrow(dim, 0, step.earlier).add_(left.narrow(dim, 0, step.earlier))
+        if step.left:
+            left.narrow(dim, 0, step.left).copy_(piece.narrow(dim, finished, step.left))
+        return piece.narrow(dim, 0, finished)
+
+
+def _steps(groups: Sequence[Sequence[int]], edge: int, wanted: slice) -> dict[int, _Step]:
+    """The steps along an axis by start of a window; those of one group make one step together."""
+    starts = [max(group[0], wanted.start) for group in groups]
+    steps: dict[int, _Step] = {}
+    earlier = 0
+    for group, start, final in zip(groups, starts, [*starts[1:], wanted.stop], strict=True):
+        step = _Step(start, min(group[-1] + edge, wanted.stop), final, earlier)
+        steps.update(dict.fromkeys(group, step))
+        earlier = step.left
+    return steps
+
+
+def _shares(layout: Layout) -> list[dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]]]:
+    """Weights along each axis by start of a window, divided by the sum over all windows."""
+    found = []
+    for starts, edge, profile in zip(layout.starts, layout.window, blend_profiles(layout.window), strict=True):
+        total = np.zeros(starts[-1] - starts[0] + edge, dtype=np.float32)
+        for start in starts:
+            total[start - starts[0] :][:edge] += profile
+        found.append({start: profile / total[start - starts[0] :][:edge] for start in starts})
+    return found
