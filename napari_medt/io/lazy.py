@@ -154,10 +154,11 @@ def level_geometry(geometry: Geometry, shape: Sequence[int], level_shape: Sequen
         Of the coarser one; each of its samples stands for the same number of fine ones. A whole number is taken where
         rounding the sizes up or down explains the rest.
     """
-    factors = [_factor(size, level) for size, level in zip(shape, level_shape, strict=True)]
+    factors = [sampling_factor(size, level) for size, level in zip(shape, level_shape, strict=True)]
     return geometry.part([(factor - 1) / 2 for factor in factors], step=factors)
 
 
-def _factor(size: int, level: int) -> float:
+def sampling_factor(size: int, level: int) -> float:
+    """Say how many of `size` samples one of `level` samples stands for: whole where rounding explains the rest."""
     whole = round(size / level)
     return float(whole) if whole and size // whole <= level <= -(-size // whole) else size / level

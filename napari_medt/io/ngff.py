@@ -178,7 +178,7 @@ def exact_geometry(attributes: Mapping[str, Any], ndim: int, nearest: Geometry) 
 
 
 def multiscale_metadata(
-    name: str, geometry: Geometry, factors: Sequence[Sequence[int]], *, version: Version
+    name: str, geometry: Geometry, factors: Sequence[Sequence[float]], *, version: Version
 ) -> dict[str, Any]:
     """Describe a pyramid of labels whose levels are called `0`, `1` ...
 

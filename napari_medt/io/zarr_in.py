@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry, Volume
+from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array, default_channel_names
-from napari_medt.io.lazy import Stored, lazy
+from napari_medt.io.label_values import label_dtype, label_values
+from napari_medt.io.lazy import Stored, fits_memory, lazy
 from napari_medt.io.ngff import axes_named, exact_geometry, geometry_from, ome_attributes
 from napari_medt.io.picture import GREY, RGB
 from napari_medt.io.zarr_nodes import (
@@ -24,6 +25,7 @@ from napari_medt.io.zarr_nodes import (
     ZarrArray,
     arrangement,
     images_in,
+    is_zarr,
     levels_of,
     open_node,
     title_of,
@@ -197,3 +199,98 @@ def _plain_axes(path: Path, array: ZarrArray, choose: Sequence[str]) -> str:
             f"{path.name} has {array.ndim} axes, which make no image", remedy="save one image of it on its own"
         )
     return "tczyx"[-array.ndim :] if array.ndim != 3 else "zyx"
+
+
+# ------------------------------------------------------------------------------------------------------------ masks
+
+
+def read_zarr_labels(path: Path, *, choose: Sequence[str] = ()) -> tuple[LabelMap, ...]:
+    """Read the masks of an OME-Zarr.
+
+    Parameters
+    ----------
+    path
+        An image with masks, its folder `labels`, or one mask.
+    choose
+        As for `read_zarr`.
+
+    Returns
+    -------
+    tuple of LabelMap
+        In memory where they are small, else as Dask arrays; with the names and colours the file gives.
+
+    Raises
+    ------
+    AmbiguousImage
+        For masks of several time points.
+    BadImage
+        If there are none, or they are damaged or no labels.
+    """
+    found = []
+    for place in _masks_in(path):
+        group = open_node(place)
+        ome = ome_attributes(group.attrs.asdict())
+        volume = _read(place, group, choose)
+        if len(volume.array) > 1:
+            raise BadImage(
+                f"{place.name} has {len(volume.array)} channels, so it is a picture and not a mask",
+                remedy="choose a mask with one number a pixel",
+            )
+        names, colours = _label_table(ome.get("image-label"))
+        found.append(
+            LabelMap(
+                _labels(volume.array[0], place.name),
+                volume.geometry,
+                names,
+                colours,
+                source=str(place),
+                notes=volume.notes,
+            )
+        )
+    return tuple(found)
+
+
+def _masks_in(path: Path) -> tuple[Path, ...]:
+    node = open_node(path)
+    ome = ome_attributes(node.attrs.asdict())
+    if "image-label" in ome or isinstance(node, zarr.Array):
+        return (path,)
+    home = path if "labels" in ome else path / "labels"
+    if home is not path and is_zarr(home):
+        ome = ome_attributes(open_node(home).attrs.asdict())
+    listed = ome.get("labels") if is_zarr(home) else None
+    if isinstance(listed, list) and listed:
+        return tuple(home / str(name) for name in listed)
+    if "multiscales" in ome:
+        return (path,)
+    raise BadImage(f"There is no mask in {path.name}", remedy="choose an OME-Zarr with labels")
+
+
+def _labels(array: Array, name: str) -> Array:
+    """Bring a lazy array into memory where it is small, and to unsigned numbers."""
+    if fits_memory(array):
+        values = np.asarray(array)
+        return label_values(values, to=label_dtype(values, name), name_of_file=name)
+    lazy_values: Any = array
+    dtype = label_dtype(array, name)
+    checked: Array = lazy_values.map_blocks(label_values, dtype=dtype, to=dtype, name_of_file=name)
+    return checked
+
+
+def _label_table(described: Any) -> tuple[dict[int, str], dict[int, tuple[float, float, float]]]:
+    """Names and colours by label value; what cannot be understood is left out."""
+    names: dict[int, str] = {}
+    colours: dict[int, tuple[float, float, float]] = {}
+    for key in ("properties", "colors"):
+        rows = described.get(key) if isinstance(described, Mapping) else None
+        for row in rows if isinstance(rows, list) else ():
+            value = row.get("label-value") if isinstance(row, Mapping) else None
+            if not isinstance(value, int) or isinstance(value, bool):
+                continue
+            text = next((row[word] for word in ("name", "label", "class") if isinstance(row.get(word), str)), "")
+            if text:
+                names[value] = text
+            rgba = row.get("rgba")
+            if isinstance(rgba, list) and len(rgba) == 4 and all(isinstance(part, (int, float)) for part in rgba):
+                colours[value] = (rgba[0] / 255, rgba[1] / 255, rgba[2] / 255)
+    return names, colours
