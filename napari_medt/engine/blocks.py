@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ class Settings:
     overlap: float | None = None
     flips: bool = False
     blending: Blending = "smooth"
-    wanted: Wanted = Wanted()
+    wanted: Wanted = field(default_factory=Wanted)
 
     def passes(self, model: Model, device: torch.device) -> Passes:
         """How windows go through the network."""
