@@ -10,10 +10,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from napari_medt.core import BadImage, Geometry, MedtError
 from napari_medt.core.volume import Array
+from napari_medt.io.arrangement import Arrangement
 
 _BLOCK_BYTES = 2**24
 _MOST_BLOCKS = 20_000
@@ -30,17 +30,13 @@ class Stored:
         Opens what is on disk: something with `shape`, `dtype` and indexing by slices. Called at the first reading, and
         again in each process; a failure in it, or later in reading, becomes one sentence.
     shape, dtype
-        As seen from outside; an axis may be shorter than that on disk.
-    order
-        By axis outside: the axis on disk, or `None` for one of length 1 that the disk does not have.
-    fixed
-        By axis on disk that is not seen outside: the index along it.
+        Of the array on disk.
+    seen
+        How its axes are seen from outside.
     name
         Of the file, for messages.
     identity
         What tells these values from all others: path, part and time of change.
-    values
-        Turns what was read into what is meant, value by value.
     """
 
     def __init__(
@@ -49,44 +45,25 @@ class Stored:
         *,
         shape: Sequence[int],
         dtype: npt.DTypeLike,
-        order: Sequence[int | None],
+        seen: Arrangement,
         name: str,
         identity: tuple[Any, ...],
-        fixed: dict[int, int] | None = None,
-        values: Callable[[Array], Array] | None = None,
     ) -> None:
-        self.shape = tuple(shape)
+        self.shape = seen.shape(shape)
         self.dtype = np.dtype(dtype)
         self.ndim = len(self.shape)
-        self._opener, self._order, self._fixed = opener, tuple(order), dict(fixed or {})
-        self._name, self._identity, self._values = name, identity, values
+        self._opener, self._seen, self._name, self._identity = opener, seen, name, identity
         self._opened: Any = None
         self._lock = threading.Lock()
 
     def __getitem__(self, where: Any) -> Array:
         given = where if isinstance(where, tuple) else (where,)
         given = (*given, *(slice(None),) * (self.ndim - len(given)))
-        seen = [
-            slice(*part.indices(size)) if isinstance(part, slice) else part
-            for part, size in zip(given, self.shape, strict=True)
-        ]
-        index: dict[int, Any] = dict(self._fixed)
-        index.update({axis: part for axis, part in zip(self._order, seen, strict=True) if axis is not None})
-        kept = [axis for axis in sorted(index) if isinstance(index[axis], slice)]
-        array = self._read(tuple(index[axis] for axis in range(len(index))))
-        left = [axis for axis, part in zip(self._order, seen, strict=True) if isinstance(part, slice)]
-        array = array.transpose([kept.index(axis) for axis in left if axis is not None])
-        for place, axis in enumerate(left):
-            if axis is None:
-                array = np.expand_dims(array, place)
-        return self._values(array) if self._values is not None else array
-
-    def _read(self, index: tuple[Any, ...]) -> Array:
         try:
             with self._lock:
                 if self._opened is None:
                     self._opened = self._opener()
-            return np.asarray(self._opened[index])
+            return self._seen.part(self._opened, given)
         except (MedtError, MemoryError):
             raise
         except Exception as error:
@@ -102,7 +79,7 @@ class Stored:
         self.__dict__.update(state, _opened=None, _lock=threading.Lock())
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (*self._identity, self.shape, self._order, tuple(sorted(self._fixed.items())))
+        return (*self._identity, self.shape, self._seen.order, tuple(sorted(self._seen.fixed.items())))
 
 
 def lazy(stored: Stored, chunks: Sequence[int]) -> Array:
@@ -136,11 +113,6 @@ def block_shape(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> t
                 break
             blocks[axis] = min(2 * blocks[axis], shape[axis])
     return tuple(blocks)
-
-
-def fits_memory(array: Any) -> bool:
-    """Whether an array takes less than a quarter of the memory that is free."""
-    return bool(array.size * array.dtype.itemsize < psutil.virtual_memory().available / 4)
 
 
 def level_geometry(geometry: Geometry, shape: Sequence[int], level_shape: Sequence[int]) -> Geometry:

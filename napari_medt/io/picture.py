@@ -14,11 +14,16 @@ MAX_PIXELS = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded file: `(c, y, x)` or `(c, z, y, x)`, its geometry, and the channels' names where the file has some."""
+    """A decoded file: `(c, y, x)` or `(c, z, y, x)`, its geometry, and the channels' names where the file has some.
+
+    Large ones may be lazy, with coarser levels; `notes` say what is odd. All as in `Volume`.
+    """
 
     array: Array
     geometry: Geometry
     channel_names: tuple[str, ...] = ()
+    levels: tuple[Array, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 RGB = ("red", "green", "blue")
@@ -46,3 +51,8 @@ def check_size(name: str, *, pixels: int, bytes_needed: int, limit: int | None =
             f"{name} needs {bytes_needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free",
             remedy="close other programs, or crop the image first",
         )
+
+
+def fits_memory(size_bytes: int) -> bool:
+    """Whether an image takes less than a quarter of the memory that is free; a larger one better stays on disk."""
+    return bool(size_bytes < psutil.virtual_memory().available / 4)

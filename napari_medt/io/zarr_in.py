@@ -15,21 +15,12 @@ import zarr
 
 from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array, default_channel_names
+from napari_medt.io.arrangement import Arrangement
 from napari_medt.io.label_values import label_dtype, label_values
-from napari_medt.io.lazy import Stored, fits_memory, lazy
+from napari_medt.io.lazy import Stored, lazy
 from napari_medt.io.ngff import axes_named, exact_geometry, geometry_from, ome_attributes
-from napari_medt.io.picture import GREY, RGB
-from napari_medt.io.zarr_nodes import (
-    Arrangement,
-    Node,
-    ZarrArray,
-    arrangement,
-    images_in,
-    is_zarr,
-    levels_of,
-    open_node,
-    title_of,
-)
+from napari_medt.io.picture import GREY, RGB, fits_memory
+from napari_medt.io.zarr_nodes import Node, ZarrArray, arrangement, images_in, is_zarr, levels_of, open_node, title_of
 
 _COUNTED = 10_000  # chunks, beyond which looking for missing ones would take too long
 _RGB_COLOURS = ("FF0000", "00FF00", "0000FF")
@@ -99,7 +90,7 @@ def _image(path: Path, group: zarr.Group, ome: Mapping[str, Any], choose: Sequen
     levels = [
         _lazily(path / level.path, array, where, path.name) for level, array in zip(image.levels, arrays, strict=True)
     ]
-    spatial = where.spatial(image.axes)
+    spatial = [axis for axis in where.order[1:] if axis is not None]
     finest = image.levels[0]
     geometry, notes = geometry_from(
         [image.axes[axis] for axis in spatial],
@@ -120,10 +111,9 @@ def stored(path: Path, array: ZarrArray, where: Arrangement, name: str) -> Store
     """See an array of a Zarr as `(c, [z,] y, x)`."""
     return Stored(
         partial(zarr.open_array, path, mode="r"),
-        shape=where.shape(array.shape),
+        shape=array.shape,
         dtype=array.dtype,
-        order=where.order,
-        fixed=where.fixed,
+        seen=where,
         name=name,
         identity=(str(path.resolve()), os.stat(path).st_mtime_ns),
     )
@@ -268,7 +258,7 @@ def _masks_in(path: Path) -> tuple[Path, ...]:
 
 def _labels(array: Array, name: str) -> Array:
     """Bring a lazy array into memory where it is small, and to unsigned numbers."""
-    if fits_memory(array):
+    if fits_memory(array.nbytes):
         values = np.asarray(array)
         return label_values(values, to=label_dtype(values, name), name_of_file=name)
     lazy_values: Any = array

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import zarr
 
 from napari_medt.core import BadImage
+from napari_medt.io.arrangement import Arrangement
 from napari_medt.io.ngff import Axis, Multiscale, first_level_path, ome_attributes, parse_multiscale
 from napari_medt.io.timepoint import chosen_time
 
@@ -124,29 +125,6 @@ def _member(path: Path, group: zarr.Group, key: str) -> ZarrArray:
             f"The description of {path.name} does not say where its array is", remedy="copy or export it again"
         )
     return found
-
-
-class Arrangement:
-    """How the axes of an array on disk become `(c, [z,] y, x)`.
-
-    Attributes
-    ----------
-    order
-        By axis of the result: the axis on disk, `None` where there is none.
-    fixed
-        By axis on disk that is left out: the index along it.
-    """
-
-    def __init__(self, order: tuple[int | None, ...], fixed: dict[int, int]) -> None:
-        self.order, self.fixed = order, fixed
-
-    def spatial(self, axes: Sequence[Axis]) -> list[int]:
-        """Which axes on disk are the spatial ones, in the order of the result."""
-        return [cast(int, axis) for axis in self.order[1:]]
-
-    def shape(self, array: Any) -> tuple[int, ...]:
-        """Shape of the result for an array on disk, or anything by axis."""
-        return tuple(1 if axis is None else int(array[axis]) for axis in self.order)
 
 
 def arrangement(axes: Sequence[Axis], array: ZarrArray, choose: Sequence[str], name: str) -> Arrangement:
