@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,17 +16,20 @@ from napari_medt.io.pixel_size import geometry_from_resolution, geometry_of, uni
 AXES_KEY = "napari_medt_axes"
 SPACING_KEY = "napari_medt_spacing"
 _SHORT = {1.0: "mm", 1e-3: "um"}
+_APERIO_SIZE = re.compile(r"\bMPP\s*=\s*(\d*\.?\d+)")  # micrometres a pixel
 
 
-def tiff_geometry(tiff: tifffile.TiffFile, page: Any, ndim: int) -> Geometry:
+def tiff_geometry(tiff: tifffile.TiffFile, page: Any, ndim: int, which: int = 0) -> Geometry:
     """Read the pixel size.
 
     Parameters
     ----------
     tiff, page
-        The open file and its first page.
+        The open file and the first page of the image.
     ndim
         2 or 3, the spatial axes wanted.
+    which
+        Number of the image in the file.
 
     Returns
     -------
@@ -36,33 +40,35 @@ def tiff_geometry(tiff: tifffile.TiffFile, page: Any, ndim: int) -> Geometry:
     imagej: dict[str, Any] | None = tiff.imagej_metadata
     if imagej is not None:
         return _from_imagej(imagej, page, ndim)
-    image = ome_image(tiff)
+    image = ome_image(tiff, which)
     geometry = _from_ome(image, ndim) if image is not None else None
     if geometry is not None:
         return geometry
+    if tiff.is_svs and ndim == 2 and (found := _APERIO_SIZE.search(page.description)):
+        return geometry_of([float(found[1]) * 1e-3] * 2, units="um")
     flat = geometry_from_resolution(*_resolution(page), int(page.resolutionunit))
     if ndim == 2 or flat.units == "px":
         return flat if ndim == 2 else _pixels(ndim)
     return Geometry.from_spacing((flat.spacing[-1], *flat.spacing), units=flat.units)
 
 
-def channel_names(tiff: tifffile.TiffFile) -> tuple[str, ...]:
+def channel_names(tiff: tifffile.TiffFile, which: int = 0) -> tuple[str, ...]:
     """Return the channels' names an OME file gives; empty without."""
-    image = ome_image(tiff)
+    image = ome_image(tiff, which)
     if image is None:
         return ()
     names = tuple(channel.get("Name", "") for channel in image.iterfind(".//{*}Channel"))
     return names if all(names) else ()
 
 
-def ome_image(tiff: tifffile.TiffFile) -> ElementTree.Element | None:
-    """Return the description of the first image of an OME file; None for others and for unreadable ones."""
+def ome_image(tiff: tifffile.TiffFile, which: int = 0) -> ElementTree.Element | None:
+    """Return the description of an image of an OME file; None for others and for unreadable ones."""
     text = tiff.ome_metadata
     if not text:
         return None
     try:
-        return ElementTree.fromstring(text).find(".//{*}Image")
-    except ElementTree.ParseError:
+        return ElementTree.fromstring(text).findall(".//{*}Image")[which]
+    except (ElementTree.ParseError, IndexError):
         return None
 
 

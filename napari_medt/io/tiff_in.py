@@ -1,24 +1,27 @@
-"""TIFF to arrays: ImageJ, OME and plain files, with their pixel size and the meaning of their axes."""
+"""TIFF to arrays: ImageJ, OME, slides and plain files, with their pixel size and the meaning of their axes."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
-from napari_medt.core import BadImage
-from napari_medt.core.volume import Array
-from napari_medt.io.picture import GREY, RGB, Picture, check_size
+from napari_medt.core import AmbiguousImage, BadImage, Choice
+from napari_medt.io.arrangement import Arrangement
+from napari_medt.io.picture import Picture, check_size, fits_memory
+from napari_medt.io.tiff_colours import samples_of
 from napari_medt.io.tiff_geometry import AXES_KEY, channel_names, ome_image, tiff_geometry
+from napari_medt.io.timepoint import chosen_time
 
-_WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
-_LAB = (8, 9, 10)
+_ASIDE = ("label", "macro", "thumbnail", "overview")  # what slides keep beside the image
 
 
 class _Complaints(logging.Filter):
@@ -51,45 +54,87 @@ _complaints = _Complaints()
 logging.getLogger("tifffile").addFilter(_complaints)
 
 
-def read_tiff(path: Path, *, as_labels: bool) -> Picture:
-    """Decode the first series of a TIFF at full resolution.
+def read_tiff(path: Path, *, as_labels: bool, choose: Sequence[str] = ()) -> Picture:
+    """Read an image in a TIFF: ImageJ, OME, a slide or plain pages.
 
     Parameters
     ----------
     path
         The file.
     as_labels
-        Keep a palette's indices, one-bit values and white-is-zero values as they are.
+        Keep a palette's indices, one-bit values and white-is-zero values as they are; always in memory.
+    choose
+        Which image of several, and which time point of a film: keys of the question asked. With `"slices"`, times are
+        taken as the slices of one scan.
 
     Returns
     -------
     Picture
-        `(c, y, x)` or `(c, z, y, x)`; the one axis of pages, slices or times is z.
+        `(c, y, x)` or `(c, z, y, x)`; slices, or pages of which nothing is said, are z. Pyramids, and images that take
+        more than a quarter of the free memory, are lazy where Zarr and Dask are installed.
 
     Raises
     ------
+    AmbiguousImage
+        If it holds several images, or a film.
     BadImage
         If it has no pixels, too many axes, colours that are not read, or is cut off.
     """
     with _complaints.hear() as heard, tifffile.TiffFile(path) as tiff:
         if not tiff.pages or not tiff.series:
             raise BadImage(f"{path.name} is a damaged or incomplete TIFF (it names no image)", remedy="export it again")
-        series = tiff.series[0]
+        which, notes = _which_image(tiff, choose, path.name)
+        series = tiff.series[which]
         page = series.keyframe
         shape, axes = tuple(series.shape), str(series.axes)
-        count = int(np.prod(shape, dtype=np.int64))
-        check_size(path.name, pixels=count, bytes_needed=count * series.dtype.itemsize)
+        count = math.prod(shape)
+        size_bytes = count * series.dtype.itemsize
+        lazily = not as_labels and (len(series.levels) > 1 or not fits_memory(size_bytes)) and _can_be_lazy()
+        check_size(path.name, pixels=count, bytes_needed=0 if lazily else size_bytes)
         if not {"Y", "X"} <= set(axes):
             raise BadImage(f"{path.name} has axes {axes}, which make no image", remedy="export it as plain TIFF")
         _check_whole(tiff, series, path.name, heard)
-        array = series.asarray()
-        if as_labels and "Z" not in axes:
-            axes = axes.replace("C", "Z")  # labels have no channels: what a program called so are the slices
-        array, axes = _arrange(array, axes, _our_axes(tiff), path.name)
-        names = channel_names(tiff)
-        array, names = _colours(array, names, page, path.name, samples="S" in axes, as_labels=as_labels)
-        geometry = tiff_geometry(tiff, page, array.ndim - 1)
-    return Picture(array, geometry, names)
+        seen = _arrangement(shape, axes, _our_axes(tiff), choose, path.name, as_labels=as_labels)
+        samples = samples_of(
+            page,
+            count=seen.shape(shape)[0],
+            dtype=series.dtype,
+            names=channel_names(tiff, which),
+            interleaved=seen.order[0] is not None and axes[seen.order[0]] == "S",
+            as_labels=as_labels,
+            file_name=path.name,
+        )
+        geometry = tiff_geometry(tiff, page, len(seen.order) - 1, which)
+        if lazily:
+            from napari_medt.io.tiff_lazy import lazy_levels
+
+            finest, *levels = (samples.apply(level) for level in lazy_levels(path, which, series, seen))
+        else:
+            finest, levels = np.ascontiguousarray(samples.apply(seen.apply(series.asarray()))), []
+    return Picture(finest, geometry, samples.names, tuple(levels), notes)
+
+
+def _can_be_lazy() -> bool:
+    return all(find_spec(module) is not None for module in ("zarr", "dask"))
+
+
+def _which_image(tiff: tifffile.TiffFile, choose: Sequence[str], name: str) -> tuple[int, tuple[str, ...]]:
+    """Index of the image to read, and what is to be said about the others: labels and overviews are none."""
+    images = [i for i, series in enumerate(tiff.series) if not str(series.name).lower().startswith(_ASIDE)] or [0]
+    if len(images) == 1 or tiff.is_svs or tiff.is_ndpi:
+        return images[0], ()
+    if not tiff.is_ome and not tiff.is_scn:
+        return images[0], (f"The file holds {len(images)} images of different kinds; the first is read",)
+    choices = [Choice(f"image={i}", _title(tiff.series[i])) for i in images]
+    for index, choice in zip(images, choices, strict=True):
+        if choice.key in choose:
+            return index, ()
+    raise AmbiguousImage(f"{name} holds {len(images)} images", choices)
+
+
+def _title(series: Any) -> str:
+    size = " x ".join(map(str, series.shape))
+    return f"{series.name}, {size}" if series.name else size
 
 
 def _check_whole(tiff: tifffile.TiffFile, series: Any, name: str, heard: list[logging.LogRecord]) -> None:
@@ -119,67 +164,28 @@ def _our_axes(tiff: tifffile.TiffFile) -> str:
     return title.removeprefix(f"{AXES_KEY} ") if title.startswith(AXES_KEY) else ""
 
 
-def _arrange(array: Array, axes: str, ours: str, name: str) -> tuple[Array, str]:
-    """Bring `array` into `(c, [z,] y, x)`; axes in the order they had, without those of length 1."""
-    kept = [i for i, letter in enumerate(axes) if letter in "YX" or array.shape[i] != 1]
-    array = array.reshape([array.shape[i] for i in kept])
-    axes = "".join(axes[i] for i in kept)
-    colours = [i for i, letter in enumerate(axes) if letter in "CS"]
-    stack = [i for i, letter in enumerate(axes) if letter not in "CSYX"]
+def _arrangement(
+    shape: tuple[int, ...], axes: str, ours: str, choose: Sequence[str], name: str, *, as_labels: bool
+) -> Arrangement:
+    """Find the channels and the one axis of slices; axes of length 1 are left out."""
+    seen = [i for i, letter in enumerate(axes) if letter in "YX" or shape[i] != 1]
+    fixed = {i: 0 for i in range(len(axes)) if i not in seen}
+    sizes = " x ".join(f"{axes[i]}={shape[i]}" for i in seen)
+    letters = [axes[i] for i in seen]
+    if as_labels and "Z" not in axes:
+        letters = ["Z" if letter == "C" else letter for letter in letters]  # labels have no channels: these are slices
+    if "T" in letters and ("Z" in letters or not (as_labels or "slices" in choose)):
+        others = [] if "Z" in letters else [Choice("slices", "they are the slices of one scan")]
+        time = seen[letters.index("T")]
+        fixed[time] = chosen_time(shape[time], choose, f"{name} ({sizes})", others=others)
+        seen.remove(time)
+        letters.remove("T")
+    colours = [i for i, letter in zip(seen, letters, strict=True) if letter in "CS"]
+    stack = [i for i, letter in zip(seen, letters, strict=True) if letter not in "CSYX"]
     if len(stack) > 1 or len(colours) > 1:
-        sizes = " x ".join(f"{letter}={size}" for letter, size in zip(axes, array.shape, strict=True))
         raise BadImage(
             f"{name} has more axes than one image or one scan ({sizes})",
             remedy="save one time point, or one channel of it, as its own file",
         )
-    array = array.transpose(*colours, *stack, axes.index("Y"), axes.index("X"))
-    if not colours:
-        array = array[None]
-    if ours == "zyx" and not stack:
-        array = array[:, None]
-    return np.ascontiguousarray(array), axes
-
-
-def _colours(
-    array: Array, names: tuple[str, ...], page: Any, name: str, *, samples: bool, as_labels: bool
-) -> tuple[Array, tuple[str, ...]]:
-    """Give the first axis its meaning: palette, grey, colour with or without alpha, inks, or named channels."""
-    photometric = int(page.photometric)
-    if photometric == _PALETTE and page.colormap is not None and not as_labels and len(array) == 1:
-        return _through_palette(array[0], np.asarray(page.colormap))
-    if samples:
-        if photometric in _LAB:
-            raise BadImage(f"{name} stores its colours as Lab, which are not read", remedy="save it again as RGB")
-        if photometric == _CMYK and len(array) >= 4:
-            return _inks_to_rgb(array[:4]), RGB
-        if photometric in (2, _YCBCR) and len(array) >= 3:
-            return array[:3], RGB
-        extra = len(page.extrasamples)
-        array = array[: max(1, len(array) - extra)] if extra else array
-        if len(array) == 1:
-            names = ()
-    if array.dtype == bool:
-        array = array.astype(np.uint8) * np.uint8(1 if as_labels else 255)
-    elif not as_labels and array.dtype == np.uint8 and page.bitspersample in (2, 4):
-        array = array * np.uint8(255 // (2**page.bitspersample - 1))
-    if photometric == _WHITE_IS_ZERO and not as_labels and array.dtype.kind == "u":
-        array = np.invert(array)
-    if len(array) == 1:
-        return array, GREY
-    return array, names if len(names) == len(array) and len(set(names)) == len(names) else ()
-
-
-def _through_palette(indices: Array, colormap: Array) -> tuple[Array, tuple[str, ...]]:
-    """Look up colours `(3, n)` uint16; `(1, ...)` if all are greys, else `(3, ...)`, uint8."""
-    colours = (colormap >> 8 if colormap.max() > 255 else colormap).astype(np.uint8)
-    if (colours == colours[:1]).all():
-        return colours[0][indices][None], GREY
-    return colours[:, indices], RGB
-
-
-def _inks_to_rgb(inks: Array) -> Array:
-    """Turn cyan, magenta, yellow and black `(4, ...)` into red, green and blue, without a colour profile."""
-    top = np.iinfo(inks.dtype).max if inks.dtype.kind == "u" else 1
-    light = 1.0 - inks.astype(np.float32) / top
-    colours = light[:3] * light[3:] * top
-    return np.asarray(np.rint(colours) if inks.dtype.kind == "u" else colours).astype(inks.dtype)
+    slices: list[int | None] = [None] if ours == "zyx" and not stack else [*stack]
+    return Arrangement((colours[0] if colours else None, *slices, axes.index("Y"), axes.index("X")), fixed)
