@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -292,10 +293,9 @@ def test_a_large_but_honest_picture_is_read_without_a_warning(tmp_path, files):
 
 
 def test_a_mask_larger_than_the_memory_is_refused(tmp_path, files, grey, monkeypatch):
-    import psutil
-
     path = put(tmp_path / "a.tif", files.tiff(grey))
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
+    memory = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr("napari_medt.io.picture.psutil", memory)
     with pytest.raises(BadImage, match="of memory, but only"):
         read_labels(path)
     np.testing.assert_array_equal(np.asarray(read(path).array)[0], grey)  # an image stays on disk
