@@ -58,12 +58,13 @@ class Stored:
 
     def __getitem__(self, where: Any) -> Array:
         given = where if isinstance(where, tuple) else (where,)
-        given = (*given, *(slice(None),) * (self.ndim - len(given)))
+        missing = self.ndim - sum(part is not None for part in given)
+        given = (*given, *(slice(None),) * missing)
         try:
             with self._lock:
                 if self._opened is None:
                     self._opened = self._opener()
-            return self._seen.part(self._opened, given)
+            return self._part(given)
         except (MedtError, MemoryError):
             raise
         except Exception as error:
@@ -71,6 +72,25 @@ class Stored:
                 f"A part of {self._name} cannot be read: it is damaged, or the file is no longer there",
                 remedy="copy or export it again",
             ) from error
+
+    def _part(self, given: Sequence[Any]) -> Array:
+        """Read what NumPy's indexing by numbers, slices, `None` and at most one list means."""
+        boxes: list[int | slice] = []
+        picks: list[Any] = []
+        for part in (part for part in given if part is not None):
+            if isinstance(part, (int, np.integer)):
+                boxes.append(int(part))
+            elif isinstance(part, slice):
+                boxes.append(part)
+                picks.append(slice(None))
+            else:
+                chosen = np.asarray(part, np.intp)
+                start, stop = (int(chosen.min()), int(chosen.max()) + 1) if chosen.size else (0, 0)
+                boxes.append(slice(start, stop))
+                picks.append(chosen - start)
+        found = self._seen.part(self._opened, boxes)[tuple(picks)]
+        places = [part for part in given if not isinstance(part, (int, np.integer))]
+        return np.expand_dims(found, [place for place, part in enumerate(places) if part is None])
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_opened", "_lock")}
@@ -96,7 +116,7 @@ def lazy(stored: Stored, chunks: Sequence[int]) -> Array:
     """
     blocks = block_shape(stored.shape, chunks, stored.dtype.itemsize)
     meta = np.empty((0,) * stored.ndim, stored.dtype)
-    array: Array = da.from_array(stored, chunks=blocks, fancy=False, meta=meta)  # type: ignore[no-untyped-call]
+    array: Array = da.from_array(stored, chunks=blocks, meta=meta)  # type: ignore[no-untyped-call]
     return array
 
 

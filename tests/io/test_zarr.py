@@ -177,6 +177,13 @@ def test_only_what_is_looked_at_is_read_by_many_threads_and_other_processes(tmp_
     assert volume.array.numblocks == (2, 1, 1)
     for part in ((0, slice(70, 90), slice(3, 400, 7)), (slice(None, None, -1), slice(None), slice(None, None, -3))):
         np.testing.assert_array_equal(np.asarray(volume.array[part]), array[part])
+    for part in (
+        (1, [5, 3, 599], slice(9, 30)),
+        (slice(None), None, 7),
+        (slice(None), [], 7),
+        (np.array([1, 0]), 3, 4),
+    ):
+        np.testing.assert_array_equal(np.asarray(volume.array[part]), array[part])
     # The chunks far from the part looked at may be gone.
     for chunk in (tmp_path / "a.zarr" / "0" / "1").rglob("[0-9]*"):
         if chunk.is_file():
