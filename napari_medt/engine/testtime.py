@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 DROPOUT_PASSES = 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Passes:
     """How windows go through the network of a model.
 
@@ -44,6 +44,7 @@ class Passes:
     flips: bool = False
     dropout: bool = False
     disagreement: bool = False
+    _room: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     @property
     def channels(self) -> int:
@@ -77,7 +78,7 @@ class Passes:
         Returns
         -------
         Tensor
-            `(n, channels, *window)` float32, free to be changed.
+            `(n, channels, *window)` float32, free to be changed, and valid until the next call.
         """
         if self.dropout:
             drawn = (
@@ -91,7 +92,7 @@ class Passes:
         with torch.random.fork_rng(devices), dropping(self.model.net):
             torch.manual_seed(zlib.crc32(repr(corner).encode()))
             mirrors = self._mirrors
-            return self._mean(window, position, [mirrors[i % len(mirrors)] for i in range(DROPOUT_PASSES)])
+            return self._mean(window, position, [mirrors[i % len(mirrors)] for i in range(DROPOUT_PASSES)]).clone()
 
     def _mean(self, windows: Tensor, positions: Tensor, passes: Sequence[tuple[int, ...]]) -> Tensor:
         """Mean over passes, each with some axes mirrored."""
@@ -100,22 +101,25 @@ class Passes:
             dims = [axis + 2 for axis in mirrored]
             signs = torch.ones_like(positions)
             signs[:, list(mirrored)] = -1
-            found = self._once(windows.flip(dims) if dims else windows, positions * signs)
+            room = "first" if total is None else "other"
+            found = self._once(windows.flip(dims) if dims else windows, positions * signs, room)
             if self.disagreement:
                 found = torch.cat((found, torch.special.entr(found).sum(1, keepdim=True)), 1)
             found = found.flip(dims) if dims else found
             total = found if total is None else total.add_(found)
-        assert total is not None  # there is always the plain pass
+        assert total is not None  # there is always one pass
         return total.div_(len(passes)) if len(passes) > 1 else total
 
-    def _once(self, windows: Tensor, positions: Tensor) -> Tensor:
-        """Softmax over classes, `(n, k, *window)`."""
+    def _once(self, windows: Tensor, positions: Tensor, room: str) -> Tensor:
+        """Softmax over classes, `(n, k, *window)`, in memory that is used again and again."""
         net = self.model.net
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = net(windows, positions) if getattr(net, "takes_position", False) else net(windows)
         # Step by step in place, since torch's own softmax over channels takes nearly twice as long.
-        found: Tensor = logits.float()
-        found = found - found.amax(1, keepdim=True)
+        logits = logits.float()
+        if room not in self._room or self._room[room].shape != logits.shape:
+            self._room[room] = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        found = torch.sub(logits, logits.amax(1, keepdim=True), out=self._room[room])
         del logits
         temperature = getattr(self.model.card, "temperature", 1.0)
         if temperature != 1:
