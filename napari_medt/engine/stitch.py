@@ -32,8 +32,9 @@ class _Step:
 class Stitch:
     """Blends windows that come in the order of their layout, and hands out what no later window reaches.
 
-    Axis by axis, from the last to the first, what earlier windows left behind is added to a window, and what later ones
-    will speak of is left behind. So only the overlap of two rows of windows is held for every class, not the image.
+    A line of windows along the last axis is summed up. Then, axis by axis towards the first, what earlier lines left behind is
+    added to it, and what later ones will speak of is left behind. So for every class only the overlap of two rows of windows
+    is held, and one line, not the image.
 
     Parameters
     ----------
@@ -71,18 +72,19 @@ class Stitch:
         if blending == "monai":
             self._weights = torch.from_numpy(blend_weights(layout.window, blending=blending)).to(device)
             channels += 1
-        longest = [max(step.stop - step.start for step in steps.values()) for steps in self._steps]
+        sizes = [part.stop - part.start for part in box]
+        longest = [max(step.stop - step.start for step in steps.values()) for steps in self._steps[:-1]]
+        self._last = layout.starts[-1][-1]
+        self._line, self._fresh = torch.empty((channels, *longest, sizes[-1]), device=device), True
         self._left = []
-        for axis, steps in enumerate(self._steps):
+        for axis, steps in enumerate(self._steps[:-1]):
             most = max(step.left for step in steps.values())
-            beyond = (part.stop - part.start for part in box[axis + 1 :])
-            self._left.append(torch.empty((channels, *longest[:axis], most, *beyond), device=device))
-        self._band: Tensor | None = None
+            self._left.append(torch.empty((channels, *longest[:axis], most, *sizes[axis + 1 :]), device=device))
 
     @property
     def nbytes(self) -> int:
         """Memory that is held between windows."""
-        return sum(left.nbytes for left in self._left)
+        return self._line.nbytes + sum(left.nbytes for left in self._left)
 
     @torch.inference_mode()
     def add(self, where: Box, values: Tensor) -> Found | None:
@@ -93,7 +95,7 @@ class Stitch:
         where
             As the layout gives it.
         values
-            `(channels, *window)`; changed.
+            `(channels, *window)`.
 
         Returns
         -------
@@ -101,39 +103,41 @@ class Stitch:
             The part of the array that is finished by this window, and its values `(channels, *part)`, which are only valid
             until the next call.
         """
-        inside = [slice(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip(where, self._box, strict=True)]
-        piece = self._weighted(where, inside, values)
-        band = self._bands[where[0].start]
-        steps = [steps[w.start] for steps, w in zip(self._steps, where, strict=True)]
-        if len(band) > 1:
-            first = steps[0].start
-            if where[0].start == band[0]:
-                shape = (piece.shape[0], steps[0].stop - first, *piece.shape[2:])
-                self._band = torch.zeros(shape, device=piece.device)
-            assert self._band is not None  # the first window of a band comes first
-            self._band[:, inside[0].start - first : inside[0].stop - first] += piece
-            if where[0].start != band[-1]:
-                return None
-            piece, self._band = self._band, None
-        part = [slice(step.start, step.stop) for step in steps]
+        steps = [steps[w.start] for steps, w in zip(self._steps[:-1], where[:-1], strict=True)]
+        part = [slice(step.start, step.stop) for step in steps] + [self._box[-1]]
+        line = self._line[(slice(None), *(slice(0, p.stop - p.start) for p in part))]
+        if self._fresh:
+            line.zero_()
+            self._fresh = False
+        self._sum_up(line, part, where, values)
+        if where[0].start != self._bands[where[0].start][-1] or where[-1].start != self._last:
+            return None
+        piece = line
         for axis in reversed(range(len(steps))):
             piece = self._pass_on(axis, steps[axis], part, piece)
             part[axis] = slice(steps[axis].start, steps[axis].final)
+        self._fresh = True
         if not piece.numel():
             return None
         return tuple(part), piece if self._weights is None else piece[:-1] / piece[-1]
 
-    def _weighted(self, where: Box, inside: Sequence[slice], values: Tensor) -> Tensor:
-        """Values times weights, of the part of a window that is wanted."""
+    def _sum_up(self, line: Tensor, part: Sequence[slice], where: Box, values: Tensor) -> None:
+        """Add a window, weighted, to its line, as far as it is wanted."""
+        inside = [slice(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip(where, self._box, strict=True)]
         local = tuple(slice(i.start - w.start, i.stop - w.start) for i, w in zip(inside, where, strict=True))
+        here = line[
+            (slice(None), *(slice(i.start - p.start, i.stop - p.start) for i, p in zip(inside, part, strict=True)))
+        ]
         values = values[(slice(None), *local)]
-        if self._weights is not None:
+        if self._weights is None:
+            weights = torch.ones((), device=line.device)
+            for shares, w, within in zip(self._shares, where, local, strict=True):
+                weights = weights[..., None] * shares[w.start][within]
+            here.addcmul_(values, weights)
+        else:
             weights = self._weights[local]
-            return torch.cat((values * weights, weights[None]))
-        weights = torch.ones((), device=values.device)
-        for shares, w, part in zip(self._shares, where, local, strict=True):
-            weights = weights[..., None] * shares[w.start][part]
-        return values.mul_(weights)
+            here[:-1].addcmul_(values, weights)
+            here[-1] += weights
 
     def _pass_on(self, axis: int, step: _Step, part: Sequence[slice], piece: Tensor) -> Tensor:
         """Take up along one axis what was left behind, leave behind what is not finished; the finished rest."""
