@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from napari_medt.core import Geometry
+from napari_medt.io.ngff import OURS, exact_geometry
 from napari_medt.io.pixel_size import geometry_from_resolution, geometry_of, unit_in_mm
 
 # Marks our own files: their axes, and that the origin in them is meant.
@@ -43,7 +45,7 @@ def tiff_geometry(tiff: tifffile.TiffFile, page: Any, ndim: int, which: int = 0)
     image = ome_image(tiff, which)
     geometry = _from_ome(image, ndim) if image is not None else None
     if geometry is not None:
-        return geometry
+        return exact_geometry(_kept_beside(tiff, which), ndim, geometry)
     if tiff.is_svs and ndim == 2 and (found := _APERIO_SIZE.search(page.description)):
         return geometry_of([float(found[1]) * 1e-3] * 2, units="um")
     flat = geometry_from_resolution(*_resolution(page), int(page.resolutionunit))
@@ -70,6 +72,15 @@ def ome_image(tiff: tifffile.TiffFile, which: int = 0) -> ElementTree.Element | 
         return ElementTree.fromstring(text).findall(".//{*}Image")[which]
     except (ElementTree.ParseError, IndexError):
         return None
+
+
+def _kept_beside(tiff: tifffile.TiffFile, which: int) -> dict[str, Any]:
+    """Return what our own files keep beside OME's words, for `exact_geometry`; only the first image has it."""
+    try:
+        found = ElementTree.fromstring(tiff.ome_metadata or "").find(f".//{{*}}MapAnnotation//{{*}}M[@K='{OURS}']")
+        return {OURS: json.loads(found.text or "")} if found is not None and which == 0 else {}
+    except (ElementTree.ParseError, ValueError):
+        return {}
 
 
 def _pixels(ndim: int) -> Geometry:
