@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import tifffile
-import zarr
 
 from napari_medt.core.volume import Array
 from napari_medt.io.arrangement import Arrangement
@@ -19,6 +18,8 @@ class _OpenLevel:
     """A level of an image in an open file, which is closed when nobody needs it any more; safe for threads."""
 
     def __init__(self, path: Path, which: int, level: int) -> None:
+        import zarr  # takes half a second, which the first look may cost but not the opening
+
         tiff = tifffile.TiffFile(path)
         weakref.finalize(self, tiff.close)
         store = tiff.series[which].aszarr(level=level)

@@ -7,7 +7,8 @@ import secrets
 import shutil
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,6 +32,8 @@ _CHUNKS = {2: (1024, 1024), 3: (64, 128, 128)}
 
 class ZarrLabels:
     """A mask on its way to disk: assign slabs as to an array, in any order, then `finish` or `discard`.
+
+    What is assigned to is given by slices without steps, as many as there are axes or fewer.
 
     Nothing is seen at its place before `finish`; without it nothing is left. Several threads may assign.
 
@@ -94,8 +97,14 @@ class ZarrLabels:
         )
 
     def __setitem__(self, where: Any, values: npt.ArrayLike) -> None:
+        given = where if isinstance(where, tuple) else (where,)
+        given = (*given, *(slice(None),) * (self.ndim - len(given)))
+        box = [range(*part.indices(size)) for part, size in zip(given, self.shape, strict=True)]
+        array = np.broadcast_to(np.asarray(values), [len(part) for part in box])
         with self._lock, on_disk(self.path):
-            self._finest[where] = np.asarray(values).astype(self.dtype, copy=False)
+            for part in _by_chunk(box, self._finest.chunks):  # all at once would take several times their memory
+                inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(part, box, strict=True))
+                self._finest[part] = array[inside].astype(self.dtype, copy=False)
 
     def finish(self, *, progress: Progress = silent, cancel: Cancel | None = None) -> Path:
         """Add the coarser levels and the description, and put the mask in its place; an older one there is replaced.
@@ -196,6 +205,15 @@ class ZarrLabels:
             enlist(self._image, self._format, self.path.name)
         if replaced:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _by_chunk(box: Sequence[range], chunks: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut a box at the borders of chunks."""
+    edges = [
+        [part.start, *range((part.start // chunk + 1) * chunk, part.stop, chunk), part.stop]
+        for part, chunk in zip(box, chunks, strict=True)
+    ]
+    return product(*([slice(a, b) for a, b in pairwise(edge)] for edge in edges))
 
 
 def create_zarr_labels(
