@@ -1,0 +1,242 @@
+"""Finding DICOM files, and reading their headers without their pixels."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from napari_medt.core import BadImage, Cancel, Progress, silent
+
+# What pydicom and its decoders raise for damaged files. Their texts may hold values of the header, the patient's name among
+# them, so they are never repeated, nor chained.
+DAMAGE: tuple[type[Exception], ...] = (InvalidDicomError, OSError, ValueError, TypeError, LookupError, EOFError)
+DAMAGE += (RuntimeError, AttributeError, ArithmeticError, AssertionError, struct.error, zlib.error)
+
+# The whole of what is read of a header; of the patient only the weight is used, name and number only to keep them out of
+# descriptions.
+_TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality SeriesInstanceUID SeriesDescription SeriesNumber
+    InstanceNumber AcquisitionNumber FrameOfReferenceUID PatientName PatientID PatientWeight StudyDate SeriesDate SeriesTime
+    AcquisitionDate AcquisitionTime ContentTime AcquisitionDateTime FrameReferenceTime ActualFrameDuration
+    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation PlanarConfiguration BitsAllocated BitsStored HighBit
+    PixelRepresentation PixelPaddingValue RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence
+    WindowCenter WindowWidth FrameIncrementPointer FrameTime
+    ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing SliceThickness
+    SpacingBetweenSlices SliceLocation GridFrameOffsetVector DoseGridScaling DoseUnits SequenceOfUltrasoundRegions
+    TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase EchoTime InversionTime FlipAngle KVP
+    DiffusionBValue DiffusionGradientOrientation Units DecayCorrection CorrectedImage RadiopharmaceuticalInformationSequence
+    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationType
+    TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType""".split()
+SIEMENS_B_VALUE, GE_B_VALUE = Tag(0x0019, 0x100C), Tag(0x0043, 0x1039)
+HEADER_TAGS: list[Any] = [*_TAGS, SIEMENS_B_VALUE, GE_B_VALUE]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a folder.
+
+    Attributes
+    ----------
+    headers
+        Of the files with an image in them, with where they lie.
+    strangers
+        How many files are no DICOM.
+    others
+        How many are DICOM without an image, such as reports and directories.
+    masks
+        The segmentations among them, which are no images to segment.
+    damaged
+        How many cannot be read.
+    """
+
+    headers: tuple[tuple[str, Dataset], ...]
+    strangers: int = 0
+    others: int = 0
+    masks: tuple[str, ...] = ()
+    damaged: int = 0
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """Sentences about what was left out."""
+        told = (
+            (self.strangers, "is no DICOM and is left out", "are no DICOM and are left out"),
+            (self.damaged, "cannot be read and is left out", "cannot be read and are left out"),
+        )
+        return tuple(f"{n} file{'s' * (n > 1)} in the folder {many if n > 1 else one}" for n, one, many in told if n)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does; files without the usual preamble are known by their first element."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    if head[128:] == b"DICM":
+        return True
+    group, element = struct.unpack("<HH", head[:4]) if len(head) >= 12 else (0, 0)
+    written = re.fullmatch(rb"[A-Z]{2}", head[4:6]) is not None or struct.unpack("<I", head[4:8])[0] < 1024
+    return bool(group in (0x0002, 0x0008) and element < 0x0100 and written) if len(head) >= 12 else False
+
+
+def read_header(path: str | Path, *, tags: Sequence[Any] | None = HEADER_TAGS) -> Dataset:
+    """Read what stands before the pixels.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    tags
+        Which elements; `None` for all.
+
+    Raises
+    ------
+    BadImage
+        If the file cannot be read.
+    """
+    place = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they repeat values of the header
+            return dcmread(
+                place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True
+            )
+    except DAMAGE:
+        raise BadImage(f"{place.name} is a damaged or incomplete DICOM file", remedy="export it again") from None
+
+
+def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = None) -> Found:
+    """Read the headers of a file, or of all files in a folder and the folders in it.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    progress
+        Told of every file.
+    cancel
+        Looked at before every file.
+
+    Raises
+    ------
+    BadImage
+        If there is no such file or folder.
+    Cancelled
+        If asked to stop.
+    """
+    if not path.exists():
+        raise BadImage(f"There is no file or folder {path}", remedy="check the name")
+    if path.is_file():
+        return Found(((str(path), read_header(path)),))
+    places = sorted(_files(path))
+    headers: list[tuple[str, Dataset]] = []
+    strangers = others = damaged = 0
+    masks: list[str] = []
+    for done, place in enumerate(places):
+        if cancel is not None:
+            cancel.check()
+        progress(done, len(places), "Reading DICOM headers")
+        if not is_dicom(place):
+            strangers += 1
+            continue
+        try:
+            header = read_header(place)
+        except BadImage:
+            damaged += 1
+            continue
+        if is_mask(header):
+            masks.append(str(place))
+        elif header.get("Rows") and header.get("Columns"):
+            headers.append((str(place), header))
+        elif header.get("SOPClassUID") in (None, MediaStorageDirectoryStorage) and not header.get("Modality"):
+            damaged += place.name.upper() != "DICOMDIR" and "SOPClassUID" not in header
+        else:
+            others += 1
+    progress(len(places), len(places), "Reading DICOM headers")
+    return Found(tuple(headers), strangers, others, tuple(masks), damaged)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for home, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for name in names:
+            if not name.startswith(".") and name.upper() not in ("DICOMDIR", "THUMBS.DB"):
+                yield Path(home, name)
+
+
+def is_mask(header: Dataset) -> bool:
+    """Whether a file is a segmentation."""
+    return str(header.get("Modality", "")) == "SEG" or "SegmentSequence" in header
+
+
+# -------------------------------------------------------------------------------------------------- values of a header
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """An element as text, several values with backslashes between; empty where it is missing or unreadable."""
+    try:
+        value = header.get(keyword)
+    except DAMAGE:
+        return ""
+    if value is None:
+        return ""
+    return (
+        value.strip() if isinstance(value, str) else "\\".join(map(str, value)) if _many(value) else str(value).strip()
+    )
+
+
+def numbers(header: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    """An element as finite numbers; `None` where it is missing, unreadable or of another count."""
+    try:
+        value = header.get(keyword)
+        values = tuple(float(part) for part in (value if _many(value) else (value,)))
+    except DAMAGE:
+        return None
+    if not values or not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+        return None
+    return values
+
+
+def number(header: Dataset, keyword: str) -> float | None:
+    """An element as one finite number; `None` where it is missing or unreadable."""
+    found = numbers(header, keyword, 1)
+    return found[0] if found else None
+
+
+def _many(value: Any) -> bool:
+    return not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and hasattr(value, "__len__")
+
+
+def items(header: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence; none where it is missing or unreadable."""
+    try:
+        return header.get(keyword) or ()
+    except DAMAGE:
+        return ()
+
+
+def description(header: Dataset) -> str:
+    """What the scanner calls a series, without words of the patient's name or number."""
+    words = {
+        word.lower()
+        for keyword in ("PatientName", "PatientID")
+        for word in re.split(r"[\^=\s,_]+", text(header, keyword))
+        if len(word) > 2
+    }
+    said = text(header, "SeriesDescription")
+    for word in sorted(words, key=len, reverse=True):
+        said = re.sub(re.escape(word), "…", said, flags=re.IGNORECASE)
+    return said
