@@ -107,16 +107,16 @@ def segment_block(
     clock = _Clock(len(slices) * len(layout), progress)
     batches = _batches(product(slices, layout), effort.batch)
     chunk = next(batches)
-    inputs = _load(prepared, chunk, effort, settings.blending)
+    inputs = load(prepared, chunk, effort, settings.blending)
     while chunk:
         if cancel is not None:
             cancel.check()
         clock.tell()
-        found = passes(inputs, _positions(chunk, effort, shape[-dims:]), [where_of(*job) for job in chunk])
+        found = passes(inputs, positions(chunk, effort, shape[-dims:]), [where_of(*job) for job in chunk])
         # A GPU is still at work when it says it is done, so the next windows are made ready meanwhile.
         following = next(batches, [])
         if following:
-            inputs = _load(prepared, following, effort, settings.blending)
+            inputs = load(prepared, following, effort, settings.blending)
         for (index, where), values in zip(chunk, found.to(effort.stitch_device), strict=True):
             if finished := stitch.add(where, values):
                 part, blended = finished
@@ -161,7 +161,7 @@ def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
         yield chunk
 
 
-def _load(prepared: Prepared, chunk: list[Job], effort: Effort, blending: Blending) -> torch.Tensor:
+def load(prepared: Prepared, chunk: list[Job], effort: Effort, blending: Blending) -> torch.Tensor:
     """Windows `(n, c, *window)` on the device; to CUDA they travel while it computes."""
     windows = torch.from_numpy(np.stack([cut(prepared, *job, effort.window, blending=blending) for job in chunk]))
     if effort.device.type == "cuda":
@@ -178,7 +178,7 @@ def cut(prepared: Prepared, index: Index, where: Box, window: tuple[int, ...], *
     return pad_with_zeros(part, window) if blending == "monai" else pad_to_window(part, window)
 
 
-def _positions(chunk: list[Job], effort: Effort, shape: tuple[int, ...]) -> torch.Tensor:
+def positions(chunk: list[Job], effort: Effort, shape: tuple[int, ...]) -> torch.Tensor:
     """Centre of each window minus centre of the volume in voxels, `(n, dims)` float32."""
     corners = torch.tensor([[part.start for part in where] for _, where in chunk], dtype=torch.float32)
     return (corners + torch.tensor(effort.window) / 2 - torch.tensor(shape) / 2).to(effort.device)

@@ -8,19 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+AHEAD = 2**27  # bytes that may be read beyond what is asked for
 
 
 class Rows:
     """A lazily loaded array `(c, *spatial)` of which the rows in work are held, so that windows side by side share them.
 
-    Rows are read up to the next border of the array's own chunks, so that none is read or computed twice, unless chunks are
-    much higher than windows.
+    Rows are read up to the next border of the array's own chunks, so that none is read or computed twice, unless that would be
+    much more than is asked for.
     """
 
     def __init__(self, array: Any) -> None:
         self._array = array
         self.shape, self.dtype, self.ndim = tuple(array.shape), np.dtype(array.dtype), array.ndim
         self._borders = _borders(array)
+        self._ahead = int(AHEAD // max(1, self.dtype.itemsize * np.prod(self.shape) // self.shape[1]))
         self._first = 0
         self._held: Array = np.empty((self.shape[0], 0, *self.shape[2:]), dtype=self.dtype)
 
@@ -33,7 +35,7 @@ class Rows:
             keep = slice(max(rows.start - height, self._first), end)  # windows may go back a little
             if rows.start < self._first or rows.start > end:
                 keep = slice(rows.start, rows.start)
-            stop = self._up_to(rows.stop, at_most=rows.stop + 2 * height)
+            stop = self._up_to(rows.stop, at_most=rows.stop + max(2 * height, self._ahead))
             kept = self._held[:, keep.start - self._first : keep.stop - self._first]
             read = np.asarray(self._array[:, keep.stop : stop])
             self._held = np.concatenate((kept, read), axis=1) if kept.shape[1] else read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
 import numpy.typing as npt
 import torch
@@ -156,20 +156,23 @@ class Task:
     notes: tuple[str, ...]
 
 
-def set_up(
-    model: Model,
-    image: Volume | npt.ArrayLike,
-    *,
-    uncertainty: bool | Uncertainty = False,
-    probabilities: bool = False,
-    batch: int | None = None,
-    overlap: float | None = None,
-    roi: Roi | None = None,
-    plane: Plane | None = None,
-    flips: bool = False,
-    blending: Blending = "smooth",
-) -> Task:
+class Options(TypedDict, total=False):
+    """What can be asked of a prediction; see `predict`."""
+
+    uncertainty: bool | Uncertainty
+    probabilities: bool
+    batch: int | None
+    overlap: float | None
+    roi: Roi | None
+    plane: Plane | None
+    flips: bool
+    blending: Blending
+
+
+def set_up(model: Model, image: Volume | npt.ArrayLike, **options: Unpack[Options]) -> Task:
     """Check what is asked for and fit the image to the model; parameters and errors as of `predict`."""
+    uncertainty, batch, roi = options.get("uncertainty", False), options.get("batch"), options.get("roi")
+    plane, blending = options.get("plane"), options.get("blending", "smooth")
     card = model.card
     if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
@@ -192,7 +195,8 @@ def set_up(
         geometry = volume.geometry.rearranged(axes, volume.spatial_shape)
         turned = replace(volume, array=axes.apply(volume.array), geometry=geometry, levels=())
     prepared = fit(turned, card)
-    settings = Settings(overlap, flips, blending, Wanted(probabilities, kind))
+    wanted = Wanted(options.get("probabilities", False), kind)
+    settings = Settings(options.get("overlap"), options.get("flips", False), blending, wanted)
     gpu = model.device.type in ("cuda", "mps")
     effort = Effort(model.device, batch or default_batch(model.device, card.window), card.window, stitch_there=gpu)
     notes = prepared.notes

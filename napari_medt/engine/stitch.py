@@ -32,9 +32,9 @@ class _Step:
 class Stitch:
     """Blends windows that come in the order of their layout, and hands out what no later window reaches.
 
-    A line of windows along the last axis is summed up. Then, axis by axis towards the first, what earlier lines left behind is
-    added to it, and what later ones will speak of is left behind. So for every class only the overlap of two rows of windows
-    is held, and one line, not the image.
+    Windows are summed up in a line along the last axis. When it is full, what the next line will speak of moves to its start,
+    and of the rest, what the next row of windows will speak of is put aside, to be added when that comes. So for every class
+    only a line and the overlap of two rows of windows are held, not the image.
 
     Parameters
     ----------
@@ -75,16 +75,18 @@ class Stitch:
         sizes = [part.stop - part.start for part in box]
         longest = [max(step.stop - step.start for step in steps.values()) for steps in self._steps[:-1]]
         self._last = layout.starts[-1][-1]
-        self._line, self._fresh = torch.empty((channels, *longest, sizes[-1]), device=device), True
-        self._left = []
-        for axis, steps in enumerate(self._steps[:-1]):
-            most = max(step.left for step in steps.values())
-            self._left.append(torch.empty((channels, *longest[:axis], most, *sizes[axis + 1 :]), device=device))
+        self._line = torch.empty((channels, *longest, sizes[-1]), device=device)
+        self._full: _Step | None = None  # the last step of lines, until another is begun
+        self._fresh = True
+        self._aside: Tensor | None = None
+        if len(sizes) > 2:
+            most = max(step.left for step in self._steps[0].values())
+            self._aside = torch.empty((channels, most, *sizes[1:]), device=device)
 
     @property
     def nbytes(self) -> int:
         """Memory that is held between windows."""
-        return self._line.nbytes + sum(left.nbytes for left in self._left)
+        return self._line.nbytes + (0 if self._aside is None else self._aside.nbytes)
 
     @torch.inference_mode()
     def add(self, where: Box, values: Tensor) -> Found | None:
@@ -105,21 +107,32 @@ class Stitch:
         """
         steps = [steps[w.start] for steps, w in zip(self._steps[:-1], where[:-1], strict=True)]
         part = [slice(step.start, step.stop) for step in steps] + [self._box[-1]]
-        line = self._line[(slice(None), *(slice(0, p.stop - p.start) for p in part))]
+        room = self._line[(slice(None), *(slice(0, p.stop - p.start) for p in part[:-2]))]
         if self._fresh:
-            line.zero_()
-            self._fresh = False
+            self._begin(room, steps[-1])
+        line = room.narrow(-2, 0, steps[-1].stop - steps[-1].start)
         self._sum_up(line, part, where, values)
         if where[0].start != self._bands[where[0].start][-1] or where[-1].start != self._last:
             return None
-        piece = line
-        for axis in reversed(range(len(steps))):
-            piece = self._pass_on(axis, steps[axis], part, piece)
-            part[axis] = slice(steps[axis].start, steps[axis].final)
-        self._fresh = True
+        self._full, self._fresh = steps[-1], True
+        piece = line.narrow(-2, 0, steps[-1].final - steps[-1].start)
+        part[-2] = slice(steps[-1].start, steps[-1].final)
+        if self._aside is not None:
+            piece = self._add_aside(piece, steps[0], part[1])
+            part[0] = slice(steps[0].start, steps[0].final)
         if not piece.numel():
             return None
         return tuple(part), piece if self._weights is None else piece[:-1] / piece[-1]
+
+    def _begin(self, room: Tensor, step: _Step) -> None:
+        """Move what the line before left to the start of the line, and empty the rest."""
+        if step.earlier and self._full is not None:
+            by = self._full.final - self._full.start
+            for row in range(0, step.earlier, by) if by else ():
+                count = min(by, step.earlier - row)  # so that what is written is never what is still to be read
+                room.narrow(-2, row, count).copy_(room.narrow(-2, row + by, count))
+        room.narrow(-2, step.earlier, room.shape[-2] - step.earlier).zero_()
+        self._fresh = False
 
     def _sum_up(self, line: Tensor, part: Sequence[slice], where: Box, values: Tensor) -> None:
         """Add a window, weighted, to its line, as far as it is wanted."""
@@ -139,20 +152,17 @@ class Stitch:
             here[:-1].addcmul_(values, weights)
             here[-1] += weights
 
-    def _pass_on(self, axis: int, step: _Step, part: Sequence[slice], piece: Tensor) -> Tensor:
-        """Take up along one axis what was left behind, leave behind what is not finished; the finished rest."""
-        within = (slice(0, size) for size in piece.shape[1 : 1 + axis])
-        beyond = (
-            slice(p.start - b.start, p.stop - b.start)
-            for p, b in zip(part[axis + 1 :], self._box[axis + 1 :], strict=True)
-        )
-        left = self._left[axis][(slice(None), *within, slice(None), *beyond)]
-        dim, finished = axis + 1, step.final - step.start
+    def _add_aside(self, piece: Tensor, step: _Step, across: slice) -> Tensor:
+        """Add what the row of windows before put aside, put aside what is for the next; the finished rest."""
+        assert self._aside is not None
+        first = across.start - self._box[1].start
+        aside = self._aside.narrow(2, first, across.stop - across.start)
+        finished = step.final - step.start
         if step.earlier:
-            piece.narrow(dim, 0, step.earlier).add_(left.narrow(dim, 0, step.earlier))
+            piece.narrow(1, 0, step.earlier).add_(aside.narrow(1, 0, step.earlier))
         if step.left:
-            left.narrow(dim, 0, step.left).copy_(piece.narrow(dim, finished, step.left))
-        return piece.narrow(dim, 0, finished)
+            aside.narrow(1, 0, step.left).copy_(piece.narrow(1, finished, step.left))
+        return piece.narrow(1, 0, finished)
 
 
 def _steps(groups: Sequence[Sequence[int]], edge: int, wanted: slice) -> dict[int, _Step]:

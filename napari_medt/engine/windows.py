@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 from typing import Literal
 
@@ -32,11 +31,14 @@ class Layout:
         Of a window, same axes.
     starts
         Ascending, axis by axis. Where the array is smaller than the window there is one, which may be negative.
+    bands
+        Starts along the first axis in the groups that are passed together.
     """
 
     shape: tuple[int, ...]
     window: tuple[int, ...]
     starts: tuple[tuple[int, ...], ...]
+    bands: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(
@@ -57,29 +59,17 @@ class Layout:
                 starts.append((-((edge - size) // 2) if centred else 0,))
             else:
                 starts.append((*range(0, size - edge, max(1, int(edge * (1 - overlap)))), size - edge))
-        return cls(tuple(shape), tuple(window), tuple(starts))
+        return cls(tuple(shape), tuple(window), tuple(starts), _bands(starts[0], window[0]))
 
     def touching(self, box: Box) -> Layout:
         """Only the windows that reach into a box; what they say about it is what all of them say."""
-        kept = tuple(
-            tuple(start for start in starts if start < part.stop and start + edge > part.start)
-            for starts, edge, part in zip(self.starts, self.window, box, strict=True)
-        )
-        return replace(self, starts=kept)
 
-    @cached_property
-    def bands(self) -> tuple[tuple[int, ...], ...]:
-        """Starts along the first axis in the groups that are passed together.
+        def near(starts: tuple[int, ...], axis: int) -> tuple[int, ...]:
+            part, edge = box[axis], self.window[axis]
+            return tuple(start for start in starts if start < part.stop and start + edge > part.start)
 
-        The last start is often moved back to end at the border, so that much of the last two rows of windows overlaps, and
-        would have to be remembered. Passed together, they are remembered as one.
-        """
-        first = self.starts[0]
-        if len(first) > 1:
-            regular = first[1] - first[0] if len(first) > 2 else self.window[0]
-            if first[-1] - first[-2] < min(regular, self.window[0] // 2):
-                return (*((start,) for start in first[:-2]), first[-2:])
-        return tuple((start,) for start in first)
+        kept = tuple(near(starts, axis) for axis, starts in enumerate(self.starts))
+        return replace(self, starts=kept, bands=tuple(band for band in (near(b, 0) for b in self.bands) if band))
 
     def __len__(self) -> int:
         return math.prod(map(len, self.starts))
@@ -90,6 +80,19 @@ class Layout:
             for rest in product(*self.starts[1:]):
                 for first in band:
                     yield tuple(slice(a, a + edge) for a, edge in zip((first, *rest), self.window, strict=True))
+
+
+def _bands(starts: tuple[int, ...], edge: int) -> tuple[tuple[int, ...], ...]:
+    """The last two starts together where they are close, else each alone.
+
+    The last is often moved back to end at the border, so that much of the last two rows of windows overlaps, and would have to
+    be remembered. Passed together, they are remembered as one.
+    """
+    if len(starts) > 1:
+        regular = starts[1] - starts[0] if len(starts) > 2 else edge
+        if starts[-1] - starts[-2] < min(regular, edge // 2):
+            return (*((start,) for start in starts[:-2]), starts[-2:])
+    return tuple((start,) for start in starts)
 
 
 def plan_windows(
