@@ -39,9 +39,9 @@ _TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Se
     TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase EchoTime InversionTime FlipAngle KVP
     DiffusionBValue DiffusionGradientOrientation Units DecayCorrection CorrectedImage RadiopharmaceuticalInformationSequence
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationType
-    TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType""".split()
+    TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType"""
 SIEMENS_B_VALUE, GE_B_VALUE = Tag(0x0019, 0x100C), Tag(0x0043, 0x1039)
-HEADER_TAGS: list[Any] = [*_TAGS, SIEMENS_B_VALUE, GE_B_VALUE]
+HEADER_TAGS: list[Any] = [*_TAGS.split(), SIEMENS_B_VALUE, GE_B_VALUE]
 
 
 @dataclass(frozen=True)

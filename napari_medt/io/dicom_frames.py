@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +40,30 @@ _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFram
 
 
 @dataclass(frozen=True, eq=False)
+class Plane:
+    """Where a slice lies in the patient, in DICOM's words: x to the left, y to the back, z to the head, mm.
+
+    Attributes
+    ----------
+    position
+        `(3,)`: of the centre of the first pixel.
+    orientation
+        `(2, 3)`: unit vectors along a row and down a column.
+    spacing
+        Between rows and between columns.
+    """
+
+    position: Array
+    orientation: Array
+    spacing: tuple[float, float]
+
+    @property
+    def normal(self) -> Array:
+        """`(3,)` unit vector at right angles to both."""
+        return np.cross(*self.orientation)
+
+
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One slice.
 
@@ -54,9 +77,8 @@ class Frame:
         Rows and columns.
     spacing
         Between rows and between columns, mm.
-    position, orientation
-        Of the centre of the first pixel, mm, and the directions along a row and down a column, all as DICOM has them:
-        x to the left, y to the back, z to the head. `(3,)` and `(2, 3)`.
+    lies
+        Where it lies in the patient, if the file says so.
     thickness
         Of the slice, mm.
     slope, intercept
@@ -76,8 +98,7 @@ class Frame:
     header: Dataset = field(repr=False)
     shape: tuple[int, int]
     spacing: tuple[float, float] | None
-    position: Array | None
-    orientation: Array | None
+    lies: Plane | None
     thickness: float | None
     slope: float
     intercept: float
@@ -89,7 +110,14 @@ class Frame:
     @property
     def placed(self) -> bool:
         """Whether its place in the patient is known."""
-        return self.position is not None and self.orientation is not None and self.spacing is not None
+        return self.lies is not None
+
+    @property
+    def plane(self) -> Plane:
+        """Where it lies in the patient, for frames that are `placed`."""
+        if self.lies is None:
+            raise ValueError("this frame does not say where it lies")
+        return self.lies
 
 
 def frames_of(file: str, header: Dataset) -> Iterator[Frame]:
@@ -136,14 +164,14 @@ def _frame(file: str, index: int, groups: _Groups, offset: float | None) -> Fram
         place = place + offset * np.cross(*orientation)
     elif int(number(header, "NumberOfFrames") or 1) > 1 and "PlanePositionSequence" not in groups.each:
         place = None  # one position for many frames places none of them
+    size = (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None
     return Frame(
         file,
         index,
         header,
         (int(header.Rows), int(header.Columns)),
-        spacing if spacing and min(spacing) > 0 else None,  # type: ignore[arg-type]
-        place,
-        orientation,
+        size,
+        None if place is None or orientation is None or size is None else Plane(place, orientation, size),
         thickness[0] if thickness and thickness[0] > 0 else None,
         (dose or slope or (1.0,))[0] or 1.0,
         intercept[0] if intercept and not dose else 0.0,
@@ -206,7 +234,7 @@ def _private_b_value(header: Dataset) -> float | None:
             value = header[tag].value
             first = value.decode().split("\\")[0] if isinstance(value, bytes) else np.atleast_1d(value)[0]
             return float(first) % 1e5  # GE adds a large flag
-        except (*DAMAGE, struct.error):
+        except DAMAGE:
             continue
     return None
 

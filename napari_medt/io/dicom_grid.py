@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import number
+from napari_medt.io.dicom_files import items, number, numbers
 from napari_medt.io.dicom_frames import Frame
 from napari_medt.io.dicom_stacks import distances
 
@@ -65,7 +66,7 @@ def grid_of(frames: Sequence[Frame], *, name: str, choose: Sequence[str] = ()) -
     runs = _runs(along, step)
     start, stop = max(runs, key=lambda run: run[1] - run[0])
     gaps = np.diff(along) / step
-    missing = np.rint(gaps[gaps > 1.5]).astype(int) - 1
+    missing = int((np.rint(gaps[gaps > 1.5]) - 1).sum())
     whole = bool((abs(gaps - np.rint(gaps)) < _EVEN).all())
     if LARGEST in choose and stop - start > 1:
         part = grid_of(frames[start:stop], name=name)
@@ -74,7 +75,7 @@ def grid_of(frames: Sequence[Frame], *, name: str, choose: Sequence[str] = ()) -
     if FILL in choose:
         return _filled(tuple(frames), along, step, name)
     what = (
-        f"{name} lacks {missing.sum()} slice{'s' * (missing.sum() > 1)}"
+        f"{name} lacks {missing} slice{'s' * (missing > 1)}"
         if whole
         else f"The slices of {name} lie unequally far apart, {np.diff(along).min():.4g} to {np.diff(along).max():.4g} mm"
     )
@@ -96,11 +97,11 @@ def _runs(along: Array, step: float) -> list[tuple[int, int]]:
     """Slices that follow each other without a gap, as ranges."""
     breaks = np.flatnonzero(abs(np.diff(along) - step) > _EVEN * step) + 1
     edges = [0, *breaks.tolist(), len(along)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _even(frames: tuple[Frame, ...], name: str, notes: tuple[str, ...]) -> Grid:
-    first, places = frames[0], np.asarray([frame.position for frame in frames])
+    first, places = frames[0], np.asarray([frame.plane.position for frame in frames])
     step = (places[-1] - places[0]) / (len(frames) - 1)
     _check_line(places, step, first, name)
     tilt = _tilt(step, first)
@@ -108,7 +109,7 @@ def _even(frames: tuple[Frame, ...], name: str, notes: tuple[str, ...]) -> Grid:
 
 
 def _filled(frames: tuple[Frame, ...], along: Array, step: float, name: str) -> Grid:
-    places = np.asarray([frame.position for frame in frames])
+    places = np.asarray([frame.plane.position for frame in frames])
     count = int(np.floor((along[-1] - along[0]) / step + _EVEN)) + 1
     direction = (places[-1] - places[0]) / (along[-1] - along[0])
     _check_line(places, direction, first := frames[0], name, at=along - along[0])
@@ -123,9 +124,8 @@ def _filled(frames: tuple[Frame, ...], along: Array, step: float, name: str) -> 
 def _check_line(places: Array, step: Array, first: Frame, name: str, *, at: Array | None = None) -> None:
     """Refuse slices that are shifted sideways against each other by more than a pixel."""
     steps = np.arange(len(places)) if at is None else at
-    assert first.orientation is not None and first.spacing is not None
-    aside = (places - places[0] - steps[:, None] * step) @ first.orientation.T
-    if abs(aside).max() > max(first.spacing):
+    aside = (places - places[0] - steps[:, None] * step) @ first.plane.orientation.T
+    if abs(aside).max() > max(first.plane.spacing):
         raise BadImage(
             f"The slices of {name} are shifted against each other by up to {abs(aside).max():.3g} mm, so they make no block",
             remedy="choose a series of slices in a row",
@@ -133,8 +133,7 @@ def _check_line(places: Array, step: Array, first: Frame, name: str, *, at: Arra
 
 
 def _tilt(step: Array, first: Frame) -> tuple[str, ...]:
-    assert first.orientation is not None
-    normal = np.cross(*first.orientation)
+    normal = first.plane.normal
     degrees = float(np.degrees(np.arccos(np.clip(normal @ step / np.linalg.norm(step), -1, 1))))
     if degrees < 0.1:
         return ()
@@ -142,7 +141,6 @@ def _tilt(step: Array, first: Frame) -> tuple[str, ...]:
 
 
 def _single(frame: Frame) -> Grid:
-    assert frame.orientation is not None
     thickness = frame.thickness or number(frame.header, "SpacingBetweenSlices")
     thickness = thickness if thickness and thickness > 0 else None
     note = (
@@ -150,17 +148,20 @@ def _single(frame: Frame) -> Grid:
         if thickness
         else "This is a single slice, and the file does not say how thick it is; 1 mm is assumed"
     )
-    step = np.cross(*frame.orientation) * (thickness or 1.0)
+    step = frame.plane.normal * (thickness or 1.0)
     return Grid((frame,), _geometry(frame, step), None, (note,))
 
 
 def _geometry(first: Frame, step: Array) -> Geometry:
     """From DICOM's words: x, y, z to the left, the back and the head, columns counted before rows."""
-    assert first.orientation is not None and first.spacing is not None and first.position is not None
-    down, across = first.spacing
+    down, across = first.plane.spacing
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, first.orientation[1] * down, first.orientation[0] * across
-    affine[:3, 3] = first.position
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = (
+        step,
+        first.plane.orientation[1] * down,
+        first.plane.orientation[0] * across,
+    )
+    affine[:3, 3] = first.plane.position
     affine[:3] = affine[2::-1].copy()
     return Geometry(affine, "mm", "patient")
 
@@ -181,17 +182,16 @@ def _unplaced(frames: Sequence[Frame]) -> Grid:
 
 def pixel_spacing(frame: Frame) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """Distance of rows and of columns in mm, and what there is to say about it."""
+    told = {
+        "ImagerPixelSpacing": "Sizes are those at the detector, which are larger than in the patient",
+        "NominalScannedPixelSpacing": "Sizes are those on the scanned film",
+    }
+    for keyword, said in told.items():
+        found = numbers(frame.header, keyword, 2)
+        if found and min(found) > 0 and frame.spacing in (None, found):
+            return (found[0], found[1]), (said,)
     if frame.spacing:
         return frame.spacing, ()
-    from napari_medt.io.dicom_files import items, numbers
-
-    for keyword, said in (
-        ("ImagerPixelSpacing", "Sizes are those at the detector, which are larger than in the patient"),
-        ("NominalScannedPixelSpacing", "Sizes are those on the scanned film"),
-    ):
-        found = numbers(frame.header, keyword, 2)
-        if found and min(found) > 0:
-            return (found[0], found[1]), (said,)
     regions = items(frame.header, "SequenceOfUltrasoundRegions")
     if len(regions) == 1 and number(regions[0], "PhysicalUnitsXDirection") == 3:  # cm
         steps = [number(regions[0], f"PhysicalDelta{axis}") or 0.0 for axis in "YX"]

@@ -13,7 +13,7 @@ from napari_medt.io.dicom_files import Found, find, is_mask, number, text
 from napari_medt.io.dicom_grid import Grid, grid_of
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
-from napari_medt.io.dicom_stacks import alternatives, chosen, without_copies
+from napari_medt.io.dicom_stacks import alternatives, chosen, several, without_copies
 from napari_medt.io.dicom_values import meaning_of
 from napari_medt.io.picture import GREY, RGB
 
@@ -56,7 +56,7 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     if copies:
         notes.append(f"{copies} slice{'s are' if copies > 1 else ' is'} there twice and read once")
     if others := alternatives(stack):
-        stack = chosen(f"{name} holds {len(others)} images of one place", others, choose)
+        stack = chosen(f"{several(stack, len(others))} ({name})", others, choose)
     grid = grid_of(stack.frames, name=name, choose=choose)
     meaning = meaning_of(grid.frames)
     values = decode(grid.frames, factor=meaning.factor, inverted=meaning.inverted, name=name)

@@ -13,7 +13,7 @@ from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.io.dicom_files import Found, description, find, text
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
-from napari_medt.io.dicom_stacks import Stack, alternatives, distances, stacks_of, without_copies
+from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ def series_of(stack: Stack, *, odd: Iterable[str] = ()) -> Series:
     if copies:
         said.append(f"{copies} slice{'s are' if copies > 1 else ' is'} there twice")
     if options := alternatives(single):
-        said.append(f"It holds {len(options)} images of one place: {options[0][0].title} to {options[-1][0].title}")
+        said.append(f"{several(single, len(options))}: {options[0][0].title}, ..., {options[-1][0].title}")
         single = options[0][1]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
     try:
         grid = grid_of(single.frames, name="The series")
     except BadImage as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_medt.core.volume import Array
 from napari_medt.io.dicom_files import number, text
 from napari_medt.io.dicom_frames import Frame
 
+AS_SLICES = "as slices"
 _SLICED = ("CT", "MR", "PT")  # of other kinds, files that do not say where they lie are pictures on their own
 _ANGLE = 2e-3  # of direction cosines, which are often rounded
 _ONE_PLACE = 0.02  # of a pixel
@@ -48,32 +50,36 @@ class Stack:
         if not self.first.placed:
             return tuple((frame,) for frame in self.frames)
         along = distances(self.frames)
-        starts = np.flatnonzero(np.diff(along) > _ONE_PLACE * min(self.first.spacing or (1.0,))) + 1
+        starts = np.flatnonzero(np.diff(along) > _ONE_PLACE * min(self.first.plane.spacing)) + 1
         edges = [0, *starts.tolist(), len(self.frames)]
         return tuple(
-            tuple(sorted(self.frames[start:stop], key=lambda frame: frame.taken))
-            for start, stop in zip(edges[:-1], edges[1:], strict=True)
+            tuple(sorted(self.frames[start:stop], key=lambda frame: frame.taken)) for start, stop in pairwise(edges)
         )
 
 
 def distances(frames: Sequence[Frame]) -> Array:
     """How far placed frames lie along the normal of the first, mm from the patient's origin."""
-    orientation = frames[0].orientation
-    assert orientation is not None
-    return np.asarray([frame.position for frame in frames]) @ np.cross(*orientation)
+    return np.asarray([frame.plane.position for frame in frames]) @ frames[0].plane.normal
 
 
 def stacks_of(frames: Iterable[Frame]) -> tuple[Stack, ...]:
     """Sort frames of any number of series into stacks, those of a series one after the other, the largest first."""
     by_series: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        by_series[text(frame.header, "SeriesInstanceUID") or frame.file].append(frame)
+        by_series[_series_key(frame)].append(frame)
     found = []
     for uid, of_series in by_series.items():
         groups = sorted(_parallel(of_series), key=len, reverse=True)
         for index, group in enumerate(groups, 1):
             found.append(Stack(f"{uid}#{index}" if len(groups) > 1 else uid, _in_order(group)))
     return tuple(found)
+
+
+def _series_key(frame: Frame) -> str:
+    """The UID; where it has been taken out, by folder and by what else is the same for a series."""
+    header = frame.header
+    same = (text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesDescription", "SeriesTime"))
+    return text(header, "SeriesInstanceUID") or " ".join((Path(frame.file).parent.name, *filter(None, same)))
 
 
 def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -84,9 +90,8 @@ def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
         if not frame.placed:
             several = (number(header, "NumberOfFrames") or 1) > 1
             alone = several or text(header, "Modality") not in _SLICED
-            groups[(*key, frame.file if alone else "")] = [
-                [*(groups[(*key, frame.file if alone else "")] or [[]])[0], frame]
-            ]
+            of_file = groups[(*key, frame.file if alone else "")]
+            of_file[:] = [[*(of_file[0] if of_file else []), frame]]
             continue
         for group in groups[key]:
             if _is_parallel(group[0], frame):
@@ -98,9 +103,8 @@ def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _is_parallel(one: Frame, other: Frame) -> bool:
-    assert one.orientation is not None and other.orientation is not None
-    same_pixels = np.allclose(one.spacing or 0, other.spacing or 0, rtol=1e-3, atol=0)
-    return bool(same_pixels and (abs(one.orientation - other.orientation) < _ANGLE).all())
+    same_pixels = np.allclose(one.plane.spacing, other.plane.spacing, rtol=1e-3, atol=0)
+    return bool(same_pixels and (abs(one.plane.orientation - other.plane.orientation) < _ANGLE).all())
 
 
 def _in_order(frames: Sequence[Frame]) -> tuple[Frame, ...]:
@@ -120,8 +124,9 @@ def alternatives(stack: Stack) -> tuple[tuple[Choice, Stack], ...]:
 
     Nothing, if there is but one frame in every place, once copies of the same file are left out.
     """
-    places = stack.places
-    most = max(map(len, places))
+    if not stack.first.placed:
+        return _film(stack)
+    most = max(map(len, stack.places))
     if most == 1:
         return ()
     vary = [name for name in _names(stack.frames) if len({frame.varies.get(name) for frame in stack.frames}) > 1]
@@ -134,6 +139,25 @@ def alternatives(stack: Stack) -> tuple[tuple[Choice, Stack], ...]:
                     for values, group in sorted(groups.items(), key=lambda pair: tuple(map(_sortable, pair[0])))
                 )
     return _by_rank(stack)
+
+
+def _film(stack: Stack) -> tuple[tuple[Choice, Stack], ...]:
+    """The frames of one file that says of none where it lies: moments, or slices."""
+    count = len(stack.frames)
+    if count == 1 or stack.first.file != stack.frames[-1].file or "GridFrameOffsetVector" in stack.first.header:
+        return ()
+    whole = (Choice(AS_SLICES, f"its {count} frames lie behind each other"), stack)
+    return whole, *(
+        (Choice(f"t={i}", f"frame {i + 1} of {count}"), Stack(stack.key, (frame,)))
+        for i, frame in enumerate(stack.frames)
+    )
+
+
+def several(stack: Stack, count: int) -> str:
+    """Say that frames of a stack lie in one place, which makes `count` alternatives."""
+    if stack.first.placed:
+        return f"The series holds {count} images of one place"
+    return f"The file holds {len(stack.frames)} frames that do not say where they lie"
 
 
 def _names(frames: Iterable[Frame]) -> list[str]:
@@ -215,6 +239,3 @@ def chosen(what: str, options: Sequence[tuple[Choice, Stack]], choose: Sequence[
     if len(wanted) == 1 or len(options) == 1:
         return (wanted or [stack for _, stack in options])[0]
     raise AmbiguousImage(what, [choice for choice, _ in options])
-
-
-Describe = Callable[[Stack], str]
