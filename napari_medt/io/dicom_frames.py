@@ -79,8 +79,8 @@ class Frame:
         Between rows and between columns, mm.
     lies
         Where it lies in the patient, if the file says so.
-    thickness
-        Of the slice, mm.
+    thickness, apart
+        Of the slice, and from one to the next as the file says, mm.
     slope, intercept
         From stored values to real ones.
     windows
@@ -100,6 +100,7 @@ class Frame:
     spacing: tuple[float, float] | None
     lies: Plane | None
     thickness: float | None
+    apart: float | None
     slope: float
     intercept: float
     windows: tuple[tuple[float, float], ...]
@@ -156,6 +157,7 @@ def _frame(file: str, index: int, groups: _Groups, offset: float | None) -> Fram
     position = groups.numbers("PlanePositionSequence", "ImagePositionPatient", 3)
     orientation = _orientation(groups.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6))
     thickness = groups.numbers("PixelMeasuresSequence", "SliceThickness", 1)
+    apart = groups.numbers("PixelMeasuresSequence", "SpacingBetweenSlices", 1)
     slope = groups.numbers("PixelValueTransformationSequence", "RescaleSlope", 1)
     intercept = groups.numbers("PixelValueTransformationSequence", "RescaleIntercept", 1)
     dose = numbers(header, "DoseGridScaling", 1)
@@ -173,6 +175,7 @@ def _frame(file: str, index: int, groups: _Groups, offset: float | None) -> Fram
         size,
         None if place is None or orientation is None or size is None else Plane(place, orientation, size),
         thickness[0] if thickness and thickness[0] > 0 else None,
+        apart[0] if apart and apart[0] > 0 else None,
         (dose or slope or (1.0,))[0] or 1.0,
         intercept[0] if intercept and not dose else 0.0,
         _windows(groups),

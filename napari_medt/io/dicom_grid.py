@@ -12,6 +12,7 @@ from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.core.volume import Array
 from napari_medt.io.dicom_files import items, number, numbers
 from napari_medt.io.dicom_frames import Frame
+from napari_medt.io.dicom_places import geometry_of_plane
 from napari_medt.io.dicom_stacks import distances
 
 _EXACT, _EVEN = 0.01, 0.1  # how far a slice may lie from its place on an even grid, of the distance of slices
@@ -105,7 +106,7 @@ def _even(frames: tuple[Frame, ...], name: str, notes: tuple[str, ...]) -> Grid:
     step = (places[-1] - places[0]) / (len(frames) - 1)
     _check_line(places, step, first, name)
     tilt = _tilt(step, first)
-    return Grid(frames, _geometry(first, step), None, (*notes, *tilt))
+    return Grid(frames, geometry_of_plane(first, step), None, (*notes, *tilt))
 
 
 def _filled(frames: tuple[Frame, ...], along: Array, step: float, name: str) -> Grid:
@@ -118,7 +119,7 @@ def _filled(frames: tuple[Frame, ...], along: Array, step: float, name: str) -> 
     sources = np.where(abs(sources - near) < _EXACT, near, sources)
     made = int((sources != np.rint(sources)).sum())
     note = f"{made} of {count} slices are not in the file and are interpolated from their neighbours"
-    return Grid(frames, _geometry(first, direction * step), sources, (note, *_tilt(direction * step, first)))
+    return Grid(frames, geometry_of_plane(first, direction * step), sources, (note, *_tilt(direction * step, first)))
 
 
 def _check_line(places: Array, step: Array, first: Frame, name: str, *, at: Array | None = None) -> None:
@@ -141,29 +142,14 @@ def _tilt(step: Array, first: Frame) -> tuple[str, ...]:
 
 
 def _single(frame: Frame) -> Grid:
-    thickness = frame.thickness or number(frame.header, "SpacingBetweenSlices")
-    thickness = thickness if thickness and thickness > 0 else None
+    thickness = frame.thickness or frame.apart
     note = (
         f"This is a single slice; it is taken to be {thickness:g} mm thick, as the file says"
         if thickness
         else "This is a single slice, and the file does not say how thick it is; 1 mm is assumed"
     )
     step = frame.plane.normal * (thickness or 1.0)
-    return Grid((frame,), _geometry(frame, step), None, (note,))
-
-
-def _geometry(first: Frame, step: Array) -> Geometry:
-    """From DICOM's words: x, y, z to the left, the back and the head, columns counted before rows."""
-    down, across = first.plane.spacing
-    affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = (
-        step,
-        first.plane.orientation[1] * down,
-        first.plane.orientation[0] * across,
-    )
-    affine[:3, 3] = first.plane.position
-    affine[:3] = affine[2::-1].copy()
-    return Geometry(affine, "mm", "patient")
+    return Grid((frame,), geometry_of_plane(frame, step), None, (note,))
 
 
 def _unplaced(frames: Sequence[Frame]) -> Grid:
@@ -173,8 +159,8 @@ def _unplaced(frames: Sequence[Frame]) -> Grid:
     units = "mm" if spacing else "px"
     if len(frames) == 1:
         return Grid(tuple(frames), Geometry.from_spacing(spacing or (1.0, 1.0), units=units), None, said)
-    apart = number(first.header, "SpacingBetweenSlices") or first.thickness
-    if not spacing or not apart or apart <= 0:
+    apart = first.apart or first.thickness
+    if not spacing or not apart:
         units, spacing, apart = "px", (1.0, 1.0), 1.0
     note = "The file does not say where its slices lie in the patient, so left and right are not known"
     return Grid(tuple(frames), Geometry.from_spacing((apart, *spacing), units=units), None, (note, *said))
