@@ -1,7 +1,19 @@
-"""Files to volumes and back: TIFF with its pixel size, PNG, JPEG and BMP; every write is all or nothing."""
+"""Files to volumes and back: scans, slides and pictures of every usual format; every write is all or nothing."""
 
 from napari_medt.io.atomic import atomic_write
-from napari_medt.io.reading import FORMATS, read, read_labels
+from napari_medt.io.joining import join_channels
+from napari_medt.io.kinds import FORMATS
+from napari_medt.io.reading import read, read_labels, read_segmentation
+from napari_medt.io.resampling import resample
 from napari_medt.io.writing import write
 
-__all__ = ["FORMATS", "atomic_write", "read", "read_labels", "write"]
+__all__ = [
+    "FORMATS",
+    "atomic_write",
+    "join_channels",
+    "read",
+    "read_labels",
+    "read_segmentation",
+    "resample",
+    "write",
+]

@@ -30,7 +30,14 @@ RGB = ("red", "green", "blue")
 GREY = ("grey",)
 
 
-def check_size(name: str, *, pixels: int, bytes_needed: int, limit: int | None = None) -> None:
+def check_size(
+    name: str,
+    *,
+    pixels: int,
+    bytes_needed: int,
+    limit: int | None = None,
+    remedy: str = "close other programs, or crop the image first",
+) -> None:
     """Refuse an image without pixels, or one that would exhaust the memory, before it is decoded.
 
     Raises
@@ -49,7 +56,7 @@ def check_size(name: str, *, pixels: int, bytes_needed: int, limit: int | None =
     if bytes_needed > free:
         raise BadImage(
             f"{name} needs {bytes_needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free",
-            remedy="close other programs, or crop the image first",
+            remedy=remedy,
         )
 
 

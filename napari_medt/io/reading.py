@@ -1,73 +1,106 @@
-"""`read` and `read_labels`: which decoder a file needs, and one sentence for each that cannot be used."""
+"""`read`, `read_segmentation` and `read_labels`: which reader a file needs, and one sentence for each that cannot be used."""
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import BadImage, Geometry, Volume
+from napari_medt.core import BadImage, Geometry, LabelMap, Volume
+from napari_medt.io.damage import told
+from napari_medt.io.kinds import kind_of
+from napari_medt.io.masks_in import as_labels, one_channel
+from napari_medt.io.needs import needs
 from napari_medt.io.picture import Picture
 from napari_medt.io.pictures_in import read_picture
 from napari_medt.io.tiff_in import read_tiff
 
-FORMATS = {
-    "TIFF": (".tif", ".tiff"),
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "BMP": (".bmp",),
-}
-_SIGNATURES = {
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "JPEG": (b"\xff\xd8\xff",),
-    "BMP": (b"BM",),
-}
-_READABLE = "TIFF, PNG, JPEG and BMP are read"
-# What the decoders raise for damaged files; anything else is a mistake of ours and must be seen as one.
-_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError)
-_DAMAGE += (RuntimeError, AttributeError, ArithmeticError, AssertionError, struct.error, zlib.error)
 
+def read(path: str | os.PathLike[str], *, choose: str | Sequence[str] = ()) -> Volume:
+    """Read an image file, or a folder of them that make one image.
 
-def read(path: str | os.PathLike[str]) -> Volume:
-    """Read an image file.
-
-    The pages of a TIFF become slices, its samples or channels become channels. Colour is what the file says is
-    colour. Values stay as stored (16 bit, float, NaN); only palettes become the colours they stand for, alpha is
-    dropped, white-is-zero pictures are turned, and one-bit pictures become 0 and 255. Orientation tags are not
-    followed, so that arrays lie as viewers show them.
+    What is inside counts, not the ending. Values are those the file means: scaled where it says so (Hounsfield units of a
+    CT), else as stored. Where the file says how it lies in the patient, positions are the patient's. Colour is what the
+    file says is colour; palettes become the colours they stand for, alpha is dropped, white-is-zero pictures are turned.
+    Large images stay on disk, as Dask arrays, where their format allows it.
 
     Parameters
     ----------
     path
-        TIFF (also ImageJ and OME), PNG, JPEG or BMP. What is inside counts, not the ending.
+        NIfTI, DICOM (a folder or a file), NRRD, MetaImage, TIFF (also ImageJ and OME), OME-Zarr, a slide, PNG, JPEG or BMP.
+    choose
+        Answers to what a file leaves open, keys of `AmbiguousImage.choices`: one series of several, a time point of a film
+        (`"t=3"`) and others.
 
     Returns
     -------
     Volume
-        `(c, y, x)` or `(c, z, y, x)`; spacing in mm or um where the file gives a believable pixel size, else 1 px.
+        `(c, y, x)` or `(c, z, y, x)`; spacing in mm or um where the file gives a believable one, else 1 px. What is odd
+        about the file stands in its notes.
 
     Raises
     ------
+    AmbiguousImage
+        If the file can be read in more than one way; the error lists them.
     BadImage
-        If the file is missing, empty, damaged, too large or of no known format.
+        If it is missing, empty, damaged, too large or of no known format.
+    MedtError
+        If a library for it is missing.
     """
     place = Path(path).expanduser()
-    picture = _decode(place, as_labels=False)
-    return Volume(picture.array, picture.geometry, picture.channel_names, str(place))
+    chosen = _keys(choose)
+    kind = kind_of(place)
+    with told(place.name, kind):
+        return _read(place, kind, chosen)
 
 
-def read_labels(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.unsignedinteger], Geometry]:
-    """Read a mask.
+def read_segmentation(
+    path: str | os.PathLike[str], *, like: Volume | None = None, choose: str | Sequence[str] = ()
+) -> tuple[LabelMap, ...]:
+    """Read the masks of a file, with the names and colours it gives.
 
     Parameters
     ----------
     path
-        TIFF, PNG or BMP. A palette's indices are the labels.
+        NIfTI, DICOM SEG, NRRD (also Slicer's `.seg.nrrd`), MetaImage, TIFF, OME-Zarr, PNG or BMP. A palette's indices are
+        the labels.
+    like
+        An image on whose grid the masks are wanted. Masks that do not say where they lie must be of its shape; others are
+        resampled to it, by the nearest label.
+    choose
+        As for `read`.
+
+    Returns
+    -------
+    tuple of LabelMap
+        One, or several where segments overlap.
+
+    Raises
+    ------
+    AmbiguousImage
+        As for `read`.
+    BadImage
+        If the file cannot be read, holds colours, fractions or negative numbers, or does not fit `like`.
+    MedtError
+        If a library for it is missing.
+    """
+    place = Path(path).expanduser()
+    chosen = _keys(choose)
+    kind = kind_of(place)
+    with told(place.name, kind):
+        found = _read_masks(place, kind, chosen)
+    if like is None:
+        return found
+    from napari_medt.io.resampling import on_grid_of
+
+    return tuple(on_grid_of(mask, like) for mask in found)
+
+
+def read_labels(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.unsignedinteger], Geometry]:
+    """Read one mask: the first of what `read_segmentation` finds.
 
     Returns
     -------
@@ -79,104 +112,88 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.unsignedin
     Raises
     ------
     BadImage
-        If the file cannot be read, or holds colours, fractions or negative numbers.
+        As for `read_segmentation`.
     """
-    place = Path(path).expanduser()
-    picture = _decode(place, as_labels=True)
-    array, name = picture.array, place.name
-    if len(array) > 1 and not all(np.array_equal(array[0], other) for other in array[1:]):
+    mask = read_segmentation(path)[0]
+    if mask.fraction:
         raise BadImage(
-            f"{name} holds {len(array)} different channels, so it is a picture and not a mask",
-            remedy="choose a file with one number a pixel",
+            f"{Path(path).name} holds fractions, so it is not a mask", remedy="choose a file with whole numbers"
         )
-    labels = array[0]
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
-            raise BadImage(f"{name} holds fractions, so it is not a mask", remedy="choose a file with whole numbers")
-        if abs(labels).max() >= 2**32:
-            raise BadImage(f"{name} holds numbers too large for labels", remedy="number its labels anew")
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind == "i" and labels.min() < 0:
-        raise BadImage(
-            f"{name} holds negative numbers, so it is not a mask", remedy="choose a file with labels from 0 up"
-        )
-    if labels.dtype not in (np.uint8, np.uint16, np.uint32):
-        labels = labels.astype(smallest_dtype(int(labels.max()), name))
-    return np.ascontiguousarray(labels), picture.geometry
+    return np.asarray(mask.array), mask.geometry
 
 
-def smallest_dtype(highest: int, name: str) -> np.dtype[np.unsignedinteger]:
-    """Return the smallest of uint8, uint16 and uint32 that holds `highest`.
+def _keys(choose: str | Sequence[str]) -> tuple[str, ...]:
+    return (choose,) if isinstance(choose, str) else tuple(choose)
 
-    Raises
-    ------
-    BadImage
-        If none does.
-    """
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        if highest <= np.iinfo(dtype).max:
-            return np.dtype(dtype)
-    raise BadImage(
-        f"{name} holds labels up to {highest}, which is more than fits a file", remedy="number its labels anew"
+
+def _read(place: Path, kind: str, choose: Sequence[str]) -> Volume:
+    if kind == "NIfTI":
+        needs("nibabel", "volumes", doing="Reading NIfTI")
+        from napari_medt.io.nifti import read_nifti
+
+        return read_nifti(place, choose=choose)
+    if kind in ("NRRD", "MetaImage"):
+        needs("SimpleITK", "volumes", doing=f"Reading {kind}")
+        from napari_medt.io.itk_in import read_itk
+
+        return read_itk(place, kind, choose=choose)
+    if kind == "DICOM":
+        needs("pydicom", "volumes", doing="Reading DICOM")
+        from napari_medt.io.dicom_in import read_dicom
+
+        return read_dicom(place, choose=choose)
+    if kind == "OME-Zarr":
+        _needs_zarr()
+        from napari_medt.io.zarr_in import read_zarr
+
+        return read_zarr(place, choose=choose)
+    if kind == "slide":
+        _needs_zarr()
+        from napari_medt.io.slides import read_slide
+
+        return read_slide(place, choose=choose)
+    picture = _decode(place, kind, choose, as_labels=False)
+    return Volume(
+        picture.array, picture.geometry, picture.channel_names, str(place), notes=picture.notes, levels=picture.levels
     )
 
 
-def _decode(place: Path, *, as_labels: bool) -> Picture:
-    kind = _kind_of(place)
-    if as_labels and kind == "JPEG":
-        raise BadImage(
-            f"{place.name} is a JPEG, which blurs the numbers of a mask", remedy="use a mask saved as TIFF or PNG"
-        )
-    try:
-        if kind == "TIFF":
-            return read_tiff(place, as_labels=as_labels)
-        return read_picture(place, kind, as_labels=as_labels)
-    except MemoryError as error:
-        raise BadImage(f"{place.name} does not fit into the memory", remedy="crop it or scale it down") from error
-    except NotImplementedError as error:
-        raise BadImage(
-            f"{place.name} is a {kind} of a kind that is not read ({_first_line(error)})",
-            remedy="save it again as plain TIFF or PNG",
-        ) from error
-    except _DAMAGE as error:
-        raise BadImage(
-            f"{place.name} is a damaged or incomplete {kind} ({_first_line(error)})", remedy="copy or export it again"
-        ) from error
+def _read_masks(place: Path, kind: str, choose: Sequence[str]) -> tuple[LabelMap, ...]:
+    if kind in ("JPEG", "slide"):
+        why = "which blurs the numbers of a mask" if kind == "JPEG" else "which is a picture and not a mask"
+        raise BadImage(f"{place.name} is a {kind}, {why}", remedy="use a mask saved as TIFF, PNG or NIfTI")
+    if kind == "NIfTI":
+        needs("nibabel", "volumes", doing="Reading NIfTI")
+        from napari_medt.io.nifti import read_nifti_labels
+
+        return read_nifti_labels(place, choose=choose)
+    if kind in ("NRRD", "MetaImage"):
+        needs("SimpleITK", "volumes", doing=f"Reading {kind}")
+        from napari_medt.io.itk_in import read_itk_labels
+
+        return read_itk_labels(place, kind, choose=choose)
+    if kind == "DICOM":
+        needs("pydicom", "volumes", doing="Reading DICOM")
+        needs("highdicom", "volumes", doing="Reading DICOM segmentations")
+        from napari_medt.io.dicom_seg_in import read_dicom_seg
+
+        return read_dicom_seg(place)
+    if kind == "OME-Zarr":
+        _needs_zarr()
+        from napari_medt.io.zarr_in import read_zarr_labels
+
+        return read_zarr_labels(place, choose=choose)
+    picture = _decode(place, kind, choose, as_labels=True)
+    labels = as_labels(one_channel(picture.array, place.name), place.name)
+    return (LabelMap(labels, picture.geometry, source=str(place), notes=picture.notes),)
 
 
-def _first_line(error: BaseException) -> str:
-    """Return what a decoder says of a file where that means something to a reader."""
-    lines = str(error).strip().splitlines()
-    if not lines or "<" in lines[0] or isinstance(error, (TypeError, AttributeError, LookupError, AssertionError)):
-        return "its parts do not fit together"
-    return lines[0].split(" (")[0].rstrip(".")[:120]
+def _needs_zarr() -> None:
+    for module in ("zarr", "dask"):
+        needs(module, "lazy", doing="Reading images that stay on disk")
 
 
-def _kind_of(place: Path) -> str:
-    """Return which format a file is of, by what it begins with."""
-    try:
-        if place.is_dir():
-            raise BadImage(f"{place} is a folder", remedy="choose one image file in it")
-        if not place.exists():
-            raise BadImage(f"There is no file {place}", remedy="check the name and the folder")
-        if not place.is_file():
-            raise BadImage(f"{place} is not an ordinary file", remedy="choose an image file")
-        with place.open("rb") as file:
-            head = file.read(16)
-    except ValueError as error:  # a null character in the name
-        raise BadImage("The name of the file is not a valid name", remedy="check the name") from error
-    except OSError as error:
-        why = "you may not read it" if isinstance(error, PermissionError) else error.strerror or str(error)
-        raise BadImage(f"{place} cannot be opened: {why}", remedy="check the file and its permissions") from error
-    if not head:
-        raise BadImage(f"{place.name} is empty (0 bytes)", remedy="copy or export it again")
-    for kind, signatures in _SIGNATURES.items():
-        if head.startswith(signatures):
-            return kind
-    for kind, endings in FORMATS.items():
-        if place.suffix.lower() in endings:
-            raise BadImage(
-                f"{place.name} is named like a {kind} but is none; {_READABLE}", remedy="export the image again"
-            )
-    ending = f"of the kind {place.suffix}" if place.suffix else "of a kind without an ending"
-    raise BadImage(f"Files {ending} are not read ({place.name}); {_READABLE}", remedy="export the image as TIFF or PNG")
+def _decode(place: Path, kind: str, choose: Sequence[str], *, as_labels: bool) -> Picture:
+    if kind == "TIFF":
+        return read_tiff(place, as_labels=as_labels, choose=choose)
+    return read_picture(place, kind, as_labels=as_labels)

@@ -1,9 +1,10 @@
-"""`write`: masks and maps to TIFF with their scale, or 2D masks to PNG."""
+"""`write`: masks, maps and images to files of the format their name ends in."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,34 +13,52 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from napari_medt.core import BadImage, Geometry, Prediction
+from napari_medt.core import BadImage, Geometry, LabelMap, Prediction, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import atomic_write
+from napari_medt.io.contents import Contents, contents_of, storable, value_type
+from napari_medt.io.needs import needs
+from napari_medt.io.picture import RGB
 from napari_medt.io.pictures_in import GEOMETRY_KEY
-from napari_medt.io.reading import smallest_dtype
 from napari_medt.io.tiff_geometry import AXES_KEY, SPACING_KEY
 
+__all__ = ["encode_tiff", "storable", "write"]
+
+ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
+ENDINGS += (".zarr", ".dcm", ".png")
 _IMAGEJ_BYTES = 2**32 - 2**25  # beyond this ImageJ's form needs offsets it does not have
+_TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "uint64", "int64")
 
 
 def write(
-    labels: Prediction | npt.ArrayLike, path: str | os.PathLike[str], *, geometry: Geometry | None = None
+    what: Prediction | LabelMap | Volume | Sequence[LabelMap] | npt.ArrayLike,
+    path: str | os.PathLike[str],
+    *,
+    geometry: Geometry | None = None,
+    names: Mapping[int, str] | None = None,
+    source: Volume | None = None,
 ) -> Path:
-    """Write a mask, or a map of real numbers, whole or not at all.
+    """Write a mask, a map of real numbers or an image, whole or not at all.
 
-    TIFF files carry spacing, unit and origin and open in ImageJ with them; masks with labels above 65535 and very
-    large ones are written as OME-TIFF, which holds them. A rotation in the geometry is not kept: TIFF has no place
-    for it.
+    The geometry goes with it. What a format has no place for - rotations in TIFF and OME-Zarr, names of labels in NIfTI -
+    is kept beside its own words, where this package finds it again and other programs pass over it; plain NRRD, MetaImage,
+    TIFF and PNG keep no names of labels, `.seg.nrrd`, OME-Zarr and DICOM do in a form others read too.
 
     Parameters
     ----------
-    labels
-        A prediction, whose labels are written, or an array `(y, x)` or `(z, y, x)`: whole numbers from 0 up, or real
-        numbers, which become float32.
+    what
+        A prediction, whose labels are written; a mask, or several that may overlap (`.seg.nrrd` and `.dcm` only); an image;
+        or an array `(y, x)` or `(z, y, x)`: whole numbers from 0 up are labels, real numbers become float32. Dask arrays
+        are computed part by part.
     path
-        Ends in `.tif` or `.tiff`, or in `.png` for a 2D mask; the folder must exist.
+        Ends in `.nii`, `.nii.gz`, `.nrrd`, `.seg.nrrd`, `.mha`, `.mhd`, `.tif`, `.ome.tif`, `.ome.zarr`, `.dcm` (a DICOM
+        segmentation), or in `.png` for a 2D mask; the folder must exist.
     geometry
-        Of the array; the prediction's own, or 1 px, by default.
+        Of the array; its own, that of `source`, or 1 px, by default.
+    names
+        By label value; its own by default.
+    source
+        The image the mask belongs to; DICOM needs it.
 
     Returns
     -------
@@ -49,75 +68,121 @@ def write(
     Raises
     ------
     BadImage
-        If the array cannot be kept in such a file.
+        If it cannot be kept in such a file.
     StorageError
         If the disk refuses it.
+    MedtError
+        If a library for it is missing.
     """
     place = Path(path).expanduser()
-    if isinstance(labels, Prediction):
-        geometry = geometry or labels.geometry
-        labels = labels.labels
-    array = storable(np.asarray(labels), place.name)
-    geometry = geometry or Geometry.from_spacing((1.0,) * array.ndim)
-    if geometry.ndim != array.ndim:
+    ending = next((end for end in ENDINGS if place.name.lower().endswith(end)), "")
+    if not ending:
         raise BadImage(
-            f"The mask of shape {array.shape} does not fit a geometry of {geometry.ndim} axes",
-            remedy="give the geometry of the same image",
+            f"Masks and images cannot be written as {place.suffix or 'a file without an ending'} ({place.name})",
+            remedy="use .nii.gz, .nrrd, .mha, .tif, .ome.zarr or .dcm, or .png for a 2D mask",
         )
-    ending = place.suffix.lower()
-    if ending in (".tif", ".tiff"):
-        return atomic_write(place, lambda file: encode_tiff(file, array, geometry))
+    if geometry is None and source is not None and not isinstance(what, (Prediction, LabelMap, Volume, Sequence)):
+        geometry = source.geometry
+    contents = contents_of(what, place.name, geometry=geometry, names=names)
+    if len(contents.array) > 1 and contents.labels and ending not in (".seg.nrrd", ".dcm"):
+        raise BadImage(
+            f"{ending} holds one mask, but these are {len(contents.array)} that may overlap ({place.name})",
+            remedy="use .seg.nrrd or .dcm, or write each to a file of its own",
+        )
+    if ending in (".zarr", ".dcm"):
+        return _write_elsewhere(contents, place, ending, source)
+    encode = _encoder(contents, place, ending, source)
+    return atomic_write(place, encode)
+
+
+def _encoder(contents: Contents, place: Path, ending: str, source: Volume | None) -> Any:
+    """Return what writes the contents into an open file; what cannot be written is found before that is opened."""
+    name = place.name
+    if ending in (".nii", ".nii.gz"):
+        needs("nibabel", "volumes", doing="Writing NIfTI")
+        from napari_medt.io.nifti_out import encode_nifti
+
+        return lambda file: encode_nifti(file, contents, name=name, source=source)
+    if ending in (".nrrd", ".seg.nrrd", ".mha", ".mhd"):
+        from napari_medt.io.itk_out import encode_meta, encode_nrrd
+
+        if ending in (".mha", ".mhd"):
+            return lambda file: encode_meta(file, contents, name=name)
+        segments = ending == ".seg.nrrd"
+        if segments and not contents.labels:
+            raise BadImage(f".seg.nrrd holds masks, but this is none ({name})", remedy="use .nrrd")
+        return lambda file: encode_nrrd(file, contents, name=name, segments=segments)
     if ending == ".png":
-        _check_png(array, place.name)
-        return atomic_write(place, lambda file: _write_png(file, array, geometry))
-    raise BadImage(
-        f"Masks cannot be written as {place.suffix or 'a file without an ending'} ({place.name})",
-        remedy="use .tif, or .png for a 2D mask",
+        picture = _png_values(contents, name)
+        return lambda file: _write_png(file, picture, contents.geometry)
+    if len(contents.array) == 1 and not ending.startswith(".ome") and _suits_imagej(contents):
+        flat = np.asarray(contents.flat)
+        return lambda file: encode_tiff(file, flat, contents.geometry)
+    from napari_medt.io.ome_tiff_out import encode_ome_tiff
+
+    array = contents.array.astype(value_type(contents.array, allowed=_TIFF_TYPES, name=name), copy=False)
+    return lambda file: encode_ome_tiff(
+        file,
+        array[0] if contents.labels else array,
+        contents.geometry,
+        channel_names=contents.channel_names,
+        labels=contents.labels,
     )
 
 
-def storable(array: Array, name: str) -> Array:
-    """Return an array as uint8, uint16, uint32 or float32.
+def _write_elsewhere(contents: Contents, place: Path, ending: str, source: Volume | None) -> Path:
+    if not contents.labels:
+        raise BadImage(f"{ending} holds masks here, but this is none ({place.name})", remedy="use .nii.gz or .ome.tif")
+    if ending == ".zarr":
+        for module in ("zarr", "dask"):
+            needs(module, "lazy", doing="Writing OME-Zarr")
+        from napari_medt.io.zarr_out import write_zarr_labels
 
-    Raises
-    ------
-    BadImage
-        If it has other than two or three axes, no values, negative labels or labels too large; `name` is the file's.
-    """
-    if array.ndim not in (2, 3) or array.size == 0:
-        raise BadImage(f"An array of shape {array.shape} cannot be written to {name}", remedy="give a 2D or 3D mask")
-    if array.dtype == bool:
-        return array.astype(np.uint8)
-    if array.dtype.kind == "f":
-        return np.ascontiguousarray(array, dtype=np.float32)
-    if array.dtype.kind not in "ui":
-        raise BadImage(f"Values of type {array.dtype} are neither labels nor numbers", remedy="give a mask")
-    if array.dtype.kind == "i" and array.min() < 0:
-        raise BadImage(f"The mask for {name} holds negative labels", remedy="number the labels from 0 up")
-    if array.dtype not in (np.uint8, np.uint16):
-        array = array.astype(smallest_dtype(int(array.max()), f"The mask for {name}"))
-    return np.ascontiguousarray(array)
+        return write_zarr_labels(
+            contents.flat,
+            place,
+            geometry=contents.geometry,
+            names=contents.names[0],
+            colours=contents.colours[0],
+            source=source,
+        )
+    for module in ("pydicom", "highdicom"):
+        needs(module, "volumes", doing="Writing DICOM")
+    from napari_medt.io.dicom_seg_out import write_dicom_seg
+
+    masks = [
+        LabelMap(array, contents.geometry, names, colours)
+        for array, names, colours in zip(contents.array, contents.names, contents.colours, strict=True)
+    ]
+    return write_dicom_seg(masks, place, source=source)
+
+
+# ------------------------------------------------------------------------------------------------------------------ TIFF
+
+
+def _suits_imagej(contents: Contents) -> bool:
+    """Whether ImageJ's form holds it: types it knows, not too large, and no more of a geometry than it has words for."""
+    array, geometry = contents.array, contents.geometry
+    plain = geometry.frame == "image" and np.allclose(geometry.direction, np.eye(geometry.ndim), atol=1e-9)
+    known = array.dtype in (np.uint8, np.uint16, np.float32)
+    return bool(plain and known and array.nbytes < _IMAGEJ_BYTES and not hasattr(array, "dask"))
 
 
 def encode_tiff(file: BinaryIO, array: Array, geometry: Geometry) -> None:
-    """Write what `storable` returned into an open file, as a TIFF in the form `write` tells of."""
-    if array.dtype != np.uint32 and array.nbytes < _IMAGEJ_BYTES:
-        down, across = (1 / value for value in geometry.spacing[-2:])
-        with tifffile.TiffWriter(file, imagej=True) as tiff:
-            tiff.write(
-                # All six axes of ImageJ: a last axis of length 1 would else be taken for samples.
-                array.reshape(1, -1, 1, *array.shape[-2:], 1),
-                photometric="minisblack",
-                resolution=(across, down),
-                metadata={"axes": "TZCYXS", **_imagej_metadata(geometry)},
-                compression="zlib",
-            )
+    """Write what `storable` returned into an open file: in ImageJ's form, or as OME-TIFF where that cannot hold it."""
+    if array.dtype == np.uint32 or array.nbytes >= _IMAGEJ_BYTES:
+        from napari_medt.io.ome_tiff_out import encode_ome_tiff
+
+        encode_ome_tiff(file, array, geometry, labels=True)
         return
-    with tifffile.TiffWriter(file, ome=True, bigtiff=array.nbytes >= _IMAGEJ_BYTES) as tiff:
+    down, across = (1 / value for value in geometry.spacing[-2:])
+    with tifffile.TiffWriter(file, imagej=True) as tiff:
         tiff.write(
-            array,
+            # All six axes of ImageJ: a last axis of length 1 would else be taken for samples.
+            array.reshape(1, -1, 1, *array.shape[-2:], 1),
             photometric="minisblack",
-            metadata={"axes": "ZYX"[-array.ndim :], **_ome_metadata(geometry, len(array) if array.ndim == 3 else 1)},
+            resolution=(across, down),
+            metadata={"axes": "TZCYXS", **_imagej_metadata(geometry)},
             compression="zlib",
         )
 
@@ -133,26 +198,26 @@ def _imagej_metadata(geometry: Geometry) -> dict[str, Any]:
     return values
 
 
-def _ome_metadata(geometry: Geometry, planes: int) -> dict[str, Any]:
-    values: dict[str, Any] = {"Name": f"{AXES_KEY} {'zyx'[-geometry.ndim :]}"}
-    unit = {"um": "µm", "px": "pixel"}.get(geometry.units, geometry.units)
-    positions: dict[str, Any] = {}
-    for axis, start, step in zip("ZYX"[-geometry.ndim :], geometry.origin, geometry.spacing, strict=True):
-        values[f"PhysicalSize{axis}"] = step
-        values[f"PhysicalSize{axis}Unit"] = unit
-        positions[f"Position{axis}"] = [start + (step * plane if axis == "Z" else 0.0) for plane in range(planes)]
-        positions[f"Position{axis}Unit"] = [unit] * planes
-    values["Plane"] = positions
-    return values
+# ------------------------------------------------------------------------------------------------------------------- PNG
 
 
-def _check_png(array: Array, name: str) -> None:
-    if array.ndim != 2:
-        raise BadImage(f"PNG holds one slice, but this mask has {len(array)} ({name})", remedy="use .tif")
-    if array.dtype == np.float32:
+def _png_values(contents: Contents, name: str) -> Array:
+    if contents.geometry.ndim != 2:
+        raise BadImage(
+            f"PNG holds one slice, but this mask has {contents.array.shape[1]} ({name})", remedy="use .tif or .nii.gz"
+        )
+    if contents.array.dtype.kind == "f":
         raise BadImage(f"PNG holds whole numbers only, but these are fractions ({name})", remedy="use .tif")
-    if array.dtype == np.uint32:
+    array = np.asarray(contents.array)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    if array.dtype not in (np.uint8, np.uint16):
         raise BadImage(f"PNG holds labels up to 65535 only, but these reach {array.max()} ({name})", remedy="use .tif")
+    if len(array) == 1:
+        return np.asarray(array[0])
+    if contents.channel_names != RGB or array.dtype != np.uint8:
+        raise BadImage(f"PNG holds grey or colour, but this has {len(array)} channels ({name})", remedy="use .ome.tif")
+    return np.ascontiguousarray(np.moveaxis(array, 0, -1))
 
 
 def _write_png(file: BinaryIO, array: Array, geometry: Geometry) -> None:

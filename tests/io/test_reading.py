@@ -245,7 +245,13 @@ def one_sentence(error: BadImage) -> str:
         ("empty.tif", b"", "is empty (0 bytes)"),
         ("letter.tif", b"Dear colleague, the slide is attached.\n", "is named like a TIFF but is none"),
         ("letter.png", b"Dear colleague", "is named like a PNG but is none"),
-        ("scan.nii", b"\x5c\x01\x00\x00" + bytes(400), "Files of the kind .nii are not read"),
+        ("scan.nii", b"\x5c\x01\x00\x00" + bytes(400), "is a damaged or incomplete NIfTI"),
+        ("letter.nii", b"Dear colleague", "is named like a NIfTI but is none"),
+        ("letter.nii.gz", b"Dear colleague", "is named like a NIfTI but is none"),
+        ("letter.dcm", b"Dear colleague", "is named like a DICOM but is none"),
+        ("letter.mha", b"Dear colleague", "is named like a MetaImage but is none"),
+        ("letter.nrrd", b"Dear colleague", "is named like a NRRD but is none"),
+        ("scan.xyz", b"Dear colleague", "Files of the kind .xyz are not read"),
         ("notes", b"hello", "of a kind without an ending are not read"),
         ("head.tif", b"II*\0\x08\0\0\0", "is a damaged or incomplete TIFF"),
     ],
@@ -259,14 +265,14 @@ def test_a_file_that_is_no_image_gets_one_sentence(tmp_path, reader, name, data,
 def test_places_that_are_no_files(tmp_path):
     with pytest.raises(BadImage, match=r"There is no file .*nothing\.tif"):
         read(tmp_path / "nothing.tif")
-    with pytest.raises(BadImage, match="is a folder"):
-        read(tmp_path)
+    with pytest.raises(BadImage):
+        read(tmp_path)  # an empty folder
     with pytest.raises(BadImage, match=r"There is no file|not a valid name"):
         read("a\0b.tif")
 
 
 def test_formats_that_are_read_are_named(tmp_path):
-    with pytest.raises(BadImage, match="TIFF, PNG, JPEG and BMP are read"):
+    with pytest.raises(BadImage, match="NIfTI, DICOM, NRRD, MetaImage, TIFF, OME-Zarr, slides, PNG, JPEG and BMP are read"):
         read(put(tmp_path / "x.dcm", bytes(200)))
 
 

@@ -1,0 +1,105 @@
+"""What the headers of NRRD and MetaImage say that SimpleITK does not hand on, or does not check."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from napari_medt.core import BadImage
+
+_MOST_BYTES = 2**20  # of a header
+_PATIENT_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
+_UNITS = {"mm": "mm", "millimeter": "mm", "um": "um", "µm": "um", "micron": "um", "microns": "um", "micrometer": "um"}
+_UNITS |= {"m": "m", "meter": "m", "cm": "cm"}
+_TYPE_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
+_TYPE_BYTES |= {"LONG": 4, "ULONG": 4, "LONG_LONG": 8, "ULONG_LONG": 8}
+
+
+def header_of(path: Path, kind: str) -> dict[str, str]:
+    """Read the fields of a header, keys and values of NRRD and MetaImage alike.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        `"NRRD"` or `"MetaImage"`.
+    """
+    with path.open("rb") as file:
+        text = file.read(_MOST_BYTES)
+    mark, found = ("=", {}) if kind == "MetaImage" else (":", dict[str, str]())
+    at = 0
+    while at < len(text):
+        end = text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        line = text[at:end].decode("utf-8", "replace").strip()
+        at = end + 1
+        if not line and kind == "NRRD":
+            break
+        key, found_mark, value = line.partition(mark)
+        if found_mark and not line.startswith("#"):
+            found[key.strip()] = value.removeprefix("=").strip()
+        if kind == "MetaImage" and key.strip() == "ElementDataFile":
+            found["_length"] = str(at)
+            break
+    return found
+
+
+def in_patient(header: Mapping[str, str], kind: str) -> bool:
+    """Whether the file says how it lies in a patient."""
+    if kind == "NRRD":
+        known = header.get("space", "").lower().removesuffix("-time") in _PATIENT_SPACES
+        return known and "space directions" in header
+    return any(key in header for key in ("TransformMatrix", "Rotation", "Orientation"))
+
+
+def unit_of(header: Mapping[str, str], kind: str) -> str:
+    """Return mm, um, cm or m; empty where the file gives none that is known."""
+    given = (
+        header.get("space units") or header.get("units") or "" if kind == "NRRD" else header.get("DistanceUnits", "")
+    )
+    names = {word for word in given.replace('"', " ").split() if word != "???"}
+    return _UNITS.get(names.pop().lower(), "") if len(names) == 1 else ""
+
+
+def check_meta_data(path: Path, header: Mapping[str, str], pixels: int) -> None:
+    """Look whether all data of a MetaImage are there, packed or not: SimpleITK reads damaged ones as noise.
+
+    Raises
+    ------
+    BadImage
+        If they are not.
+    """
+    place = header.get("ElementDataFile", "")
+    local = place.upper() == "LOCAL"
+    data = path if local else path.parent / place
+    wanted = pixels * _TYPE_BYTES.get(header.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"), 0)
+    if not wanted or place.startswith("LIST") or "%" in place or header.get("BinaryData", "True").lower() == "false":
+        return  # in several files, or as text
+    if not data.is_file():
+        raise BadImage(f"The pixels of {path.name} are missing", remedy=f"put {data.name} beside it")
+    start = int(header["_length"]) if local else max(0, int(header.get("HeaderSize", "0")))
+    if header.get("CompressedData", "False").lower() != "true":
+        found = data.stat().st_size - start
+    else:
+        found = _unpacked_size(data, start, int(header.get("CompressedDataSize", "0")))
+    if found < wanted:
+        raise BadImage(
+            f"{path.name} is a damaged or incomplete MetaImage (some of its pixels are missing)",
+            remedy="copy or export it again",
+        )
+
+
+def _unpacked_size(path: Path, start: int, size: int) -> int:
+    """Count the bytes that can be unpacked without a fault; 0 where the checksum at the end does not fit."""
+    unpacker, found = zlib.decompressobj(47), 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0 and not unpacker.eof and (part := file.read(min(size, 2**20))):
+            size -= len(part)
+            try:
+                found += len(unpacker.decompress(part))
+            except zlib.error:
+                return 0
+    return found if unpacker.eof else 0

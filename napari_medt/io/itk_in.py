@@ -1,0 +1,176 @@
+"""MetaImage and NRRD to volumes, and Slicer's `.seg.nrrd` to masks with names and colours; by SimpleITK."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
+from napari_medt.core.volume import Array
+from napari_medt.io.itk_headers import check_meta_data, header_of, in_patient, unit_of
+from napari_medt.io.masks_in import as_labels, one_channel
+from napari_medt.io.picture import GREY, RGB, check_size
+from napari_medt.io.timepoint import chosen_time
+
+_READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
+_TO_MM = {"mm": 1.0, "um": 1e-3, "m": 1e3, "cm": 10.0}
+
+
+def read_itk(path: Path, kind: str, *, choose: Sequence[str] = ()) -> Volume:
+    """Read an image.
+
+    Parameters
+    ----------
+    path
+        `.mha`, `.mhd` with its data beside it, `.nrrd`, `.nhdr`.
+    kind
+        `"NRRD"` or `"MetaImage"`.
+    choose
+        `"t=3"` for a time point, `"channels"` where the fourth axis holds channels.
+
+    Returns
+    -------
+    Volume
+        `(c, z, y, x)` in mm, in the frame of the patient where the file names one (NRRD's `space`, MetaImage's
+        `TransformMatrix`), else in that of the image; `(c, y, x)` for two axes. Values as stored.
+
+    Raises
+    ------
+    AmbiguousImage
+        For a fourth axis.
+    BadImage
+        If it is damaged, or has more axes.
+    """
+    return _read(path, kind, choose)[0]
+
+
+def read_itk_labels(path: Path, kind: str, *, choose: Sequence[str] = ()) -> tuple[LabelMap, ...]:
+    """Read masks: one for each layer of a `.seg.nrrd`, whose segments may overlap those of other layers, else one.
+
+    Parameters and errors are those of `read_itk`.
+    """
+    volume, header = _read(path, kind, choose)
+    segments = _segments(header)
+    layered = bool(segments) or "channels" in choose
+    layers = volume.array if layered else one_channel(volume.array, path.name)[None]
+    found = []
+    for number, layer in enumerate(layers):
+        here = [segment for segment in segments if segment["layer"] == number]
+        found.append(
+            LabelMap(
+                as_labels(layer, path.name),
+                volume.geometry,
+                {segment["value"]: segment["name"] for segment in here if segment["name"]},
+                {segment["value"]: segment["colour"] for segment in here if segment["colour"]},
+                source=volume.source,
+                notes=volume.notes,
+            )
+        )
+    return tuple(found)
+
+
+def _read(path: Path, kind: str, choose: Sequence[str]) -> tuple[Volume, Mapping[str, str]]:
+    header = header_of(path, kind)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_READERS[kind])
+    try:
+        reader.ReadImageInformation()
+        size, components = reader.GetSize(), reader.GetNumberOfComponents()
+        if len(size) not in (2, 3, 4):
+            raise BadImage(
+                f"{path.name} has {len(size)} axes, more than one image or one scan ({' x '.join(map(str, size))})",
+                remedy="save one time point, or one channel of it, as its own file",
+            )
+        if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+            raise BadImage(
+                f"{path.name} holds complex numbers", remedy="save their magnitude or their phase on its own"
+            )
+        pixels = math.prod(size) * components
+        # SimpleITK's own copy, and ours.
+        check_size(path.name, pixels=pixels, bytes_needed=2 * pixels * _bytes_of(reader.GetPixelID()))
+        if kind == "MetaImage":
+            check_meta_data(path, header, pixels)
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise BadImage(
+            f"{path.name} is a damaged or incomplete {kind}, or of a kind that is not read ({_reason(error)})",
+            remedy="copy or export it again",
+        ) from error
+    array, notes = _arranged(image, choose, path.name)
+    geometry, odd = _geometry(image, header, kind)
+    return Volume(array, geometry, _channel_names(header, array), str(path), notes=(*notes, *odd)), header
+
+
+def _bytes_of(pixel: int) -> int:
+    name = sitk.GetPixelIDValueAsString(pixel)
+    return next((bits // 8 for bits in (64, 32, 16, 8) if f"{bits}-bit" in name), 8)
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the innermost of the reasons SimpleITK gives."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line.split(": ", 1)[-1] for line in lines if line.startswith("[nrrd]")]
+    return told[-1][:100] if told else "its parts do not fit together"
+
+
+def _arranged(image: Any, choose: Sequence[str], name: str) -> tuple[Array, tuple[str, ...]]:
+    """Return `(c, [z,] y, x)`; a fourth axis is asked for."""
+    array: Array = sitk.GetArrayFromImage(image)
+    vector = image.GetNumberOfComponentsPerPixel() > 1
+    if image.GetDimension() < 4:
+        return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if vector else array[None], ()
+    count = len(array)
+    if "channels" in choose and not vector:
+        return array, ()
+    others = [] if vector else [Choice("channels", f"they are {count} channels of one scan")]
+    sizes = " x ".join(map(str, image.GetSize()))
+    array = array[chosen_time(count, choose, f"{name} ({sizes})", others=others)]
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if vector else array[None], ()
+
+
+def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometry, tuple[str, ...]]:
+    n = min(image.GetDimension(), 3)
+    direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
+    unit, notes = unit_of(header, kind), []
+    plain = unit == "" and np.allclose(image.GetSpacing(), 1) and not in_patient(header, kind)
+    if unit not in _TO_MM and not plain and not in_patient(header, kind):
+        notes.append("The file gives the size of its pixels without a unit; mm is taken")
+    patient = n == 3 and in_patient(header, kind)
+    if n == 3 and not patient:
+        notes.append("The file does not say how it lies in the patient: which side is left is unknown")
+    factor = 1.0 if unit == "um" and not patient else _TO_MM.get(unit, 1.0)
+    lengths = [[factor * value for value in values[:n]] for values in (image.GetSpacing(), image.GetOrigin())]
+    geometry = Geometry.from_itk(lengths[0], lengths[1], direction.ravel().tolist())
+    units = "um" if unit == "um" else "px" if plain else "mm"
+    return (geometry if patient else Geometry(geometry.affine, units, "image")), tuple(notes)
+
+
+def _channel_names(header: Mapping[str, str], array: Array) -> tuple[str, ...]:
+    count = len(array)
+    if count == 1:
+        return GREY
+    colour = "rgb" in header.get("kinds", "").lower() or (count == 3 and array.dtype == np.uint8)
+    return RGB if colour and count == 3 else tuple(f"channel {i + 1}" for i in range(count))
+
+
+def _segments(header: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Slicer's segments; files of its older versions have one layer of ones each."""
+    found: list[dict[str, Any]] = []
+    while f"Segment{len(found)}_ID" in header or f"Segment{len(found)}_Name" in header:
+        begin = f"Segment{len(found)}_"
+        colour = tuple(float(part) for part in header.get(f"{begin}Color", "").split())
+        found.append(
+            {
+                "name": header.get(f"{begin}Name", ""),
+                "value": int(header.get(f"{begin}LabelValue", "1")),
+                "layer": int(header.get(f"{begin}Layer", str(len(found)))),
+                "colour": colour if len(colour) == 3 else None,
+            }
+        )
+    return found
