@@ -239,7 +239,8 @@ def _rebuild(kind: str, what: str, remedy: str, details: str) -> MedtError:
     if kind == "Cancelled":
         error = known_errors.Cancelled(what)
     else:
-        made = getattr(known_errors, kind, MedtError)
+        # What there is to choose from stands in the remedy; the list itself stays in the child.
+        made = known_errors.BadImage if kind == "AmbiguousImage" else getattr(known_errors, kind, MedtError)
         error = made(what, remedy=remedy)
     error.details = details  # type: ignore[attr-defined]
     return error

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_medt.core import BadImage, Cancelled, MedtError
+from napari_medt.core import AmbiguousImage, BadImage, Cancelled, Choice, MedtError
 from napari_medt.engine.process import WorkerProcess
 
 
@@ -35,6 +35,8 @@ class Target:
     def fail(self, kind):
         if kind == "image":
             raise BadImage("The image is bad", remedy="take another")
+        if kind == "question":
+            raise AmbiguousImage("There are two", [Choice("a", "first"), Choice("b", "second")])
         if kind == "memory":
             raise MemoryError
         raise ValueError(kind)
@@ -90,6 +92,7 @@ def test_cancel_ends_a_running_and_a_waiting_call(worker):
     ("kind", "error", "sentence"),
     [
         ("image", BadImage, r"The image is bad; take another\."),
+        ("question", BadImage, r"There are two; choose a \(first\), or b \(second\)\."),
         ("memory", MedtError, "There was not enough memory; close other programs"),
         ("oops", MedtError, r"Something failed that should not \(ValueError: oops\)"),
     ],
