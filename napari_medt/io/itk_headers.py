@@ -8,6 +8,7 @@ from pathlib import Path
 
 from napari_medt.core import BadImage
 
+NOT_IN_PATIENT = "not in the frame of a patient"  # in the comment of our own MetaImage, which has no word for it
 _MOST_BYTES = 2**20  # of a header
 _PATIENT_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
 _UNITS = {"mm": "mm", "millimeter": "mm", "um": "um", "µm": "um", "micron": "um", "microns": "um", "micrometer": "um"}
@@ -51,7 +52,8 @@ def in_patient(header: Mapping[str, str], kind: str) -> bool:
     if kind == "NRRD":
         known = header.get("space", "").lower().removesuffix("-time") in _PATIENT_SPACES
         return known and "space directions" in header
-    return any(key in header for key in ("TransformMatrix", "Rotation", "Orientation"))
+    turned = any(key in header for key in ("TransformMatrix", "Rotation", "Orientation"))
+    return turned and header.get("Comment") != NOT_IN_PATIENT
 
 
 def unit_of(header: Mapping[str, str], kind: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_medt.core import Geometry
 from napari_medt.io.contents import Contents, slabs, value_type
+from napari_medt.io.itk_headers import NOT_IN_PATIENT
 
 _NRRD_TYPES = {
     "uint8": "uint8",
@@ -91,6 +92,7 @@ def encode_meta(file: BinaryIO, contents: Contents, *, name: str) -> None:
     lines = [
         "ObjectType = Image",
         f"NDims = {geometry.ndim}",
+        *([] if geometry.frame == "patient" else [f"Comment = {NOT_IN_PATIENT}"]),
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
         "CompressedData = True",

@@ -143,7 +143,7 @@ def open_nifti(path: Path) -> NiftiFile:
             header.check_fix(logger=_silent, error_level=40)
             offset = int(header.get_data_offset()) if hasattr(header, "get_data_offset") else 0
             words = Words()
-            if issubclass(kind, nib.Nifti1Pair.header_class) and offset >= 352:
+            if issubclass(kind, nib.nifti1.Nifti1Header) and offset >= 352:
                 stream.seek(kind.template_dtype.itemsize)
                 words = read_words(stream, offset, header.endianness)
         except HeaderDataError as error:
