@@ -11,6 +11,10 @@ from napari_medt.core import BadModel
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_PAIRS = {letter: pair for pair in ("SI", "AP", "LR") for letter in pair}
 
 
 class _Record(BaseModel):
@@ -23,18 +27,32 @@ class Intensity(_Record):
     Attributes
     ----------
     kind
-        `"percentile"`: `low` and `high` percentile of the image, all channels together, become 0 and 1, the rest is clipped.
-        `"unit"`: integers are divided by the largest value of their type. `"none"`: as they are.
+        `"percentile"`: the `low` and `high` percentile of the image become 0 and 1, the rest is clipped. `"clip"`: the values
+        `low` and `high`, in their own unit (Hounsfield units for CT), become 0 and 1, the rest is clipped. `"zscore"`: the mean
+        and the standard deviation of what is not 0 become 0 and 1, and what is 0 stays 0. `"unit"`: integers are divided by the
+        largest value of their type. `"none"`: as they are.
+    per_channel
+        Whether percentiles or mean and deviation are those of each channel, instead of all channels together.
     """
 
-    kind: Literal["percentile", "unit", "none"]
-    low: float = Field(default=0.5, ge=0, le=100)
-    high: float = Field(default=99.8, ge=0, le=100)
+    kind: Literal["percentile", "clip", "zscore", "unit", "none"]
+    low: float = Field(default=0.5, allow_inf_nan=False)
+    high: float = Field(default=99.8, allow_inf_nan=False)
+    per_channel: bool = False
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Intensity:
-        if not self.low < self.high:
-            raise ValueError(f"the low percentile {self.low:g} is not below the high one, {self.high:g}")
+        if self.kind == "clip":
+            if not {"low", "high"} <= self.model_fields_set:
+                raise ValueError("'clip' needs the values 'low' and 'high'")
+            if not self.low < self.high:
+                raise ValueError(f"the low value {self.low:g} is not below the high one, {self.high:g}")
+        elif self.kind == "percentile":
+            for value in (self.low, self.high):
+                if not 0 <= value <= 100:
+                    raise ValueError(f"a percentile lies between 0 and 100, not at {value:g}")
+            if not self.low < self.high:
+                raise ValueError(f"the low percentile {self.low:g} is not below the high one, {self.high:g}")
         return self
 
 
@@ -64,6 +82,21 @@ class ModelCard(_Record):
         `"grey"`, `"rgb"`, `"bgr"`, or the names of the channels.
     window
         Size of the windows the model was trained on, spatial axes, in px.
+    spacing
+        Distance between samples that the network wants along each spatial axis, in mm; `None` as it comes.
+    orientation
+        Where the axes of a scan are to run, as `Geometry.orientation` says it, `"SPL"` for axial slices; empty as it comes.
+        For a 2D model, the first letter is that of the axis that counts slices.
+    crop
+        `"foreground"`: only the box around the body is segmented, `"none"`: the whole image.
+    modality
+        For people; where it begins with a name that `suitability.check` knows, such as CT or MR, other images are told.
+    value_range
+        Between which values, in their own unit, those of the training images lay.
+    field_of_view_mm
+        How far a training image usually reached along each spatial axis.
+    temperature
+        By which logits are divided, so that probabilities are as often right as they say.
     sha256
         Digest of the weight file.
     base
@@ -81,8 +114,14 @@ class ModelCard(_Record):
     channels: Literal["grey", "rgb", "bgr"] | Annotated[tuple[str, ...], Field(min_length=1)]
     spatial_dims: Literal[2, 3] = 2
     window: tuple[int, ...]
+    spacing: Annotated[tuple[Length, ...], Field(min_length=2, max_length=3)] | None = None
+    orientation: str = ""
     intensity: Intensity
+    crop: Literal["none", "foreground"] = "none"
     modality: str = ""
+    value_range: tuple[Finite, Finite] | None = None
+    field_of_view_mm: Annotated[tuple[Length, ...], Field(min_length=2, max_length=3)] | None = None
+    temperature: Length = 1.0
     training_data: str = ""
     recipe: str = ""
     attribution: str = ""
@@ -118,6 +157,18 @@ class ModelCard(_Record):
                 )
         if len(self.window) != self.spatial_dims or min(self.window) < 1:
             raise ValueError(f"the window {self.window} does not have {self.spatial_dims} positive sizes")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> ModelCard:
+        for entry in ("spacing", "field_of_view_mm"):
+            lengths = getattr(self, entry)
+            if lengths is not None and len(lengths) != self.spatial_dims:
+                raise ValueError(f"{entry} has {len(lengths)} lengths, but the network has {self.spatial_dims} axes")
+        if self.orientation and sorted(map(_PAIRS.get, self.orientation), key=str) != ["AP", "LR", "SI"]:
+            raise ValueError(f"the orientation {self.orientation!r} is not one letter each of S or I, P or A, L or R")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError("the value_range {:g} to {:g} does not ascend".format(*self.value_range))
         return self
 
 

@@ -61,7 +61,7 @@ def test_channels_say_how_many_the_network_takes(card, channels, count):
         ({"window": [32, 0]}, "the window (32, 0) does not have 2 positive sizes"),
         (
             {"intensity": {"kind": "log"}},
-            "its entry 'intensity.kind' is 'log', but it should be 'percentile', 'unit' or 'none'",
+            "its entry 'intensity.kind' is 'log', but it should be 'percentile', 'clip', 'zscore', 'unit' or 'none'",
         ),
         (
             {"intensity": {"kind": "percentile", "low": 99, "high": 1}},
