@@ -6,7 +6,6 @@ import math
 import os
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
+from pydicom.valuerep import PersonName
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
 
 # What pydicom and its decoders raise for damaged files. Their texts may hold values of the header, the patient's name among
 # them, so they are never repeated, nor chained.
 DAMAGE: tuple[type[Exception], ...] = (InvalidDicomError, OSError, ValueError, TypeError, LookupError, EOFError)
-DAMAGE += (RuntimeError, AttributeError, ArithmeticError, AssertionError, struct.error, zlib.error)
+DAMAGE += (
+    BytesLengthException,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+
+# To be put over whatever reads headers: complaints about values that break the rules would repeat them.
+quietly = disable_value_validation
 
 # The whole of what is read of a header; of the patient only the weight is used, name and number only to keep them out of
 # descriptions.
@@ -87,9 +99,11 @@ def is_dicom(path: Path) -> bool:
         return False
     if head[128:] == b"DICM":
         return True
-    group, element = struct.unpack("<HH", head[:4]) if len(head) >= 12 else (0, 0)
-    written = re.fullmatch(rb"[A-Z]{2}", head[4:6]) is not None or struct.unpack("<I", head[4:8])[0] < 1024
-    return bool(group in (0x0002, 0x0008) and element < 0x0100 and written) if len(head) >= 12 else False
+    if len(head) < 12:
+        return False
+    group, element = struct.unpack("<HH", head[:4])
+    known = re.fullmatch(rb"[A-Z]{2}", head[4:6]) is not None or struct.unpack("<I", head[4:8])[0] < 1024
+    return group in (0x0002, 0x0008) and element < 0x0100 and known
 
 
 def read_header(path: str | Path, *, tags: Sequence[Any] | None = HEADER_TAGS) -> Dataset:
@@ -109,11 +123,7 @@ def read_header(path: str | Path, *, tags: Sequence[Any] | None = HEADER_TAGS) -
     """
     place = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they repeat values of the header
-            return dcmread(
-                place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True
-            )
+        return dcmread(place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True)
     except DAMAGE:
         raise BadImage(f"{place.name} is a damaged or incomplete DICOM file", remedy="export it again") from None
 
@@ -217,7 +227,7 @@ def number(header: Dataset, keyword: str) -> float | None:
 
 
 def _many(value: Any) -> bool:
-    return not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") and hasattr(value, "__len__")
+    return not isinstance(value, (str, bytes, PersonName)) and hasattr(value, "__iter__") and hasattr(value, "__len__")
 
 
 def items(header: Dataset, keyword: str) -> Sequence[Dataset]:
@@ -233,7 +243,7 @@ def description(header: Dataset) -> str:
     words = {
         word.lower()
         for keyword in ("PatientName", "PatientID")
-        for word in re.split(r"[\^=\s,_]+", text(header, keyword))
+        for word in re.split(r"[\^=\\\s,._-]+", text(header, keyword))
         if len(word) > 2
     }
     said = text(header, "SeriesDescription")

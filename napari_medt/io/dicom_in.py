@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_medt.core import Acquisition, BadImage, Choice, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import Found, find, is_mask, number, text
+from napari_medt.io.dicom_files import Found, find, is_mask, number, quietly, text
 from napari_medt.io.dicom_grid import Grid, grid_of
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
@@ -18,6 +18,7 @@ from napari_medt.io.dicom_values import meaning_of
 from napari_medt.io.picture import GREY, RGB
 
 
+@quietly()
 def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     """Read a DICOM image.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,9 +149,7 @@ def _raw(frames: Sequence[Frame]) -> Iterator[Array]:
         ):
             yield from iter_pixels(first.file, indices=[frame.number for frame in frames])
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = dcmread(first.file, specific_tags=_TAGS.split(), force=True)
+        data = dcmread(first.file, specific_tags=_TAGS.split(), force=True)
         if not _syntax(data):
             data.file_meta.TransferSyntaxUID = _guessed_syntax(data)
         if not data.file_meta.TransferSyntaxUID.is_compressed and "PixelData" in data:

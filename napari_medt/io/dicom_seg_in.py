@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, is_mask, items, number, numbers, text
+from napari_medt.io.dicom_files import DAMAGE, is_mask, items, number, numbers, quietly, text
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_grid import pixel_spacing
 from napari_medt.io.dicom_places import Place, common_grid, place_in
@@ -35,6 +34,7 @@ class _Layout:
     notes: tuple[str, ...] = ()
 
 
+@quietly()
 def read_dicom_seg(path: Path, *, like: Volume | None = None) -> tuple[LabelMap, ...]:
     """Read a segmentation.
 
@@ -60,9 +60,7 @@ def read_dicom_seg(path: Path, *, like: Volume | None = None) -> tuple[LabelMap,
         If it is no segmentation, damaged, or its frames lie in no common grid.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they repeat values of the header
-            data = dcmread(path, force=True)
+        data = dcmread(path, force=True)
         if not is_mask(data) or not number(data, "Rows"):
             raise BadImage(f"{path.name} is no DICOM segmentation", remedy="choose a file of modality SEG")
         layout = _layout(path, data, like)

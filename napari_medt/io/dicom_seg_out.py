@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from napari_medt.core import BadImage, LabelMap, Prediction, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import atomic_write
 from napari_medt.io.dicom_codes import SegmentCode, code_for
-from napari_medt.io.dicom_files import DAMAGE, read_header, text
+from napari_medt.io.dicom_files import DAMAGE, quietly, read_header, text
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_places import Place, place_in
 from napari_medt.io.dicom_stacks import distances
@@ -45,6 +44,7 @@ class _Segment:
     colour: tuple[float, float, float] | None
 
 
+@quietly()
 def write_dicom_seg(
     labels: LabelMap | Sequence[LabelMap] | Prediction | npt.ArrayLike,
     path: str | os.PathLike[str],
@@ -97,13 +97,9 @@ def write_dicom_seg(
     maps = _maps(labels, source, names)
     segments = _segments(maps)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they repeat values of the header
-            frames, places = _on_source(maps, source)
-            described = [_describe(i, one, algorithm, codes or {}) for i, one in enumerate(segments, 1)]
-            data = _segmentation(
-                _pixels(maps, segments, places, frames), described, frames, algorithm, maps[0].fraction
-            )
+        frames, places = _on_source(maps, source)
+        described = [_describe(i, one, algorithm, codes or {}) for i, one in enumerate(segments, 1)]
+        data = _segmentation(_pixels(maps, segments, places, frames), described, frames, algorithm, maps[0].fraction)
     except DAMAGE:  # the cause may hold words of the header
         raise BadImage(
             "The files of the image lack what a DICOM segmentation needs, or contradict each other",
@@ -292,6 +288,7 @@ def _segmentation(
         software_versions=version[:64],
         device_serial_number="none",
         content_description="Segmentation",
+        specific_character_set="ISO_IR 192",  # names of any script, whatever that of the source
         series_description=f"Segmentation by {name}"[:64],
         **where,
     )

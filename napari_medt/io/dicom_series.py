@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.dicom_files import Found, description, find, text
+from napari_medt.io.dicom_files import Found, description, find, quietly, text
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
@@ -54,6 +54,7 @@ class Series:
         return f"{self.description or 'without description'}, {self.modality or 'unknown kind'}, {size} of {step} mm"
 
 
+@quietly()
 def list_series(
     path: str | os.PathLike[str], *, progress: Progress = silent, cancel: Cancel | None = None
 ) -> tuple[Series, ...]:
