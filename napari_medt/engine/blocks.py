@@ -13,6 +13,7 @@ import torch
 
 from napari_medt.core import Cancel, Progress, silent
 from napari_medt.engine.ladder import Effort
+from napari_medt.engine.planes import is_empty
 from napari_medt.engine.prepare import Prepared
 from napari_medt.engine.results import SEVERAL, Wanted
 from napari_medt.engine.stitch import Found, Stitch
@@ -69,10 +70,10 @@ def segment_block(
     progress: Progress = silent,
     cancel: Cancel | None = None,
 ) -> Iterator[Found]:
-    """Class probabilities of a box of an image, part by part.
+    """Class probabilities of a box of an image, part by part, on the image's own grid.
 
-    Windows lie as they do for the whole image, and all that touch the box are used: boxes that are segmented apart, in any
-    order, together are what the whole image would be.
+    Windows lie as they do for the whole image, and all that the box depends on are used: boxes that are segmented apart, in
+    any order, together are what the whole image would be.
 
     Parameters
     ----------
@@ -81,23 +82,39 @@ def segment_block(
     prepared
         The image.
     box
-        Slices with explicit ends for every axis of the prepared image.
+        Slices with explicit ends for every axis of the image, rearranged by `prepared.grid.axes`; nothing comes of an empty one.
     effort, settings
         How, and what.
     progress, cancel
         Told about, and looked at before, every batch of windows.
 
-    Yields
-    ------
-    tuple
-        A part of the box, and `(channels, *part)` as `Results.keep` takes it, valid until the next is asked for. Parts come in
-        rows along the first axis and do not overlap.
+    Returns
+    -------
+    iterator of tuple
+        A part of the box, and `(channels, *part)` as `Results.keep` takes it, valid until the next is asked for. Parts do not
+        overlap, come in rows along the first axis, and together are the box.
 
     Raises
     ------
     Cancelled
         If `cancel` was set.
     """
+    if is_empty(box):
+        return iter(())
+    found = _blended(model, prepared, prepared.grid.model_box(box), effort, settings, progress, cancel)
+    return prepared.grid.back(found, box=box)
+
+
+def _blended(
+    model: Model,
+    prepared: Prepared,
+    box: Box,
+    effort: Effort,
+    settings: Settings,
+    progress: Progress,
+    cancel: Cancel | None,
+) -> Iterator[Found]:
+    """The same for a box of the model's grid, on that grid."""
     shape, dims = prepared.spatial_shape, len(effort.window)
     # A 2D model on a scan: every slice is an image of its own. Otherwise there is one, the whole.
     slices = list(product(*(range(part.start, part.stop) for part in box[:-dims])))

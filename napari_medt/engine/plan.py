@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from napari_medt.core import Volume
-from napari_medt.engine.blocks import in_words, load, positions
-from napari_medt.engine.planes import turned_shape
+from napari_medt.engine.blocks import Index, in_words, load, positions
+from napari_medt.engine.planes import is_empty
 from napari_medt.engine.results import label_type
 from napari_medt.engine.rows import Rows
 from napari_medt.engine.running import Options, Task, set_up
 from napari_medt.engine.stitch import Stitch
+from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
     from napari_medt.engine.testtime import Passes
@@ -70,18 +71,21 @@ def plan(model: Model, image: Volume | npt.ArrayLike, *, measure: bool = False, 
     """
     task = set_up(model, image, **options)
     effort, dims = task.effort, model.card.spatial_dims
-    layout = task.settings.layout(task.prepared.spatial_shape, effort.window).touching(task.box[-dims:])
+    if is_empty(task.box):
+        return Plan(0, effort.batch, 0.0, 0.0 if measure else None, "There is nothing to segment.")
+    box = task.prepared.grid.model_box(task.box)
+    layout = task.settings.layout(task.prepared.spatial_shape, effort.window).touching(box[-dims:])
     passes = task.settings.passes(model, effort.device)
-    slices = math.prod(part.stop - part.start for part in task.box[:-dims])
+    slices = math.prod(part.stop - part.start for part in box[:-dims])
     windows = slices * len(layout)
-    stitch = Stitch(passes.channels, layout, task.box[-dims:], blending=task.settings.blending, device="meta")
+    stitch = Stitch(passes.channels, layout, box[-dims:], blending=task.settings.blending, device="meta")
     batch = min(effort.batch, windows)
     samples = 4 * batch * math.prod(effort.window)
     several = passes.count > 1
     memory = stitch.nbytes + samples * (2 * model.card.in_channels + (2 + several) * passes.channels) + _kept(task)
     seconds = None
     if measure:
-        most, once = _measure(task, passes, next(iter(layout)), batch)
+        most, once = _measure(task, passes, (*(part.start for part in box[:-dims]),), next(iter(layout)), batch)
         memory += most
         seconds = once * windows / batch
     return Plan(windows, batch, memory / 1e6, seconds, _sentence(windows, memory, seconds, effort.device))
@@ -98,18 +102,12 @@ def _kept(task: Task) -> int:
     array: Any = task.prepared.array
     if isinstance(array, Rows):
         rows = min(2 * task.effort.window[0], array.shape[1])
-        kept += (
-            array.dtype.itemsize
-            * array.shape[0]
-            * rows
-            * math.prod(turned_shape(task.axes, task.volume.spatial_shape)[1:])
-        )
+        kept += array.dtype.itemsize * array.shape[0] * rows * math.prod(array.shape[2:])
     return kept
 
 
-def _measure(task: Task, passes: Passes, where: tuple[slice, ...], batch: int) -> tuple[int, float]:
+def _measure(task: Task, passes: Passes, index: Index, where: Box, batch: int) -> tuple[int, float]:
     """Bytes that the network holds at most, and seconds of one batch of the first window."""
-    index = tuple(part.start for part in task.box[: -len(where)])
     chunk = [(index, where)] * batch
     shape = task.prepared.spatial_shape[-len(where) :]
     task.model.net.to(task.effort.device).eval()

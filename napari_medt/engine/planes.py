@@ -63,6 +63,18 @@ def turned_shape(axes: AxisMap, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[old] for old in axes.order)
 
 
+def common_box(box: Box, other: Box) -> Box:
+    """What two boxes have in common; empty, wherever that is, if they do not meet."""
+    starts = [max(part.start, more.start) for part, more in zip(box, other, strict=True)]
+    stops = [min(part.stop, more.stop) for part, more in zip(box, other, strict=True)]
+    return tuple(slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
+
+
+def is_empty(box: Box) -> bool:
+    """Whether nothing lies in a box."""
+    return any(part.stop <= part.start for part in box)
+
+
 class Turned:
     """An array to be filled part by part in other axes than its own.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
 
 import numpy.typing as npt
 import torch
 
-from napari_medt.core import AxisMap, BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
+from napari_medt.core import BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
 from napari_medt.engine.blocks import Settings, segment_block
 from napari_medt.engine.ladder import Effort, free_cached, is_out_of_memory, steps_down
-from napari_medt.engine.planes import Plane, Roi, Store, no_turn, plane_axes, region, turned_box
+from napari_medt.engine.planes import Plane, Roi, Store, common_box, plane_axes, region
 from napari_medt.engine.prepare import Prepared, fit
 from napari_medt.engine.results import Results, Uncertainty, Wanted
 from napari_medt.engine.rows import in_rows
@@ -40,6 +39,7 @@ def predict(
     flips: bool = False,
     blending: Blending = "smooth",
     into: Store | None = None,
+    compute: str = "local",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Prediction:
@@ -78,8 +78,11 @@ def predict(
     blending
         `"smooth"`, or `"monai"` for the very weights and padding of MONAI's `sliding_window_inference(mode="gaussian")`.
     into
-        Takes the labels instead of memory, such as a Zarr on disk; its `discard()`, where it has one, is called when the run
-        fails or is cancelled.
+        Takes the labels instead of memory, such as a mask begun by `io.create_zarr_labels`, which is for the caller to finish.
+        Its `discard()`, where it has one, is called when the run fails or is cancelled.
+    compute
+        `"local"`, or the address of a Dask scheduler, `"tcp://host:8786"`, whose workers then do the work block by block; see
+        `engine.cluster`.
     progress, cancel
         Told about every batch of windows and every step down; looked at before every batch.
 
@@ -114,7 +117,12 @@ def predict(
             flips=flips,
             blending=blending,
         )
-        results, notes = _by_the_ladder(task, into, progress or silent, cancel)
+        if compute == "local":
+            results, notes = _by_the_ladder(task, into, progress or silent, cancel)
+        else:
+            from napari_medt.engine.cluster import segment_on_cluster
+
+            results, notes = segment_on_cluster(task, compute, into, progress or silent, cancel)
     except BaseException:
         if into is not None and hasattr(into, "discard"):
             into.discard()
@@ -138,10 +146,8 @@ class Task:
     ----------
     volume
         As it was given.
-    axes
-        From its axes to those of `prepared`.
     box
-        What is to be segmented, in the axes of `prepared`.
+        What is to be segmented, in the axes of the volume rearranged by `prepared.grid.axes`; possibly empty.
     effort
         To begin with.
     """
@@ -149,7 +155,6 @@ class Task:
     model: Model
     volume: Volume
     prepared: Prepared
-    axes: AxisMap
     box: Box
     settings: Settings
     effort: Effort
@@ -188,13 +193,11 @@ def set_up(model: Model, image: Volume | npt.ArrayLike, **options: Unpack[Option
         raise BadImage(f"{card.title} segments 3D scans, but this is a 2D image", remedy="open the whole scan")
     if plane is not None and card.spatial_dims == 3:
         raise BadImage(f"{card.title} segments whole scans, not their slices", remedy="choose no plane")
-    axes = no_turn(ndim) if plane is None else plane_axes(volume.geometry, plane)
-    box = region(roi, volume.spatial_shape)
-    turned = volume
-    if not axes.is_identity:
-        geometry = volume.geometry.rearranged(axes, volume.spatial_shape)
-        turned = replace(volume, array=axes.apply(volume.array), geometry=geometry, levels=())
-    prepared = fit(turned, card)
+    chosen = region(roi, volume.spatial_shape)
+    prepared = fit(volume, card, axes=None if plane is None else plane_axes(volume.geometry, plane))
+    box = prepared.grid.turned(chosen)
+    if prepared.crop is not None:
+        box = common_box(box, prepared.crop)
     wanted = Wanted(options.get("probabilities", False), kind)
     settings = Settings(options.get("overlap"), options.get("flips", False), blending, wanted)
     gpu = model.device.type in ("cuda", "mps")
@@ -207,7 +210,7 @@ def set_up(model: Model, image: Volume | npt.ArrayLike, **options: Unpack[Option
         how = "mirrored in every way" if kind == "flips" else "with dropout"
         notes = (*notes, f"The mask is the mean of {count} passes {how}.")
     prepared = replace(prepared, array=in_rows(prepared.array))
-    return Task(model, volume, prepared, axes, turned_box(axes, box, volume.spatial_shape), settings, effort, notes)
+    return Task(model, volume, prepared, box, settings, effort, notes)
 
 
 def default_batch(device: torch.device, window: tuple[int, ...]) -> int:
@@ -250,26 +253,15 @@ def _attempt(task: Task, effort: Effort, into: Store | None, report: Progress, c
     """One attempt at all that is to be segmented with one effort."""
     model = task.model
     classes, wanted = len(model.card.classes), task.settings.wanted
-    results = Results(task.volume.spatial_shape, classes, wanted, axes=task.axes, into=into)
+    results = Results(task.volume.spatial_shape, classes, wanted, axes=task.prepared.grid.axes, into=into)
     model.net.to(effort.device).eval()
-    for where, values in _on_the_image(task, effort, report, cancel):
+    parts = segment_block(
+        model, task.prepared, task.box, effort=effort, settings=task.settings, progress=report, cancel=cancel
+    )
+    for where, values in parts:
         results.keep(where, values)
     results.finish()
     return results
-
-
-def _on_the_image(
-    task: Task, effort: Effort, report: Progress, cancel: Cancel | None
-) -> Iterator[tuple[Box, torch.Tensor]]:
-    return segment_block(
-        task.model,
-        task.prepared,
-        task.box,
-        effort=effort,
-        settings=task.settings,
-        progress=report,
-        cancel=cancel,
-    )
 
 
 def _saying(report: Progress, notes: list[str]) -> Progress:

@@ -253,6 +253,57 @@ def test_mirrored_windows_have_mirrored_positions(make, scan):
     assert sorted(position[2] for position in model.net.seen) == [-2] * 4 + [2] * 4
 
 
+@pytest.fixture
+def resampled(make_card, rng):
+    """A model with an orientation and a spacing of its own, and a patient's smooth scan that has others."""
+    card = make_card(
+        classes=("a", "b", "c"),
+        net_options={},
+        channels="grey",
+        spatial_dims=3,
+        window=(16, 16, 16),
+        intensity={"kind": "none"},
+        orientation="SPL",
+        spacing=(2.0, 2.5, 1.6),
+    )
+    z, y, x = np.ogrid[:24, :30, :28]
+    scan = np.sin(z / 4) + np.cos(y / 5) + np.sin(x / 3)
+    return Model(card, Sign().eval(), CPU), Volume(scan[None].astype(np.float32), Geometry(PATIENT, "mm", "patient"))
+
+
+def test_model_of_another_grid_answers_on_that_of_the_image(resampled):
+    model, volume = resampled
+    found = predict(model, volume, uncertainty=True)
+    assert found.labels.shape == found.uncertainty.shape == volume.spatial_shape
+    assert found.geometry == volume.geometry
+    clear = np.abs(np.abs(volume.array[0]) - 0.25) > 0.15  # where a class begins, interpolation may differ
+    expected = np.where(np.abs(volume.array[0]) < 0.25, 1, np.where(volume.array[0] < 0, 0, 2))
+    assert (found.labels == expected)[clear].mean() > 0.99
+
+
+def test_a_region_on_another_grid_is_that_of_the_whole(resampled):
+    model, volume = resampled
+    whole = predict(model, volume, probabilities=True, overlap=0.5, batch=1)
+    roi = (slice(5, 9), slice(0, 30), slice(20, 27))
+    part = predict(model, volume, probabilities=True, overlap=0.5, batch=1, roi=roi)
+    np.testing.assert_allclose(
+        part.probabilities[(slice(None), *roi)], whole.probabilities[(slice(None), *roi)], atol=1e-3
+    )
+    assert (part.labels > 0).sum() == (whole.labels[roi] > 0).sum()
+
+
+def test_region_beside_the_body_is_empty(make_card):
+    scan = np.zeros((40, 60, 60), np.int16)
+    scan[10:20, 10:20, 10:20] = 100
+    card = make_card(net_options={}, channels="grey", intensity={"kind": "none"}, crop="foreground", window=(32, 32))
+    model = Model(card, Corner(), CPU)
+    inside = predict(model, Volume.from_array(scan, rgb=False))
+    assert inside.labels[15].any()
+    assert not inside.labels[-1].any()
+    beside = (slice(38, 40), slice(50, 60), slice(50, 60))
+    assert not predict(model, Volume.from_array(scan, rgb=False), roi=beside).labels.any()
+
+
 class Counted:
     """A lazily loaded array that counts how often every row is read."""
 
