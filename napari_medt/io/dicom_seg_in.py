@@ -135,9 +135,22 @@ def _decoded(data: Dataset, frames: Sequence[int], layout: _Layout) -> Iterator[
     """Values of some frames, as far as they lie within the grid, with where they go."""
     if not frames:
         return
-    for index, values in zip(frames, iter_pixels(data, indices=list(frames), raw=True), strict=True):
+    if data.BitsAllocated == 1 and not data.file_meta.TransferSyntaxUID.is_compressed:
+        decoded: Iterator[Array] = (_bits(data, index) for index in frames)
+    else:
+        decoded = iter_pixels(data, indices=list(frames), raw=True)
+    for index, values in zip(frames, decoded, strict=True):
         place = layout.places[index]
         yield values[place.seen], place
+
+
+def _bits(data: Dataset, index: int) -> Array:
+    """Unpack one frame of single bits, which may begin in the middle of a byte."""
+    rows, columns = int(data.Rows), int(data.Columns)
+    start = index * rows * columns
+    stop = start + rows * columns
+    part = np.frombuffer(data.PixelData, np.uint8, count=-(-stop // 8) - start // 8, offset=start // 8)
+    return np.unpackbits(part, bitorder="little")[start % 8 :][: rows * columns].reshape(rows, columns)
 
 
 # ------------------------------------------------------------------------------------------------------- where they go

@@ -154,7 +154,7 @@ def names_but_background(names: Mapping[int, str]) -> dict[int, str]:
 def _on_source(maps: Sequence[LabelMap], source: Volume) -> tuple[list[Frame], list[Place]]:
     """The frames of the source that lie in the grid of the masks, one in each place and in order, and where."""
     frames = [frame for file in source.acquisition.files for frame in frames_of(file, read_header(file, tags=None))]
-    _check_source(frames[0].header)
+    _check_source(frames[0])
     grid, shape = maps[0].geometry, maps[0].array.shape
     if not all(frame.placed for frame in frames):
         return frames, _behind(frames, shape)
@@ -185,8 +185,9 @@ def _behind(frames: Sequence[Frame], shape: Sequence[int]) -> list[Place]:
     raise BadImage("The mask is not of the size of its image", remedy="resample it to the image first")
 
 
-def _check_source(header: Dataset) -> None:
-    if missing := [keyword for keyword in _NEEDED if not text(header, keyword)]:
+def _check_source(first: Frame) -> None:
+    needed = (*_NEEDED, "FrameOfReferenceUID") if first.placed else _NEEDED
+    if missing := [keyword for keyword in needed if not text(first.header, keyword)]:
         raise BadImage(
             f"The files of the image lack {', '.join(missing)}, by which a segmentation refers to them",
             remedy="write .nii.gz or .seg.nrrd",
@@ -246,6 +247,27 @@ def _describe(
     return described
 
 
+def _headers(frames: Sequence[Frame]) -> list[Dataset]:
+    """Headers of the files in the form that highdicom takes, which is stricter than what scanners write."""
+    headers = list({frame.file: frame.header for frame in frames}.values())
+    for header in headers:
+        for keyword in _MAY_BE_EMPTY.split():
+            if keyword not in header:
+                setattr(header, keyword, "")
+        if not frames[0].placed:
+            if "TotalPixelMatrixRows" not in header and "FrameOfReferenceUID" in header:
+                del header.FrameOfReferenceUID  # it would promise a place
+            continue
+        orientation = hd.PlaneOrientationSequence("PATIENT", frames[0].plane.orientation.ravel().tolist())
+        if "PerFrameFunctionalGroupsSequence" in header:
+            shared = header.SharedFunctionalGroupsSequence[0]
+            shared.PlaneOrientationSequence = orientation
+            shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(frames[0].plane.spacing, frames[0].thickness or 1.0)
+        else:
+            header.ImageOrientationPatient = orientation[0].ImageOrientationPatient
+    return headers
+
+
 def _segmentation(
     pixels: Array,
     described: Sequence[hd.seg.SegmentDescription],
@@ -253,11 +275,7 @@ def _segmentation(
     algorithm: tuple[str, str] | None,
     fraction: bool,
 ) -> hd.seg.Segmentation:
-    headers = list({frame.file: frame.header for frame in frames}.values())
-    for header in headers:
-        for keyword in _MAY_BE_EMPTY.split():
-            if keyword not in header:
-                setattr(header, keyword, "")
+    headers = _headers(frames)
     where: dict[str, Any] = {}
     if frames[0].placed:
         plane = frames[0].plane
