@@ -3,7 +3,7 @@
 from napari_medt.io.atomic import atomic_write
 from napari_medt.io.joining import join_channels
 from napari_medt.io.kinds import FORMATS
-from napari_medt.io.reading import read, read_labels, read_segmentation
+from napari_medt.io.reading import list_series, read, read_labels, read_segmentation
 from napari_medt.io.resampling import resample
 from napari_medt.io.writing import write
 
@@ -11,6 +11,7 @@ __all__ = [
     "FORMATS",
     "atomic_write",
     "join_channels",
+    "list_series",
     "read",
     "read_labels",
     "read_segmentation",

@@ -28,8 +28,8 @@ class Contents:
         overlap the others; maps: float32.
     geometry
         Of the spatial axes.
-    labels
-        Whether the values are labels.
+    labels, fraction
+        Whether the values are labels, or shares of one structure for each channel.
     channel_names
         Of an image.
     names, colours
@@ -39,6 +39,7 @@ class Contents:
     array: Any
     geometry: Geometry
     labels: bool = False
+    fraction: bool = False
     channel_names: tuple[str, ...] = ()
     names: tuple[Mapping[int, str], ...] = ({},)
     colours: tuple[Mapping[int, tuple[float, float, float]], ...] = field(default=({},))
@@ -81,7 +82,7 @@ def contents_of(
     elif isinstance(what, LabelMap):
         found = _of_masks((what,), name, geometry, names)
     elif isinstance(what, Sequence) and what and all(isinstance(one, LabelMap) for one in what):
-        found = _of_masks(tuple(what), name, geometry, names)
+        found = _of_masks([one for one in what if isinstance(one, LabelMap)], name, geometry, names)
     else:
         array = _kept(what if hasattr(what, "dask") else np.asarray(what), name)
         place = geometry or Geometry.from_spacing((1.0,) * array.ndim)
@@ -106,7 +107,8 @@ def _of_masks(
     stacked = arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
     tables = tuple(mask.names if names is None else names for mask in masks)
     colours = tuple(mask.colours for mask in masks)
-    return Contents(stacked, place, labels=not any(mask.fraction for mask in masks), names=tables, colours=colours)
+    fraction = any(mask.fraction for mask in masks)
+    return Contents(stacked, place, labels=not fraction, fraction=fraction, names=tables, colours=colours)
 
 
 def _kept(array: Any, name: str) -> Any:

@@ -233,7 +233,7 @@ def _check_length(file: NiftiFile, nbytes: int, name: str) -> tuple[str, ...]:
 def _load(file: NiftiFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Read all; a packed file to its end, so that its checksum is looked at."""
     array = np.empty(shape, dtype)
-    room = memoryview(array.reshape(-1).view(np.uint8))
+    room = memoryview(array.reshape(-1).view(np.uint8).data)
     with _stream(file.data, packed=file.packed) as stream:
         stream.seek(file.offset)
         done = 0

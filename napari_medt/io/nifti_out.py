@@ -77,7 +77,7 @@ def _moved(array: Any) -> Any:
 
 
 def _header(shape: tuple[int, ...], geometry: Geometry, dtype: np.dtype[Any], *, colour: bool) -> Any:
-    kind = nib.nifti1.Nifti1Header if max(shape) <= _LONGEST else nib.nifti2.Nifti2Header
+    kind: Any = nib.nifti1.Nifti1Header if max(shape) <= _LONGEST else nib.nifti2.Nifti2Header
     header = kind()
     spatial = tuple(reversed(shape[1:]))
     channels = shape[0]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import BadImage, Geometry, LabelMap, Volume
+from napari_medt.core import BadImage, Cancel, Geometry, LabelMap, Progress, Volume, silent
 from napari_medt.io.damage import told
 from napari_medt.io.kinds import kind_of
 from napari_medt.io.masks_in import as_labels, one_channel
@@ -17,6 +18,9 @@ from napari_medt.io.needs import needs
 from napari_medt.io.picture import Picture
 from napari_medt.io.pictures_in import read_picture
 from napari_medt.io.tiff_in import read_tiff
+
+if TYPE_CHECKING:
+    from napari_medt.io.dicom_series import Series
 
 
 def read(path: str | os.PathLike[str], *, choose: str | Sequence[str] = ()) -> Volume:
@@ -91,7 +95,7 @@ def read_segmentation(
     chosen = _keys(choose)
     kind = kind_of(place)
     with told(place.name, kind):
-        found = _read_masks(place, kind, chosen)
+        found = _read_masks(place, kind, chosen, like)
     if like is None:
         return found
     from napari_medt.io.resampling import on_grid_of
@@ -120,6 +124,36 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.unsignedin
             f"{Path(path).name} holds fractions, so it is not a mask", remedy="choose a file with whole numbers"
         )
     return np.asarray(mask.array), mask.geometry
+
+
+def list_series(
+    path: str | os.PathLike[str], *, progress: Progress = silent, cancel: Cancel | None = None
+) -> tuple[Series, ...]:
+    """List the images in a folder of DICOM files and the folders in it, to choose from; only headers are read.
+
+    Parameters
+    ----------
+    path
+        The folder, or one file.
+    progress, cancel
+        Told of, and looked at, between files.
+
+    Returns
+    -------
+    tuple of Series
+        With `uid` to give to `read` as `choose`, description, modality, shape, spacing, files, and what is odd.
+
+    Raises
+    ------
+    BadImage
+        If there is no image in it.
+    MedtError
+        If the library for it is missing.
+    """
+    needs("pydicom", "volumes", doing="Reading DICOM")
+    from napari_medt.io import dicom_series
+
+    return dicom_series.list_series(path, progress=progress, cancel=cancel)
 
 
 def _keys(choose: str | Sequence[str]) -> tuple[str, ...]:
@@ -158,7 +192,7 @@ def _read(place: Path, kind: str, choose: Sequence[str]) -> Volume:
     )
 
 
-def _read_masks(place: Path, kind: str, choose: Sequence[str]) -> tuple[LabelMap, ...]:
+def _read_masks(place: Path, kind: str, choose: Sequence[str], like: Volume | None) -> tuple[LabelMap, ...]:
     if kind in ("JPEG", "slide"):
         why = "which blurs the numbers of a mask" if kind == "JPEG" else "which is a picture and not a mask"
         raise BadImage(f"{place.name} is a {kind}, {why}", remedy="use a mask saved as TIFF, PNG or NIfTI")
@@ -177,7 +211,7 @@ def _read_masks(place: Path, kind: str, choose: Sequence[str]) -> tuple[LabelMap
         needs("highdicom", "volumes", doing="Reading DICOM segmentations")
         from napari_medt.io.dicom_seg_in import read_dicom_seg
 
-        return read_dicom_seg(place)
+        return read_dicom_seg(place, like=like)
     if kind == "OME-Zarr":
         _needs_zarr()
         from napari_medt.io.zarr_in import read_zarr_labels

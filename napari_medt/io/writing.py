@@ -24,8 +24,9 @@ from napari_medt.io.tiff_geometry import AXES_KEY, SPACING_KEY
 
 __all__ = ["encode_tiff", "storable", "write"]
 
-ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
-ENDINGS += (".zarr", ".dcm", ".png")
+_SCANS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
+_PICTURES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".zarr", ".png")
+ENDINGS = (*_SCANS, *_PICTURES)
 _IMAGEJ_BYTES = 2**32 - 2**25  # beyond this ImageJ's form needs offsets it does not have
 _TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "uint64", "int64")
 
@@ -84,13 +85,15 @@ def write(
     if geometry is None and source is not None and not isinstance(what, (Prediction, LabelMap, Volume, Sequence)):
         geometry = source.geometry
     contents = contents_of(what, place.name, geometry=geometry, names=names)
-    if len(contents.array) > 1 and contents.labels and ending not in (".seg.nrrd", ".dcm"):
+    if len(contents.array) > 1 and (contents.labels or contents.fraction) and ending not in (".seg.nrrd", ".dcm"):
         raise BadImage(
             f"{ending} holds one mask, but these are {len(contents.array)} that may overlap ({place.name})",
             remedy="use .seg.nrrd or .dcm, or write each to a file of its own",
         )
-    if ending in (".zarr", ".dcm"):
-        return _write_elsewhere(contents, place, ending, source)
+    if ending == ".zarr":
+        return _write_zarr(contents, place, source)
+    if ending == ".dcm":
+        return _write_dicom(contents, place, source, what.model if isinstance(what, Prediction) else "")
     encode = _encoder(contents, place, ending, source)
     return atomic_write(place, encode)
 
@@ -130,31 +133,38 @@ def _encoder(contents: Contents, place: Path, ending: str, source: Volume | None
     )
 
 
-def _write_elsewhere(contents: Contents, place: Path, ending: str, source: Volume | None) -> Path:
+def _write_zarr(contents: Contents, place: Path, source: Volume | None) -> Path:
     if not contents.labels:
-        raise BadImage(f"{ending} holds masks here, but this is none ({place.name})", remedy="use .nii.gz or .ome.tif")
-    if ending == ".zarr":
-        for module in ("zarr", "dask"):
-            needs(module, "lazy", doing="Writing OME-Zarr")
-        from napari_medt.io.zarr_out import write_zarr_labels
-
-        return write_zarr_labels(
-            contents.flat,
-            place,
-            geometry=contents.geometry,
-            names=contents.names[0],
-            colours=contents.colours[0],
-            source=source,
+        raise BadImage(
+            f"OME-Zarr is written for masks, but this is none ({place.name})", remedy="use .ome.tif or .nii.gz"
         )
+    for module in ("zarr", "dask"):
+        needs(module, "lazy", doing="Writing OME-Zarr")
+    from napari_medt.io.zarr_out import write_zarr_labels
+
+    return write_zarr_labels(
+        contents.flat,
+        place,
+        geometry=contents.geometry,
+        names=contents.names[0],
+        colours=contents.colours[0],
+        source=source,
+    )
+
+
+def _write_dicom(contents: Contents, place: Path, source: Volume | None, model: str) -> Path:
+    if not contents.labels and not contents.fraction:
+        raise BadImage(f".dcm is written for masks, but this is none ({place.name})", remedy="use .nii.gz")
     for module in ("pydicom", "highdicom"):
         needs(module, "volumes", doing="Writing DICOM")
     from napari_medt.io.dicom_seg_out import write_dicom_seg
 
     masks = [
-        LabelMap(array, contents.geometry, names, colours)
+        LabelMap(array, contents.geometry, names, colours, fraction=contents.fraction)
         for array, names, colours in zip(contents.array, contents.names, contents.colours, strict=True)
     ]
-    return write_dicom_seg(masks, place, source=source)
+    name, _, version = model.partition("@")
+    return write_dicom_seg(masks, place, source=source, algorithm=(name, version or "unknown") if name else None)
 
 
 # ------------------------------------------------------------------------------------------------------------------ TIFF

@@ -44,9 +44,7 @@ def lps_of(geometry: Geometry, index: tuple[int, ...]) -> np.ndarray:
 def marks_by_nibabel(path: Path) -> dict[int, np.ndarray]:
     image = nib.load(path)
     values = np.asarray(image.dataobj)
-    return {
-        value: (image.affine @ [*np.argwhere(values == value)[0], 1])[:3] * (-1, -1, 1) for value in MARKS
-    }
+    return {value: (image.affine @ [*np.argwhere(values == value)[0], 1])[:3] * (-1, -1, 1) for value in MARKS}
 
 
 def marks_by_itk(path: Path) -> dict[int, np.ndarray]:
@@ -117,7 +115,7 @@ def test_scans_that_nibabel_wrote_lie_where_nibabel_says(tmp_path, form):
 def test_images_of_every_type_and_of_several_channels_come_back(tmp_path, rng, name, dtype):
     geometry = geometry_of((2, 0, 1), (1, -1, 1), oblique=True)
     for channels in (1, 2, 3):
-        array = (rng.random((channels, *SHAPE)) * 30_000 % np.iinfo("uint8" if dtype == "uint8" else "int16").max)
+        array = rng.random((channels, *SHAPE)) * 30_000 % np.iinfo("uint8" if dtype == "uint8" else "int16").max
         array = array.astype(dtype)
         volume = read(write(Volume(array, geometry, tuple("abc"[:channels])), tmp_path / f"{channels}{name}"))
         assert volume.array.dtype == dtype
