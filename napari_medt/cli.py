@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
+from napari_medt._cli.train import train
+from napari_medt._cli.wishes import Plane, parse_doubt, parse_region
 from napari_medt.core import MedtError
 
 if TYPE_CHECKING:
@@ -138,137 +139,120 @@ def _models_table(cards: Sequence[ModelCard], results: dict[str, CheckResult]) -
 
 
 @app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="An image, a mask, or a folder of DICOM files.")],
+    choose: Annotated[list[str] | None, typer.Option(help="Which of several, where the file leaves it open.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what is in a file: format, shape, spacing, orientation, channels, values, series, and what is odd."""
+    with plain_errors():
+        from napari_medt._cli.describe import as_table, describe
+
+        found = describe(path, choose=choose or ())
+        if as_json:
+            sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        else:
+            out.print(as_table(found), highlight=False)
+
+
+@app.command()
+def convert(
+    path: Annotated[Path, typer.Argument(metavar="IN", help="An image or a mask, in any format that is read.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Its ending says the format.")],
+    choose: Annotated[list[str] | None, typer.Option(help="Which of several, where the file leaves it open.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="The image a mask belongs to; DICOM (.dcm) needs it.")
+    ] = None,
+) -> None:
+    """Write an image or a mask in another format; geometry, values and names of labels are kept."""
+    with plain_errors():
+        from napari_medt._cli.convert import convert_file
+
+        written, notes = convert_file(path, target, choose=choose or (), like=like)
+        out.print(f"{path} -> {written}", highlight=False, markup=False)
+        for note in notes:
+            out.print(f"Note: {note}", highlight=False, markup=False)
+
+
+@app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="One image or several.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="One image or several; a table (.csv), or a folder of them."),
+    ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="File of the mask (.tif or .png); a folder when there are several images."),
+        typer.Option(
+            "--output", "-o", help="File of the mask, whose ending says the format; a folder for several images."
+        ),
     ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name, name@version, a model's folder or a .pth checkpoint.")
     ] = "medt-nuclei",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     uncertainty: Annotated[
-        Path | None,
-        typer.Option(help="Also write the uncertainty, 0 to 1, here (.tif; a folder when there are several images)."),
+        str | None,
+        typer.Option(
+            metavar="FILE|KIND",
+            help="Also write the uncertainty, 0 to 1: the entropy to this file (a folder when there are several images); "
+            "or entropy, margin, flips or dropout, which goes beside the mask.",
+        ),
     ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Segment only this part; the mask is empty elsewhere."),
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Take the mean over all mirror images.")] = False,
+    plane: Annotated[Plane | None, typer.Option(help="Which slices of a scan a 2D model goes through.")] = None,
+    choose: Annotated[list[str] | None, typer.Option(help="Which of several, where a file leaves it open.")] = None,
+    scheduler: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="Let the workers of this Dask scheduler do it, such as tcp://host:8786."),
+    ] = "local",
 ) -> None:
-    """Segment images and write the masks; the pixel size is kept."""
-    from napari_medt._cli.jobs import plan_outputs, predict_files
+    """Segment images and write the masks, in the place and size of the image.
+
+    A table has the column `image` and, if wanted, `case`, `mask` and `choose`. Of a table or a folder a record is kept beside
+    the masks, so that a later run does only what is new or has changed.
+    """
+    from napari_medt._cli.jobs import is_cohort, plan_outputs, predict_cohort, predict_files
 
     with plain_errors():
-        jobs = plan_outputs(images, output=output, uncertainty=uncertainty)
+        doubt, place = parse_doubt(uncertainty) if uncertainty else (None, None)
+        options = {
+            "uncertainty": doubt or False,
+            "flips": tta,
+            "plane": plane.value if plane else None,
+            "roi": parse_region(roi) if roi else None,
+        }
+        where = {"device": device, "compute": scheduler}
         with stop_on_interrupt() as cancel, progress_bar() as report:
-            failures = predict_files(jobs, model, device=device, progress=report, cancel=cancel)
+            if is_cohort(images, output):
+                if place is not None or choose:
+                    raise MedtError(
+                        f"--{'choose' if choose else 'uncertainty FILE'} is for one image, not for a table or a folder",
+                        remedy="write it into the column choose of a table"
+                        if choose
+                        else "give a kind, such as entropy",
+                    )
+                outcomes = predict_cohort(
+                    images[0], output, model, **where, options=options, progress=report, cancel=cancel
+                )
+                failures = [f"{outcome.case}: {outcome.reason}" for outcome in outcomes if outcome.state == "failed"]
+            else:
+                jobs = plan_outputs(
+                    images, output=output, uncertainty=place, beside=doubt is not None and place is None
+                )
+                failures = predict_files(
+                    jobs, model, **where, choose=choose or (), options=options, progress=report, cancel=cancel
+                )
     for sentence in failures:
         say_error(sentence)
     if failures:
         raise typer.Exit(2)
 
 
-class OriginalNetwork(StrEnum):
-    """The networks under the names of the authors' command line."""
-
-    AXIAL = "axialunet"
-    GATED = "gatedaxialunet"
-    MEDT = "MedT"
-    LOGO = "logo"
-
-
-class YesNo(StrEnum):
-    """A switch that is given as a word."""
-
-    YES = "yes"
-    NO = "no"
-
-
-_ORIGINAL = "Names of the original command line"
-
-
-@app.command()
-def train(
-    recipe: Annotated[Path | None, typer.Option(help="A recipe, for example recipes/medt-nuclei.toml.")] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Where checkpoints and the model go; runs/NAME by default.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Where the recipe's images lie; NAPARI_MEDT_DATA by default.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out (recipes only).")
-    ] = False,
-    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop in good order after so long.")] = None,
-    modelname: Annotated[
-        OriginalNetwork, typer.Option("--modelname", rich_help_panel=_ORIGINAL)
-    ] = OriginalNetwork.MEDT,
-    imgsize: Annotated[int, typer.Option("--imgsize", min=8, rich_help_panel=_ORIGINAL)] = 128,
-    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, rich_help_panel=_ORIGINAL)] = 1,
-    epoch: Annotated[int, typer.Option("--epoch", "--epochs", min=1, rich_help_panel=_ORIGINAL)] = 400,
-    save_freq: Annotated[int, typer.Option("--save_freq", "--save-freq", min=1, rich_help_panel=_ORIGINAL)] = 10,
-    learning_rate: Annotated[
-        float, typer.Option("--learning_rate", "--learning-rate", min=0.0, rich_help_panel=_ORIGINAL)
-    ] = 1e-3,
-    gray: Annotated[YesNo, typer.Option("--gray", help="Grey images.", rich_help_panel=_ORIGINAL)] = YesNo.NO,
-    train_dataset: Annotated[
-        Path | None,
-        typer.Option(
-            "--train_dataset", "--train-dataset", help="Folder with img/ and labelcol/.", rich_help_panel=_ORIGINAL
-        ),
-    ] = None,
-    val_dataset: Annotated[
-        Path | None,
-        typer.Option("--val_dataset", "--val-dataset", help="The same, held out.", rich_help_panel=_ORIGINAL),
-    ] = None,
-    direc: Annotated[
-        Path | None, typer.Option("--direc", help="Where results go; the same as --out.", rich_help_panel=_ORIGINAL)
-    ] = None,
-) -> None:
-    """Train a model, by a recipe or with the names of the original command line.
-
-    Give either --recipe, or --train_dataset with the other names of the published code.
-    """
-    with plain_errors():
-        if (recipe is None) == (train_dataset is None):
-            raise MedtError(
-                "Training needs either a recipe or a folder of images, and got "
-                + ("both" if recipe is not None else "neither"),
-                remedy="give --recipe FILE, or --train_dataset FOLDER with img/ and labelcol/ inside",
-            )
-        from napari_medt import training
-
-        name = recipe.stem if recipe is not None else modelname.value
-        target = out_folder or direc or Path("runs") / name
-
-        with stop_on_interrupt() as cancel, progress_bar() as report:
-            if recipe is not None:
-                folder = training.train(
-                    recipe,
-                    out=target,
-                    data=data,
-                    max_minutes=max_minutes,
-                    resume=resume,
-                    progress=report,
-                    cancel=cancel,
-                )
-            else:
-                from napari_medt.training.legacy import train_from_original_arguments
-
-                folder = train_from_original_arguments(
-                    modelname=modelname.value,
-                    imgsize=imgsize,
-                    batch_size=batch_size,
-                    epoch=epoch,
-                    save_freq=save_freq,
-                    learning_rate=learning_rate,
-                    gray=gray is YesNo.YES,
-                    train_dataset=train_dataset,
-                    val_dataset=val_dataset,
-                    direc=target,
-                    max_minutes=max_minutes,
-                    progress=report,
-                    cancel=cancel,
-                )
-        out.print(f"The model lies in {folder}; use it with: napari-medt predict IMAGE -m {folder} -o MASK.tif")
+app.command()(train)
 
 
 @app.command()

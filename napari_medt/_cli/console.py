@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from napari_medt.core import Cancel, Cancelled, MedtError, Progress
+from napari_medt.core import AmbiguousImage, Cancel, Cancelled, MedtError, Progress
 
 # Long paths and sentences stay whole: the terminal wraps them, and a pipe gets them as one line.
 out = Console(soft_wrap=True)
@@ -33,6 +34,11 @@ def plain_errors() -> Iterator[None]:
     except Cancelled as error:
         errors.print(escape(str(error)), highlight=False)
         raise typer.Exit(130) from None
+    except AmbiguousImage as error:
+        say_error(f"{error.what}; choose one:")
+        for choice in error.choices:
+            errors.print(f"  --choose {shlex.quote(choice.key)}   {choice.title}", highlight=False, markup=False)
+        raise typer.Exit(2) from None
     except MedtError as error:
         say_error(str(error))
         raise typer.Exit(2) from None

@@ -17,7 +17,7 @@ from napari_medt.cases.lock import CaseLock
 from napari_medt.cohort.listing import Case, files_of
 from napari_medt.cohort.manifest import Manifest, Record, digest_of, digest_of_output
 from napari_medt.cohort.names import common_folder
-from napari_medt.cohort.work import Done, mask_ending
+from napari_medt.cohort.work import mask_ending
 from napari_medt.core import BadImage, Cancel, Cancelled, MedtError, Progress, StorageError, silent
 from napari_medt.engine.process import Call, WorkerProcess
 from napari_medt.io.atomic import storage_error
@@ -189,9 +189,10 @@ class _Run:
             ours=ours,
             on_progress=lambda done, total, message: self._say(case, message),
         )
-        done, reason = Done({}, 0.0, ()), ""
+        files: dict[Path, str] = {}
+        notes, reason = (), ""
         try:
-            done = self._wait(call)
+            files, notes = self._wait(call)
         except Cancelled:
             raise
         except MedtError as error:
@@ -204,9 +205,9 @@ class _Run:
             model_sha256=self._weights,
             settings=settings,
             state="failed" if reason else "done",
-            outputs={_below(path, self._folder): digest for path, digest in done.outputs.items()},
+            outputs={_below(path, self._folder): digest for path, digest in files.items()},
             reason=reason,
-            notes=list(done.notes),
+            notes=list(notes),
             seconds=round(time.monotonic() - began, 1),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             version=_version(),

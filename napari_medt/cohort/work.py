@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medt.cohort.manifest import digest_of_output
-from napari_medt.core import Cancel, Prediction, Progress, Volume
+from napari_medt.core import Cancel, Progress, Volume, silent
 from napari_medt.io.atomic import storage_error
 
 if TYPE_CHECKING:
+    from napari_medt.io.zarr_out import ZarrLabels
     from napari_medt.zoo import Model
 
 MASK_ENDINGS = {
@@ -31,21 +32,21 @@ _MAP_ENDINGS = {".dcm": ".nii.gz", ".seg.nrrd": ".nrrd", ".ome.zarr": ".ome.tif"
 
 
 @dataclass(frozen=True)
-class Done:
+class Written:
     """What came of one image.
 
     Attributes
     ----------
-    outputs
-        Files written, the mask first, with their digests.
+    files
+        The mask, and the uncertainty where it was wanted.
     marked
-        Share of the image that is not background.
+        Share of the image that is not background, where it is known.
     notes
         Of the image and of the prediction.
     """
 
-    outputs: Mapping[Path, str]
-    marked: float
+    files: tuple[Path, ...]
+    marked: float | None
     notes: tuple[str, ...]
 
 
@@ -83,29 +84,29 @@ class Work:
         ours: Sequence[str],
         progress: Progress,
         cancel: Cancel,
-    ) -> Done:
-        """Segment one image, or several whose channels belong together.
+    ) -> tuple[dict[Path, str], tuple[str, ...]]:
+        """Segment one image, or several whose channels belong together: files with their digests, and notes.
 
-        Parameters are those of `run_cohort`, `Case` and `write_results`.
+        Parameters are those of `run_cohort`, `Case` and `segment_to`.
 
         Raises
         ------
         MedtError
             If that cannot be done.
         """
-        from napari_medt.engine import predict
         from napari_medt.io import join_channels, read
 
         loaded = self._model(model, device)
         progress(0, 1, "Reading")
         parts = [read(image, choose=choose) for image in images]
         volume = parts[0] if len(parts) == 1 else join_channels(parts)
-        prediction = predict(loaded, volume, progress=progress, cancel=cancel, **options)
-        cancel.check()
-        progress(0, 1, "Writing")
-        written = write_results(prediction, mask, source=volume, ours=ours)
-        notes = tuple(dict.fromkeys((*volume.notes, *prediction.notes)))
-        return Done(written, marked_share(prediction), notes)
+        try:
+            mask.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, mask.parent, doing="made") from error
+        wishes = dict(options) | {"compute": compute}
+        done = segment_to(loaded, volume, mask, options=wishes, ours=ours, progress=progress, cancel=cancel)
+        return {file: digest_of_output(file) for file in done.files}, done.notes
 
     def _model(self, name: str, device: str) -> Model:
         from napari_medt.zoo import load_model
@@ -135,51 +136,81 @@ def map_place(mask: Path) -> Path:
     return mask.with_name(f"{stem}_uncertainty{_MAP_ENDINGS.get(ending.lower(), ending)}")
 
 
-def marked_share(prediction: Prediction) -> float:
-    """Share of the image that is not background."""
-    return float(np.count_nonzero(prediction.labels) / prediction.labels.size)
+def segment_to(
+    model: Model,
+    volume: Volume,
+    mask: Path,
+    *,
+    options: Mapping[str, Any],
+    uncertainty: Path | None = None,
+    ours: Sequence[str] | None = None,
+    progress: Progress = silent,
+    cancel: Cancel | None = None,
+) -> Written:
+    """Segment an image and write the mask and, where it is wanted, the uncertainty.
 
-
-def write_results(prediction: Prediction, mask: Path, *, source: Volume, ours: Sequence[str] = ()) -> dict[Path, str]:
-    """Write the mask and, where there is one, the uncertainty beside it.
-
-    What lay there before may hold somebody's corrections, so it is kept as `NAME.old1`, unless it is known to be ours.
+    A mask that goes into an OME-Zarr is written part by part while the image is segmented.
 
     Parameters
     ----------
-    prediction, source
-        What was found, and in which image.
-    mask
-        Where to; its folder is made.
+    model, volume, progress, cancel
+        As `predict` takes them.
+    mask, uncertainty
+        Where to; the latter is `map_place` of the former by default.
+    options
+        Of `predict`.
     ours
-        Digests of files that may be replaced.
+        Digests of files that may be replaced; others may hold somebody's corrections, so they are kept as `NAME.old1`. All
+        may be replaced by default.
 
-    Returns
-    -------
-    dict
-        Paths with digests, the mask first.
+    Raises
+    ------
+    MedtError
+        If that cannot be done.
     """
+    from napari_medt.engine import predict
     from napari_medt.io import write
 
-    try:
-        mask.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error, mask.parent, doing="made") from error
-    places = [mask]
-    with _kept_aside(mask, ours):
-        write(prediction, mask, source=source)
+    store = _store(mask, volume, model) if mask.name.lower().endswith(".zarr") else None
+    prediction = predict(model, volume, into=store, progress=progress, cancel=cancel, **options)
+    progress(0, 1, "Writing")
+    files = [mask if store is None else store.path]
+    with store or contextlib.nullcontext(), _kept_aside(files[0], ours):
+        if store is None:
+            write(prediction, mask, source=volume)
+        else:
+            store.finish(progress=progress, cancel=cancel)
     if prediction.uncertainty is not None:
-        places.append(map_place(mask))
-        with _kept_aside(places[1], ours):
-            write(prediction.uncertainty.astype(np.float32), places[1], geometry=prediction.geometry)
-    return {place: digest_of_output(place) for place in places}
+        files.append(uncertainty or map_place(mask))
+        with _kept_aside(files[1], ours):
+            write(prediction.uncertainty.astype(np.float32), files[1], geometry=prediction.geometry)
+    marked = None if store else float(np.count_nonzero(prediction.labels) / prediction.labels.size)
+    return Written(tuple(files), marked, tuple(dict.fromkeys((*volume.notes, *prediction.notes))))
+
+
+def _store(mask: Path, volume: Volume, model: Model) -> ZarrLabels:
+    from napari_medt.engine.results import label_type
+    from napari_medt.io.needs import needs
+
+    for module in ("zarr", "dask"):
+        needs(module, "lazy", doing="Writing OME-Zarr")
+    from napari_medt.io.zarr_out import create_zarr_labels
+
+    names = model.card.classes
+    return create_zarr_labels(
+        mask,
+        shape=volume.spatial_shape,
+        dtype=label_type(len(names)),
+        geometry=volume.geometry,
+        names=dict(enumerate(names[1:], 1)),
+    )
 
 
 @contextlib.contextmanager
-def _kept_aside(place: Path, ours: Sequence[str]) -> Iterator[None]:
+def _kept_aside(place: Path, ours: Sequence[str] | None) -> Iterator[None]:
     """Let a file be written where another lies; it comes back if nothing is written, and goes if it was the same."""
-    before = digest_of_output(place)
-    if not before or before in ours:
+    before = digest_of_output(place) if ours is not None else ""
+    if not before or before in (ours or ()):
         yield
         return
     old = next(free for i in range(1, 10_000) if not (free := place.with_name(f"{place.name}.old{i}")).exists())

@@ -1,0 +1,76 @@
+"""From any format that is read to any that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_medt._cli.describe import masks_in
+from napari_medt.core import AmbiguousImage, BadImage, LabelMap
+
+_MASKS_ONLY = (".seg.nrrd", ".dcm", ".zarr")
+
+
+def convert_file(
+    path: Path, target: Path, *, choose: Sequence[str] = (), like: Path | None = None
+) -> tuple[Path, tuple[str, ...]]:
+    """Write an image or a mask in another format, with its geometry and, where the format has room, its names.
+
+    Parameters
+    ----------
+    path, target
+        Files or folders; the folder of `target` must exist.
+    choose
+        As for `read`, for `path`, or for `like` where that is given.
+    like
+        The image a mask belongs to: the mask is laid on its grid. A DICOM segmentation needs the series it was drawn on.
+
+    Returns
+    -------
+    tuple
+        What was written, and sentences about what is odd.
+
+    Raises
+    ------
+    BadImage
+        If it cannot be read, or the format of `target` does not hold it.
+    """
+    from napari_medt.io import read, read_segmentation, write
+    from napari_medt.io.kinds import kind_of
+
+    if path.resolve() == target.resolve():
+        raise BadImage(f"{target} would overwrite itself", remedy="choose another name")
+    if like is not None:
+        source = read(like, choose=choose)
+        masks = read_segmentation(path, like=source)
+        return write(_one_or_all(masks), target, source=source), _notes(masks)
+    if target.suffix.lower() == ".dcm":
+        raise BadImage(
+            "A DICOM segmentation refers to the images it was drawn on", remedy="give their folder with --like FOLDER"
+        )
+    if target.name.lower().endswith(_MASKS_ONLY):
+        masks = read_segmentation(path, choose=choose)
+        return write(_one_or_all(masks), target), _notes(masks)
+    try:
+        volume = read(path, choose=choose)
+    except AmbiguousImage:
+        raise
+    except BadImage:
+        masks = masks_in(path, choose=choose)
+        if not masks:
+            raise
+        return write(_one_or_all(masks), target), _notes(masks)
+    beside = kind_of(path) == "OME-Zarr" and path.parent.name != "labels"  # there masks lie beside the image
+    if volume.array.dtype.kind in "iu" and not beside:  # it may be a mask with names
+        masks = masks_in(path, choose=choose)
+        if any(mask.names for mask in masks):
+            return write(_one_or_all(masks), target), _notes(masks)
+    return write(volume, target), volume.notes
+
+
+def _one_or_all(masks: Sequence[LabelMap]) -> LabelMap | Sequence[LabelMap]:
+    return masks[0] if len(masks) == 1 else masks
+
+
+def _notes(masks: Sequence[LabelMap]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for mask in masks for note in mask.notes))
