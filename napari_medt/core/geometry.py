@@ -170,7 +170,7 @@ class Geometry:
 
     def index(self, position: npt.ArrayLike) -> Array:
         """Array indices `(..., n)`, with fractions, of world positions `(..., n)`."""
-        return np.asarray(np.linalg.solve(self.affine[:-1, :-1], (np.asarray(position) - self.affine[:-1, -1]).T).T)
+        return np.asarray((np.asarray(position) - self.affine[:-1, -1]) @ np.linalg.inv(self.affine[:-1, :-1]).T)
 
     # ------------------------------------------------------------------------------------------ in others' words
 
