@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, BadImage, Geometry, Volume
+from napari_medt._napari_io.as_layers import CLASS_COLOURS
+from napari_medt._napari_io.origin import FILE_KEY, origin_of
+from napari_medt.core import Acquisition, AttentionMap, BadImage, Geometry, Volume
+from napari_medt.core.geometry import unit_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
 KEY = "napari_medt"
 """Under this name our layers, and the images they belong to, carry an identity in `layer.metadata`."""
 
-# Distinguishable with every common form of colour blindness, and on grey, blue and pink pictures alike.
-CLASS_COLOURS = ("#00c8a0", "#ffb000", "#d81b9c", "#3fa2ff", "#fe6100", "#a6e22e", "#9b6dff", "#e4e4e4")
 OUTLINE_VOXELS = 4_000_000
 """Above this size outlines take too long to draw."""
 
@@ -55,10 +57,10 @@ def map_state(image: Layer, found: AttentionMap, volume: Geometry, z: int | None
     """
     from napari.utils.transforms import Affine
 
-    spacing = np.asarray(volume.spacing[-2:])
-    grid = found.geometry.affine
-    steps = np.diag(grid)[:2] / spacing
-    offset = grid[:2, 2] / spacing
+    # Of a scan, one slice was sent, in a plane of its own; of a 2D picture the picture itself, wherever it lies.
+    plane = volume.affine if volume.ndim == 2 else np.diag([*volume.spacing[-2:], 1.0])
+    cells = np.linalg.solve(plane, found.geometry.affine)
+    steps, offset = np.diag(cells)[:2], cells[:2, 2]
     data, extra = found.data, image.ndim - 2
     if extra:
         data = data[(None,) * extra]
@@ -79,9 +81,20 @@ def map_state(image: Layer, found: AttentionMap, volume: Geometry, z: int | None
 
 def units_of(layer: Layer) -> str:
     """Unit of a layer as `Geometry` names it: px, mm or um."""
-    names = {str(unit) for unit in (getattr(layer, "units", None) or ())}
-    known = {"millimeter": "mm", "mm": "mm", "micrometer": "um", "um": "um", "µm": "um", "micron": "um"}
-    return known.get(names.pop(), "px") if len(names) == 1 else "px"
+    return unit_of(getattr(layer, "units", None))
+
+
+def geometry_of(layer: Layer, ndim: int) -> Geometry:
+    """Where a layer's last axes lie; in a patient where the file it came from says so.
+
+    Raises
+    ------
+    BadImage
+        If its transform cannot be undone.
+    """
+    origin = origin_of(layer.metadata)
+    frame = "image" if origin is None else origin.shown.frame
+    return Geometry.from_layer(spatial_state(layer), ndim=ndim, frame=frame)
 
 
 def level_0(layer: Layer) -> Any:
@@ -142,15 +155,18 @@ def spatial_shape_of(layer: Image) -> tuple[int, ...]:
 def take(layer: Image) -> Picture:
     """Note what is needed to work on an image layer; its pixels are read by `Picture.load`, off the window's thread."""
     shape = spatial_shape_of(layer)
-    scale = [abs(float(s)) or 1.0 for s in layer.scale]
-    geometry = Geometry.from_spacing(scale, units=units_of(layer))
+    geometry = geometry_of(layer, len(shape))
+    origin = origin_of(layer.metadata)
+    acquisition = Acquisition() if origin is None else origin.acquisition
     data, rgb, name = level_0(layer), bool(layer.rgb), str(layer.name)
     known = signature(layer)
 
     def load() -> Volume:
-        return Volume.from_array(np.asarray(data), rgb=rgb, geometry=geometry, source=name)
+        volume = Volume.from_array(np.asarray(data), rgb=rgb, geometry=geometry, source=name)
+        return replace(volume, acquisition=acquisition)
 
-    token = f"{identity(layer)}-{abs(hash(known)):x}"
+    place = hashlib.blake2b(geometry.affine.tobytes() + geometry.units.encode(), digest_size=8).hexdigest()
+    token = f"{identity(layer)}-{abs(hash(known)):x}-{place}"
     return Picture(weakref.ref(layer), token, known, shape, geometry, load)
 
 
@@ -232,6 +248,7 @@ class OurLayers:
             name=f"Mask of {image.name}",
             opacity=0.45,
             colormap=class_colormap(classes),
+            metadata=_file_of(image),
             **spatial_state(image),
         )
 
@@ -272,6 +289,7 @@ class OurLayers:
             interpolation2d="nearest",
             blending="translucent_no_depth",
             rgb=False,
+            metadata=_file_of(image),
             **state,
         )
         border = layer.bounding_box
@@ -318,6 +336,12 @@ class OurLayers:
         layer.metadata[KEY] = {"id": uuid.uuid4().hex, "owner": id(layer), "role": role, "image": owner}
         self._known[owner, role] = weakref.ref(layer)
         return layer
+
+
+def _file_of(image: Layer) -> dict[str, Any]:
+    """What a layer over a picture takes over from it, so that it is saved on the grid of the same file."""
+    origin = origin_of(image.metadata)
+    return {} if origin is None else {FILE_KEY: origin}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -314,5 +314,5 @@ class LookStep(Step):
 
 def _covers(found: AttentionMap, volume: Geometry, shape: tuple[int, ...]) -> bool:
     """Whether a map covers the whole picture."""
-    steps = np.diag(found.geometry.affine)[:2] / np.asarray(volume.spacing[-2:])
+    steps = np.asarray(found.geometry.spacing) / np.asarray(volume.spacing[-2:])
     return bool(all(cells * step >= n for cells, step, n in zip(found.data.shape, steps, shape, strict=True)))

@@ -39,10 +39,9 @@ def test_a_coarse_map_covers_its_pixels_exactly(model, place):
     """Cell (i, j) of a grid of 4 x 3 pixels stands over the middle of its pixels, also through rotation and shear."""
     image = model.add_image(np.zeros((16, 12)), **place)
     picture = layers.take(image)
-    spacing = np.asarray(picture.geometry.spacing)
     to_grid = np.diag([4.0, 3.0, 1.0])
     to_grid[:2, 2] = 8 + 1.5, 3 + 1.0
-    affine = np.diag([*spacing, 1.0]) @ to_grid
+    affine = picture.geometry.affine @ to_grid
     found = AttentionMap(np.ones((2, 3), np.float32), Geometry(affine), "global", "row and column")
     data, state = layers.map_state(image, found, picture.geometry, None)
     shown = Image(data, **state)

@@ -1,0 +1,120 @@
+"""`Origin`: where a layer's samples came from, so that a mask goes back to exactly the place of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from napari_medt.core import Acquisition, AxisMap, Geometry, LabelMap, Volume
+from napari_medt.core.geometry import unit_of
+
+FILE_KEY = "napari_medt_file"
+"""Under this name layers that were opened from files, and masks over them, carry their `Origin` in `layer.metadata`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """How an image of a file is shown in the viewer.
+
+    Attributes
+    ----------
+    source
+        Path of the file or folder.
+    geometry, shape
+        Of the file's spatial axes.
+    axes
+        From the file's axes to those shown, which run towards head, back and left of a patient, or along the axes of the
+        world: a view.
+    shown, shown_shape
+        Geometry and shape in the viewer.
+    resampled
+        Whether the axes of the file are at an angle to the patient, so that a copy on a straight grid is shown.
+    acquisition
+        What the file says about how the image was made.
+    """
+
+    source: str
+    geometry: Geometry
+    shape: tuple[int, ...]
+    axes: AxisMap
+    shown: Geometry
+    shown_shape: tuple[int, ...]
+    resampled: bool = False
+    acquisition: Acquisition = field(default_factory=Acquisition)
+
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        shape: Sequence[int],
+        *,
+        source: str = "",
+        acquisition: Acquisition | None = None,
+        straighten: bool = True,
+    ) -> Origin:
+        """Plan how an image is shown; `straighten` allows a copy on a straight grid."""
+        axes = geometry.axes_towards()
+        shown = geometry.rearranged(axes, shape)
+        shown_shape = tuple(int(shape[axis]) for axis in axes.order)
+        resampled = straighten and geometry.ndim == 3 and geometry.is_oblique
+        if resampled:
+            shown, shown_shape = straight_grid(shown, shown_shape)
+        return cls(
+            source,
+            geometry,
+            tuple(int(n) for n in shape),
+            axes,
+            shown,
+            shown_shape,
+            resampled,
+            acquisition or Acquisition(),
+        )
+
+    def still_holds(self, layer: Mapping[str, Any], shape: Sequence[int]) -> bool:
+        """Whether a layer of these attributes and spatial shape lies where the image of the file is shown."""
+        if tuple(shape) != self.shown_shape:
+            return False
+        if self.shown.units != unit_of(layer.get("units")):
+            return False
+        here = Geometry.from_layer(layer, ndim=len(shape), frame=self.shown.frame)
+        return here.close_to(self.shown, shape=shape)
+
+    def back(self, mask: LabelMap) -> LabelMap:
+        """Put a mask that lies where the image is shown on the file's own grid: exactly, or by the nearest label."""
+        if not self.resampled:
+            return replace(mask, array=self.axes.inverse.apply(mask.array), geometry=self.geometry)
+        from napari_medt.io import resample
+
+        return resample(mask, self.geometry, self.shape, nearest=True)
+
+    def stand_in(self) -> Volume:
+        """Return the image of the file without its values, as the source a mask refers to."""
+        nothing = np.broadcast_to(np.zeros((), np.uint8), (1, *self.shape))
+        return Volume(nothing, self.geometry, source=self.source, acquisition=self.acquisition)
+
+
+def origin_of(metadata: Mapping[str, Any] | None) -> Origin | None:
+    """Return the origin in a layer's metadata."""
+    found = (metadata or {}).get(FILE_KEY)
+    return found if isinstance(found, Origin) else None
+
+
+def straight_grid(geometry: Geometry, shape: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
+    """The grid along the axes of the world, of the same spacing, that holds an array whose axes run nearly as these.
+
+    Parameters
+    ----------
+    geometry, shape
+        Of an array rearranged by `axes_towards()`.
+    """
+    corners = np.stack(np.meshgrid(*((0, size - 1) for size in shape), indexing="ij"), -1)
+    places = geometry.position(corners.reshape(-1, len(shape)))
+    low, high = places.min(axis=0), places.max(axis=0)
+    square = np.allclose(geometry.direction.T @ geometry.direction, np.eye(geometry.ndim), atol=1e-4)
+    # A sheared axis, of a tilted gantry, is longer than the way it goes along the world's.
+    steps = np.asarray(geometry.spacing) if square else np.abs(np.diagonal(geometry.affine)[:-1])
+    size = tuple(int(n) for n in np.floor((high - low) / steps + 1e-6) + 2)
+    return Geometry.from_spacing(steps.tolist(), origin=low.tolist(), units=geometry.units, frame=geometry.frame), size
