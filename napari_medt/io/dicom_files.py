@@ -192,6 +192,11 @@ def is_mask(header: Dataset) -> bool:
     return str(header.get("Modality", "")) == "SEG" or "SegmentSequence" in header
 
 
+def is_tiled(header: Dataset) -> bool:
+    """Whether the frames of a file are tiles of one picture, as those of a slide."""
+    return "TotalPixelMatrixRows" in header and "TotalPixelMatrixColumns" in header
+
+
 # -------------------------------------------------------------------------------------------------- values of a header
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, GE_B_VALUE, SIEMENS_B_VALUE, items, number, numbers, text
+from napari_medt.io.dicom_files import DAMAGE, GE_B_VALUE, SIEMENS_B_VALUE, is_tiled, items, number, numbers, text
 
 # What may tell slices of one place apart, in the order in which it is tried.
 _SERIES_VARIES = {
@@ -122,7 +122,12 @@ class Frame:
 
 
 def frames_of(file: str, header: Dataset) -> Iterator[Frame]:
-    """Give the frames of one file, in its order."""
+    """Give the frames of one file, in its order; the tiles of a slide are one."""
+    if is_tiled(header):
+        shared = next(iter(items(header, "SharedFunctionalGroupsSequence")), Dataset())
+        whole = (int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
+        yield replace(_frame(file, 0, _Groups(header, shared, Dataset()), None), shape=whole, lies=None)
+        return
     count = max(1, int(number(header, "NumberOfFrames") or 1))
     shared = next(iter(items(header, "SharedFunctionalGroupsSequence")), Dataset())
     each = items(header, "PerFrameFunctionalGroupsSequence")

@@ -9,11 +9,12 @@ import numpy as np
 
 from napari_medt.core import Acquisition, BadImage, Choice, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import Found, find, is_mask, number, quietly, text
+from napari_medt.io.dicom_files import Found, find, is_mask, is_tiled, number, quietly, text
 from napari_medt.io.dicom_grid import Grid, grid_of
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
-from napari_medt.io.dicom_stacks import alternatives, chosen, several, without_copies
+from napari_medt.io.dicom_slide import read_levels, slide_geometry
+from napari_medt.io.dicom_stacks import Stack, alternatives, chosen, several, without_copies
 from napari_medt.io.dicom_values import meaning_of
 from napari_medt.io.picture import GREY, RGB
 
@@ -56,6 +57,8 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     notes = list(found.odd)
     if copies:
         notes.append(f"{copies} slice{'s are' if copies > 1 else ' is'} there twice and read once")
+    if is_tiled(stack.first.header):
+        return _slide(stack, path, notes)
     if others := alternatives(stack):
         stack = chosen(f"{several(stack, len(others))} ({name})", others, choose)
     grid = grid_of(stack.frames, name=name, choose=choose)
@@ -78,6 +81,24 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
             tuple(dict.fromkeys(frame.file for frame in grid.frames)),
         ),
         (*notes, *grid.notes, *meaning.notes),
+    )
+
+
+def _slide(stack: Stack, path: Path, notes: Sequence[str]) -> Volume:
+    header = stack.first.header
+    levels = read_levels(stack.frames)
+    geometry = slide_geometry(stack.first.spacing)
+    said = () if stack.first.spacing else ("The slide gives no size of its pixels",)
+    if (number(header, "TotalPixelMatrixFocalPlanes") or 1) > 1:
+        said = (*said, "Only the first focal plane of the slide is read")
+    return Volume(
+        levels[0],
+        geometry,
+        RGB if is_colour(header) else GREY,
+        str(path),
+        Acquisition(text(header, "Modality"), series_uid=text(header, "SeriesInstanceUID"), files=(stack.first.file,)),
+        (*notes, *said),
+        tuple(levels[1:]),
     )
 
 

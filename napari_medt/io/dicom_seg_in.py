@@ -17,10 +17,11 @@ from pydicom.pixels.utils import iter_pixels
 
 from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, is_mask, items, number, numbers, quietly, text
+from napari_medt.io.dicom_files import DAMAGE, is_mask, is_tiled, items, number, numbers, quietly, text
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_grid import pixel_spacing
 from napari_medt.io.dicom_places import Place, common_grid, place_in
+from napari_medt.io.dicom_slide import slide_geometry, tile_corners
 from napari_medt.io.picture import check_size
 
 
@@ -157,7 +158,7 @@ def _bits(data: Dataset, index: int) -> Array:
 
 
 def _layout(path: Path, data: Dataset, like: Volume | None) -> _Layout:
-    if "TotalPixelMatrixColumns" in data:
+    if is_tiled(data):
         return _tiled(data, like)
     frames = list(frames_of(str(path), data))
     if not all(frame.placed for frame in frames):
@@ -217,20 +218,11 @@ def _tiled(data: Dataset, like: Volume | None) -> _Layout:
     shared = next(iter(items(data, "SharedFunctionalGroupsSequence")), Dataset())
     measures = next(iter(items(shared, "PixelMeasuresSequence")), Dataset())
     spacing = numbers(measures, "PixelSpacing", 2)
-    geometry = Geometry.from_spacing(spacing or (1.0, 1.0), units="mm" if spacing else "px")
+    geometry = slide_geometry((spacing[0], spacing[1]) if spacing else None)
     if like is not None and like.spatial_shape == (height, width):
         geometry = like.geometry
-    across = -(-width // columns)
-    tiles_of_one = across * -(-height // rows)
-    each = items(data, "PerFrameFunctionalGroupsSequence")
     places = []
-    for index in range(int(number(data, "NumberOfFrames") or 1)):
-        slide = [tile for group in each[index : index + 1] for tile in items(group, "PlanePositionSlideSequence")]
-        if slide:
-            top = int(slide[0].RowPositionInTotalImagePixelMatrix) - 1
-            left = int(slide[0].ColumnPositionInTotalImagePixelMatrix) - 1
-        else:
-            top, left = (index % tiles_of_one // across) * rows, (index % tiles_of_one % across) * columns
+    for top, left in tile_corners(data):
         seen = slice(0, min(rows, height - top)), slice(0, min(columns, width - left))
         places.append(Place((slice(top, top + seen[0].stop), slice(left, left + seen[1].stop)), False, seen))
     return _Layout(geometry, (height, width), places)

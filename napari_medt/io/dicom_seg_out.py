@@ -22,7 +22,7 @@ from napari_medt.core import BadImage, LabelMap, Prediction, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import atomic_write
 from napari_medt.io.dicom_codes import SegmentCode, code_for
-from napari_medt.io.dicom_files import DAMAGE, quietly, read_header, text
+from napari_medt.io.dicom_files import DAMAGE, is_tiled, quietly, read_header, text
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_places import Place, place_in
 from napari_medt.io.dicom_stacks import distances
@@ -173,11 +173,6 @@ def _on_source(maps: Sequence[LabelMap], source: Volume) -> tuple[list[Frame], l
 def _behind(frames: Sequence[Frame], shape: Sequence[int]) -> list[Place]:
     """Places of frames that do not say where they lie: one behind the other, in their order."""
     everything = (slice(0, frames[0].shape[0]), slice(0, frames[0].shape[1]))
-    header = frames[0].header
-    whole = (header.get("TotalPixelMatrixRows"), header.get("TotalPixelMatrixColumns"))
-    if tuple(shape) == whole and len({frame.file for frame in frames}) == 1:
-        everything = (slice(0, whole[0]), slice(0, whole[1]))
-        return [Place(everything, False, everything)]
     if tuple(shape) == frames[0].shape and len(frames) == 1:
         return [Place(everything, False, everything)]
     if tuple(shape) == (len(frames), *frames[0].shape):
@@ -199,8 +194,6 @@ def _pixels(
 ) -> Array:
     """As highdicom takes them: numbers of segments `(n, y, x)`, or `(n, y, x, segment)` where they overlap or are fractions."""
     rows, columns = frames[0].shape
-    if len(places) == 1 and places[0].seen[0].stop > rows:  # tiles make one picture
-        rows, columns = places[0].seen[0].stop, places[0].seen[1].stop
     single = len(maps) == 1 and not maps[0].fraction
     shape = (len(places), rows, columns) if single else (len(places), rows, columns, len(segments))
     dtype: Any = np.float32 if maps[0].fraction else np.uint8 if len(segments) < 256 else np.uint16
@@ -255,7 +248,7 @@ def _headers(frames: Sequence[Frame]) -> list[Dataset]:
             if keyword not in header:
                 setattr(header, keyword, "")
         if not frames[0].placed:
-            if "TotalPixelMatrixRows" not in header and "FrameOfReferenceUID" in header:
+            if not is_tiled(header) and "FrameOfReferenceUID" in header:
                 del header.FrameOfReferenceUID  # it would promise a place
             continue
         orientation = hd.PlaneOrientationSequence("PATIENT", frames[0].plane.orientation.ravel().tolist())
@@ -289,7 +282,7 @@ def _segmentation(
             slice_thickness=frames[0].thickness or (float(np.median(apart)) if len(apart) else 1.0),
             spacing_between_slices=float(np.median(apart)) if len(apart) else None,
         )
-    elif "TotalPixelMatrixRows" in headers[0]:
+    elif is_tiled(headers[0]):
         where["tile_pixel_array"] = True
     name, version = algorithm or ("napari-medt", napari_medt.__version__)
     return hd.seg.Segmentation(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.dicom_files import Found, description, find, quietly, text
+from napari_medt.io.dicom_files import Found, description, find, is_tiled, quietly, text
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
@@ -86,7 +86,7 @@ def list_series(
 
 
 def stacks_in(found: Found) -> tuple[Stack, ...]:
-    """Sort all frames of the files found into stacks; slides are left to their own reader."""
+    """Sort all frames of the files found into stacks."""
     return stacks_of(frame for file, header in found.headers for frame in frames_of(file, header))
 
 
@@ -107,7 +107,7 @@ def series_of(stack: Stack, *, odd: Iterable[str] = ()) -> Series:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     try:
-        grid = grid_of(single.frames, name="The series")
+        grid = grid_of(single.frames[:1] if is_tiled(header) else single.frames, name="The series")
     except BadImage as error:
         said.append(error.what)
         down_across = pixel_spacing(single.first)[0] or (1.0, 1.0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_medt.core import AmbiguousImage, Choice
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import number, text
+from napari_medt.io.dicom_files import is_tiled, number, text
 from napari_medt.io.dicom_frames import Frame
 
 AS_SLICES = "as slices"
@@ -83,6 +83,9 @@ def _series_key(frame: Frame) -> str:
 
 
 def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
+    slides = [frame for frame in frames if is_tiled(frame.header) and "VOLUME" in text(frame.header, "ImageType")]
+    if slides:  # its levels; the pictures of its label, which may show a name, and of the whole glass are left out
+        return [slides]
     groups: dict[tuple[Any, ...], list[list[Frame]]] = defaultdict(list)
     for frame in frames:
         header = frame.header
@@ -108,6 +111,8 @@ def _is_parallel(one: Frame, other: Frame) -> bool:
 
 
 def _in_order(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    if is_tiled(frames[0].header):
+        return tuple(sorted(frames, key=lambda frame: frame.shape, reverse=True))
     if frames[0].placed:
         return tuple(frames[i] for i in np.argsort(distances(frames), kind="stable"))
     locations = [number(frame.header, "SliceLocation") for frame in frames]
@@ -144,7 +149,12 @@ def alternatives(stack: Stack) -> tuple[tuple[Choice, Stack], ...]:
 def _film(stack: Stack) -> tuple[tuple[Choice, Stack], ...]:
     """The frames of one file that says of none where it lies: moments, or slices."""
     count = len(stack.frames)
-    if count == 1 or stack.first.file != stack.frames[-1].file or "GridFrameOffsetVector" in stack.first.header:
+    if (
+        count == 1
+        or is_tiled(stack.first.header)
+        or stack.first.file != stack.frames[-1].file
+        or "GridFrameOffsetVector" in stack.first.header
+    ):
         return ()
     whole = (Choice(AS_SLICES, f"its {count} frames lie behind each other"), stack)
     return whole, *(
