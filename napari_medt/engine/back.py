@@ -101,11 +101,11 @@ class _Axis:
 
     @property
     def size(self) -> int:
-        return self.part.stop - self.part.start
+        return int(self.part.stop - self.part.start)
 
     def is_first(self, part: slice) -> bool:
         """Whether nothing of the model is needed before a part."""
-        return part.start <= int(self.before[0])
+        return bool(part.start <= self.before[0])
 
     def ready(self, part: slice) -> slice:
         """The samples of the image that are known with a part of the model, and were not before it."""
@@ -115,8 +115,8 @@ class _Axis:
 
         def known(stop: int) -> int:
             if stop >= end:
-                return self.part.stop
-            return self.part.start + int(np.searchsorted(self.before, stop - 1))
+                return int(self.part.stop)
+            return int(self.part.start + np.searchsorted(self.before, stop - 1))
 
         return slice(self.part.start if self.is_first(part) else known(part.start), known(part.stop))
 

@@ -6,7 +6,7 @@ sample `(j - (m - 1) / 2) * t / s + (n - 1) / 2` of `n`, and `m` is `n * s / t`,
 samples is what they are.
 
 Towards the model values are interpolated linearly. Where it is more than twice as coarse as the image, so that samples would
-be passed over, all of them within the distance between two samples of the model are averaged instead, weighted by a tent.
+be passed over and fine stripes turn into coarse ones, a tent is used that is wider, `t / s - 1` to each side, and averages.
 Back, probabilities are interpolated linearly, at the places of the image's samples.
 """
 
@@ -77,7 +77,7 @@ class Line:
             The samples of the image that are needed; `(n, k)` which of these, and `(n, k)` float32 their weights.
         """
         place = np.clip(self.to_image(np.arange(part.start, part.stop)), 0, self.size - 1)
-        reach = max(1.0, self.step / 2)
+        reach = max(1.0, self.step - 1)
         index = np.floor(place - reach).astype(int)[:, None] + np.arange(1, int(np.ceil(2 * reach)) + 1)
         weights = np.maximum(0, 1 - np.abs(index - place[:, None]) / reach)
         weights[(index < 0) | (index >= self.size)] = 0

@@ -103,10 +103,10 @@ def find_scale(array: Array, intensity: Intensity, channels: Channels) -> tuple[
             "All pixels have" if len(found) == 1 or not any(b > a for a, b in found) else "All pixels of a channel have"
         )
         notes = (*notes, f"{which} the same value, so there is nothing to find.")
-    low, high = zip(*found, strict=True)
     if len(found) == 1:
-        return Scale(low[0], high[0], not zscore, zscore), notes
-    return Scale(low, high, not zscore, zscore), notes
+        return Scale(*found[0], not zscore, zscore), notes
+    lows, highs = zip(*found, strict=True)
+    return Scale(lows, highs, not zscore, zscore), notes
 
 
 Group = int | slice

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,12 +71,11 @@ class Prepared:
         needed, changes = list(where), []
         for axis, (line, part) in enumerate(zip(self.grid.lines, where, strict=True)):
             if not line.same:
-                needed[axis], *weights = line.weights(part)
-                changes.append((axis + 1, *weights))
-        part = np.asarray(self.array[(slice(None), *needed)])
-        found = self.scale.apply(self.channels.pick(part))
+                needed[axis], index, weights = line.weights(part)
+                changes.append((len(index) / (needed[axis].stop - needed[axis].start), axis + 1, index, weights))
+        found = self.scale.apply(self.channels.pick(np.asarray(self.array[(slice(None), *needed)])))
         # What makes the window smaller comes first, so that there is less to do for the rest.
-        for axis, index, weights in sorted(changes, key=lambda change: len(change[1]) / found.shape[change[0]]):
+        for _, axis, index, weights in sorted(changes, key=itemgetter(0)):
             found = resample(found, axis, index, weights)
         return self.channels.spread(found)
 
