@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from napari_medt.core import BadImage
 from napari_medt.engine.channels import Channels
+from napari_medt.engine.rows import in_rows
 
 if TYPE_CHECKING:
     from napari_medt.zoo.card import Intensity
@@ -89,7 +90,7 @@ def find_scale(array: Array, intensity: Intensity, channels: Channels) -> tuple[
     if intensity.kind == "clip":
         return Scale(intensity.low, intensity.high, clip=True), notes
     stride = max(1, int(np.ceil((float(np.prod(array.shape)) / SAMPLES) ** 0.5)))
-    sample = channels.pick(np.asarray(array[..., ::stride, ::stride]))
+    sample = np.concatenate(list(_bands(array, channels, stride=stride)), axis=1)
     groups = range(len(sample)) if intensity.per_channel else (slice(None),)
     zscore = intensity.kind == "zscore"
     found = [
@@ -157,12 +158,18 @@ def _finite(array: Array) -> Array:
     return found
 
 
-def _bands(array: Array, channels: Channels) -> Iterator[Array]:
-    """An image's channels in bands along the first spatial axis, so that no copy is large."""
-    rows = array.shape[1]
+def _bands(array: Array, channels: Channels, *, stride: int = 1) -> Iterator[Array]:
+    """An image's channels in bands along the first spatial axis, so that no copy is large; every n-th of the last two axes."""
+    rows, source = array.shape[1], in_rows(array)
     step = max(1, int(BAND * rows // max(1, np.prod(array.shape))))
+    rest = [slice(0, size) for size in array.shape[2:]]
+    thinned = (..., slice(None, None, stride), slice(None, None, stride))
+    first = 0  # of two axes, the first is the one that is cut into bands
     for start in range(0, rows, step):
-        yield channels.pick(np.asarray(array[:, start : start + step]))
+        band = np.asarray(source[(slice(None), slice(start, min(start + step, rows)), *rest)])
+        if array.ndim == 3 and stride > 1:
+            band, first = band[:, first:], (first - band.shape[1]) % stride
+        yield channels.pick(band[thinned])
 
 
 def _extremes(band: Array) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medt.core import Volume
+from napari_medt.engine.rows import in_rows
 
 Array = npt.NDArray[Any]
 AIR = -900.0  # Hounsfield units; scanners give about -1000, and fill what they did not see with that or less
@@ -24,15 +25,10 @@ def sampled(array: Array, *, at_most: int) -> tuple[Array, tuple[int, ...]]:
     while array.shape[0] * math.prod(min(size, edge) for size in shape) > at_most and edge > 1:
         edge = edge * 9 // 10
     strides = tuple(-(-size // edge) for size in shape)
-    planes = [
-        np.asarray(array[(slice(None), slice(row, row + 1))])[(slice(None), slice(None), *_every(strides[1:]))]
-        for row in range(0, shape[0], strides[0])
-    ]
-    return np.concatenate(planes, axis=1), strides
-
-
-def _every(strides: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice(None, None, stride) for stride in strides)
+    source, every = in_rows(array), tuple(slice(None, None, stride) for stride in strides[1:])
+    rest = [slice(0, size) for size in shape[1:]]
+    rows = (source[(slice(None), slice(row, row + 1), *rest)] for row in range(0, shape[0], strides[0]))
+    return np.concatenate([np.asarray(row)[(slice(None), slice(None), *every)] for row in rows], axis=1), strides
 
 
 def is_hounsfield(volume: Volume, sample: Array) -> bool:

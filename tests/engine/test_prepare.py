@@ -205,3 +205,120 @@ def test_window_is_a_part_of_the_whole(make_card, rng):
     prepared = fit(Volume.from_array(rng.random((50, 60))), make_card())
     where = (slice(10, 30), slice(5, 60))
     np.testing.assert_array_equal(prepared.window(where), prepared.whole()[:, 10:30, 5:60])
+
+
+def test_hounsfield_units_are_clipped_to_the_window_of_the_card(make_card):
+    values = np.array([[-3024, -160, 40, 240, 1900]], np.int16)
+    card = make_card(channels="grey", net_options={}, intensity=Intensity(kind="clip", low=-160, high=240))
+    found, notes = prepare(Volume.from_array(values), card)
+    np.testing.assert_allclose(found[0, 0], (0, 0, 0.5, 1, 1), atol=1e-6)
+    assert notes == ()
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_zscores_are_those_of_what_is_not_zero(make_card, rng, per_channel):
+    array = rng.normal(5, 2, (2, 40, 50)).astype(np.float32)
+    array[1] *= 30
+    array[:, :10] = 0
+    found = normalise(array, Intensity(kind="zscore", per_channel=per_channel))
+    inside = array[:, 10:]
+    axes = (1, 2) if per_channel else None
+    expected = (inside - inside.mean(axes, keepdims=True)) / inside.std(axes, keepdims=True)
+    np.testing.assert_allclose(found[:, 10:], expected, atol=1e-4)
+    assert (found[:, :10] == 0).all()
+
+
+def test_percentiles_of_each_channel(rng):
+    array = rng.random((2, 40, 50)) * np.array([1, 500])[:, None, None]
+    found = normalise(array, Intensity(kind="percentile", low=0, high=100, per_channel=True))
+    np.testing.assert_allclose(found.max((1, 2)), 1, atol=1e-6)
+    together = normalise(array, Intensity(kind="percentile", low=0, high=100))
+    assert together[0].max() < 0.01
+
+
+def test_an_empty_channel_is_said_and_stays_empty(make_card, rng):
+    array = np.stack([rng.random((20, 30)), np.zeros((20, 30))]).astype(np.float32)
+    card = make_card(channels=("T1", "T2"), net_options={}, intensity=Intensity(kind="zscore", per_channel=True))
+    found, notes = prepare(Volume(array, Geometry.from_spacing((1, 1))), card)
+    assert (found[1] == 0).all()
+    assert np.isfinite(found).all()
+    assert notes == ("All pixels of a channel have the same value, so there is nothing to find.",)
+
+
+@pytest.mark.parametrize("stride_rows", [1, 7])
+def test_a_sample_read_in_bands_is_the_sample_of_the_whole(rng, monkeypatch, stride_rows):
+    from napari_medt.engine import intensity
+
+    array = rng.integers(0, 9999, (1, 61, 53)).astype(np.uint16)
+    monkeypatch.setattr(intensity, "SAMPLES", array.size // 9 + 1)
+    monkeypatch.setattr(intensity, "BAND", stride_rows * 53)
+    scale = intensity.find_scale(array, Intensity(kind="percentile", low=5, high=95), intensity.Channels((0,)))[0]
+    np.testing.assert_allclose((scale.low, scale.high), np.percentile(array[:, ::3, ::3], (5, 95)))
+
+
+def axial(shape, spacing, **options):
+    values = np.random.default_rng(1).normal(0, 100, shape).astype(np.float32)
+    return Volume(values[None], Geometry.from_spacing(spacing, units="mm", **options))
+
+
+def scan_card(make_card, **changes):
+    values = {
+        "channels": "grey",
+        "net_options": {},
+        "spatial_dims": 3,
+        "window": (8, 8, 8),
+        "intensity": Intensity(kind="none"),
+    }
+    return make_card(**values | changes)
+
+
+def test_axes_run_as_the_card_wants_them(make_card):
+    image = axial((5, 6, 7), (3, 1, 2), frame="patient")
+    prepared = fit(image, scan_card(make_card, orientation="RAI"))
+    np.testing.assert_array_equal(prepared.whole()[0], image.array[0].transpose(2, 1, 0)[::-1, ::-1, ::-1])
+    assert prepared.geometry.orientation == "RAI"
+    assert prepared.notes == ()
+
+
+def test_axes_of_no_patient_are_taken_as_they_are_and_it_is_said(make_card):
+    image = axial((5, 6, 7), (3, 1, 2))
+    prepared = fit(image, scan_card(make_card, orientation="RAI"))
+    np.testing.assert_array_equal(prepared.whole(), image.array)
+    assert prepared.notes == (
+        "The file does not say how the patient lies, so the axes were taken as the model wants them.",
+    )
+
+
+def test_spacing_that_is_not_known_is_said(make_card):
+    image = Volume.from_array(np.zeros((5, 6, 7), np.uint8))
+    prepared = fit(image, scan_card(make_card, spacing=(1, 1, 1)))
+    assert prepared.spatial_shape == (5, 6, 7)
+    assert prepared.notes[-1] == (
+        "The file does not say how far apart its samples are, so they were taken as the model wants them."
+    )
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (0.8, 2.3, 1), (3, 0.5, 7)])
+def test_any_window_of_another_spacing_is_a_part_of_the_whole(make_card, rng, spacing):
+    """Each reads only what it needs, and no window is a little different."""
+    image = axial((12, 25, 31), (3, 0.9, 1.1), frame="patient")
+    lazy = Volume(Lazy(image.array), image.geometry)
+    prepared = fit(image, scan_card(make_card, spacing=spacing, orientation="SPL"))
+    whole = prepared.whole()
+    assert whole.shape[1:] == prepared.spatial_shape
+    partly = fit(lazy, scan_card(make_card, spacing=spacing, orientation="SPL"))
+    lazy.array.largest = 0
+    for _ in range(10):
+        corner = [int(rng.integers(0, size)) for size in prepared.spatial_shape]
+        where = tuple(slice(a, min(a + 5, size)) for a, size in zip(corner, prepared.spatial_shape, strict=True))
+        np.testing.assert_allclose(partly.window(where), whole[(slice(None), *where)], atol=1e-4)
+    assert lazy.array.largest < image.array.size / 2
+
+
+def test_values_are_clipped_before_they_are_mixed(make_card):
+    """A metal clip shines no farther than its own voxel."""
+    values = np.zeros((1, 1, 4, 4), np.int16)
+    values[..., 1] = 30000
+    card = scan_card(make_card, spacing=(1, 1, 0.5), intensity=Intensity(kind="clip", low=0, high=100))
+    found = fit(Volume(values, Geometry.from_spacing((1, 1, 1), units="mm")), card).whole()
+    np.testing.assert_allclose(found[0, 0, 0], (0, 0.25, 0.75, 0.75, 0.25, 0, 0, 0), atol=1e-6)
