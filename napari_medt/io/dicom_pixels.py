@@ -14,13 +14,16 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import get_expected_length, iter_pixels, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
 from napari_medt.core import BadImage
 from napari_medt.core.volume import Array
+from napari_medt.io.dicom_codecs import PLUGIN, add_to_pydicom
 from napari_medt.io.dicom_files import DAMAGE, number, text
 from napari_medt.io.dicom_frames import Frame, real_range, stored_range
 from napari_medt.io.picture import check_size
+
+add_to_pydicom()
 
 _AT_ONCE = 8
 _BLOCK = 16  # frames of one file read in one go
@@ -147,7 +150,9 @@ def _raw(frames: Sequence[Frame]) -> Iterator[Array]:
             and not _needs_table(first.header)
             and _syntax(first.header)
         ):
-            yield from iter_pixels(first.file, indices=[frame.number for frame in frames])
+            yield from iter_pixels(
+                first.file, indices=[frame.number for frame in frames], decoding_plugin=_plugin(first.header)
+            )
             return
         data = dcmread(first.file, specific_tags=_TAGS.split(), force=True)
         if not _syntax(data):
@@ -155,12 +160,18 @@ def _raw(frames: Sequence[Frame]) -> Iterator[Array]:
         if not data.file_meta.TransferSyntaxUID.is_compressed and "PixelData" in data:
             _check_length(data, first)
         for frame in frames:
-            values = pixel_array(data, index=frame.number)
+            values = pixel_array(data, index=frame.number, decoding_plugin=_plugin(data))
             if text(data, "PhotometricInterpretation") == "PALETTE COLOR":
                 values = apply_color_lut(values, data)
             yield apply_modality_lut(values, data) if "ModalityLUTSequence" in data else values
     except DAMAGE:
         raise _damaged(first) from None
+
+
+def _plugin(header: Dataset) -> str:
+    """Which decoder to take; any that can, if empty. The usual ones for 12-bit JPEG try, complain aloud, and fail."""
+    twelve = _syntax(header) == JPEGExtended12Bit and (number(header, "SamplesPerPixel") or 1) == 1
+    return PLUGIN if twelve else ""
 
 
 def _check_length(data: Dataset, frame: Frame) -> None:

@@ -4,8 +4,10 @@ import logging
 import os
 import shutil
 import traceback
+from functools import partial
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ pydicom = pytest.importorskip("pydicom")
 sitk = pytest.importorskip("SimpleITK")
 
 from pydicom.dataset import Dataset  # noqa: E402
-from pydicom.uid import MPEG4HP41, JPEGLSLossless, RLELossless  # noqa: E402
+from pydicom.uid import MPEG4HP41, HTJ2KLossless, JPEG2000Lossless, JPEGLossless, JPEGLSLossless, RLELossless  # noqa: E402
 
 from napari_medt.core import AmbiguousImage, BadImage, Cancel, Cancelled, MedtError, Volume  # noqa: E402
 from napari_medt.io.dicom_in import read_dicom  # noqa: E402
@@ -323,6 +325,36 @@ def test_compressed_slices_give_the_same_values(syntax, block, tmp_path):
 
     made.make_series(tmp_path, block, made.positions(6), change=change)
     assert np.array_equal(read_dicom(tmp_path).array[0], block - 1024)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (HTJ2KLossless, imagecodecs.htj2k_encode),
+        (JPEG2000Lossless, partial(imagecodecs.jpeg2k_encode, level=0)),
+        (JPEGLossless, partial(imagecodecs.ljpeg_encode, bitspersample=16)),
+    ],
+    ids=["htj2k", "jpeg2000", "jpeg-lossless"],
+)
+def test_rarer_compressions_give_the_same_values(syntax, encode, rng, tmp_path):
+    block = rng.integers(0, 3000, (3, 40, 48)).astype(np.int16)
+
+    def change(data: Dataset, index: int) -> None:
+        data.PixelRepresentation = 0
+        data.PixelData = pydicom.encaps.encapsulate([bytes(encode(block[index].astype(np.uint16)))])
+        data["PixelData"].is_undefined_length = True
+        data.file_meta.TransferSyntaxUID = syntax
+
+    made.make_series(tmp_path, block, made.positions(3), change=change)
+    assert np.array_equal(read_dicom(tmp_path).array[0], block - 1024)
+
+
+@pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "JPGExtended.dcm"])
+def test_jpeg_of_12_bits_is_as_gdcm_reads_it(name):
+    if not (PYDICOM_FILES / name).exists():
+        pytest.skip("pydicom came without its test files")
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(PYDICOM_FILES / name)))
+    assert np.array_equal(read_dicom(PYDICOM_FILES / name).array, theirs)
 
 
 @pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_RLE.dcm"])
