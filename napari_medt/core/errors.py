@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+_MOST_TOLD = 6  # of choices, in one sentence
 
 
 class MedtError(Exception):
@@ -21,6 +24,16 @@ class MedtError(Exception):
         self.what = what
         self.remedy = remedy
         super().__init__(f"{what}; {remedy}." if remedy else f"{what}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep everything on the way to another process, also where a subclass takes other arguments."""
+        return _as_it_was, (type(self), str(self), dict(self.__dict__))
+
+
+def _as_it_was(kind: type[MedtError], text: str, values: dict[str, Any]) -> MedtError:
+    error = kind.__new__(kind, text)
+    error.__dict__.update(values)
+    return error
 
 
 class BadImage(MedtError):
@@ -48,7 +61,10 @@ class AmbiguousImage(BadImage):
 
     def __init__(self, what: str, choices: Sequence[Choice]) -> None:
         self.choices = tuple(choices)
-        super().__init__(what, remedy="choose " + ", or ".join(f"{choice.key} ({choice.title})" for choice in choices))
+        told = [f"{choice.key} ({choice.title})" for choice in choices]
+        if len(told) > _MOST_TOLD:
+            told[_MOST_TOLD - 1 : -1] = [f"any of {len(told) - _MOST_TOLD} in between"]
+        super().__init__(what, remedy="choose " + ", or ".join(told))
 
 
 class BadModel(MedtError):

@@ -13,8 +13,6 @@ _MOST_BYTES = 2**20  # of a header
 _PATIENT_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
 _UNITS = {"mm": "mm", "millimeter": "mm", "um": "um", "µm": "um", "micron": "um", "microns": "um", "micrometer": "um"}
 _UNITS |= {"m": "m", "meter": "m", "cm": "cm"}
-_TYPE_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "DOUBLE": 8}
-_TYPE_BYTES |= {"LONG": 4, "ULONG": 4, "LONG_LONG": 8, "ULONG_LONG": 8}
 
 
 def header_of(path: Path, kind: str) -> dict[str, str]:
@@ -37,6 +35,7 @@ def header_of(path: Path, kind: str) -> dict[str, str]:
         line = text[at:end].decode("utf-8", "replace").strip()
         at = end + 1
         if not line and kind == "NRRD":
+            found["_length"] = str(at)
             break
         key, found_mark, value = line.partition(mark)
         if found_mark and not line.startswith("#"):
@@ -65,32 +64,50 @@ def unit_of(header: Mapping[str, str], kind: str) -> str:
     return _UNITS.get(names.pop().lower(), "") if len(names) == 1 else ""
 
 
-def check_meta_data(path: Path, header: Mapping[str, str], pixels: int) -> None:
-    """Look whether all data of a MetaImage are there, packed or not: SimpleITK reads damaged ones as noise.
+def check_data(path: Path, header: Mapping[str, str], kind: str, wanted: int) -> None:
+    """Look whether all data are there, and undamaged where they are packed: SimpleITK reads damaged ones as noise.
+
+    Parameters
+    ----------
+    path, header, kind
+        Of the file.
+    wanted
+        Bytes that the unpacked data take.
 
     Raises
     ------
     BadImage
         If they are not.
     """
+    found = _size_of_nrrd(path, header) if kind == "NRRD" else _size_of_meta(path, header)
+    if found is not None and found < wanted:
+        raise BadImage(
+            f"{path.name} is a damaged or incomplete {kind} (some of its pixels are missing)",
+            remedy="copy or export it again",
+        )
+
+
+def _size_of_nrrd(path: Path, header: Mapping[str, str]) -> int | None:
+    """Bytes of packed data after the header; `None` for others, which SimpleITK counts itself."""
+    beside = any(key in header for key in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"))
+    if beside or header.get("encoding", "") not in ("gzip", "gz"):
+        return None
+    return _unpacked_size(path, int(header["_length"]), path.stat().st_size)
+
+
+def _size_of_meta(path: Path, header: Mapping[str, str]) -> int | None:
+    """Bytes of the data; `None` where they are in several files, or text."""
     place = header.get("ElementDataFile", "")
+    if place.startswith("LIST") or "%" in place or header.get("BinaryData", "True").lower() == "false":
+        return None
     local = place.upper() == "LOCAL"
     data = path if local else path.parent / place
-    wanted = pixels * _TYPE_BYTES.get(header.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"), 0)
-    if not wanted or place.startswith("LIST") or "%" in place or header.get("BinaryData", "True").lower() == "false":
-        return  # in several files, or as text
     if not data.is_file():
         raise BadImage(f"The pixels of {path.name} are missing", remedy=f"put {data.name} beside it")
     start = int(header["_length"]) if local else max(0, int(header.get("HeaderSize", "0")))
     if header.get("CompressedData", "False").lower() != "true":
-        found = data.stat().st_size - start
-    else:
-        found = _unpacked_size(data, start, int(header.get("CompressedDataSize", "0")))
-    if found < wanted:
-        raise BadImage(
-            f"{path.name} is a damaged or incomplete MetaImage (some of its pixels are missing)",
-            remedy="copy or export it again",
-        )
+        return data.stat().st_size - start
+    return _unpacked_size(data, start, int(header.get("CompressedDataSize", "0")))
 
 
 def _unpacked_size(path: Path, start: int, size: int) -> int:
@@ -98,7 +115,7 @@ def _unpacked_size(path: Path, start: int, size: int) -> int:
     unpacker, found = zlib.decompressobj(47), 0
     with path.open("rb") as file:
         file.seek(start)
-        while size > 0 and not unpacker.eof and (part := file.read(min(size, 2**20))):
+        while size > 0 and not unpacker.eof and (part := file.read(min(size, 2**16))):
             size -= len(part)
             try:
                 found += len(unpacker.decompress(part))

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.itk_headers import check_meta_data, header_of, in_patient, unit_of
+from napari_medt.io.itk_headers import check_data, header_of, in_patient, unit_of
 from napari_medt.io.masks_in import as_labels, one_channel
 from napari_medt.io.picture import GREY, RGB, check_size
 from napari_medt.io.timepoint import chosen_time
@@ -92,10 +92,9 @@ def _read(path: Path, kind: str, choose: Sequence[str]) -> tuple[Volume, Mapping
                 f"{path.name} holds complex numbers", remedy="save their magnitude or their phase on its own"
             )
         pixels = math.prod(size) * components
-        # SimpleITK's own copy, and ours.
-        check_size(path.name, pixels=pixels, bytes_needed=2 * pixels * _bytes_of(reader.GetPixelID()))
-        if kind == "MetaImage":
-            check_meta_data(path, header, pixels)
+        nbytes = pixels * _bytes_of(reader.GetPixelID())
+        check_size(path.name, pixels=pixels, bytes_needed=2 * nbytes)  # SimpleITK's own copy, and ours
+        check_data(path, header, kind, nbytes)
         image = reader.Execute()
     except RuntimeError as error:
         raise BadImage(

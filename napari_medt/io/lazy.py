@@ -116,7 +116,7 @@ def lazy(stored: Stored, chunks: Sequence[int]) -> Array:
     """
     blocks = block_shape(stored.shape, chunks, stored.dtype.itemsize)
     meta = np.empty((0,) * stored.ndim, stored.dtype)
-    array: Array = da.from_array(stored, chunks=blocks, meta=meta)  # type: ignore[no-untyped-call]
+    array: Array = da.from_array(stored, chunks=blocks, meta=meta)
     return array
 
 

@@ -29,8 +29,7 @@ _LAZY_BYTES = 10**9  # from here on an uncompressed file stays on disk
 _COMPONENTS = {128: 3, 2304: 4}  # by data type: red, green, blue, and alpha
 _CHANNEL_INTENTS = (*range(1004, 1012), 2003, 2004)  # matrices, vectors and colours, whose values are no time points
 _silent = logging.getLogger(f"{__name__}.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+_silent.setLevel(logging.CRITICAL + 1)  # what nibabel mends in a header is no news for a console
 
 
 @dataclass(frozen=True)
@@ -242,8 +241,8 @@ def _load(file: NiftiFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
             if not count:
                 raise EOFError("it ends before its voxels do")
             done += count
-        if file.packed:
-            stream.read(1)
+        while file.packed and stream.read(2**20):
+            pass
     return array
 
 

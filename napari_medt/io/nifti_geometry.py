@@ -12,7 +12,8 @@ from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.core.volume import Array
 
 TO_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
-_SAME = 0.1  # of a voxel; forms that differ by less are rounded, not different
+# Forms that differ by less are rounded, not different: a quaternion in 32 bits is good to about 3e-4 near a half turn.
+_VOXEL_SHARE, _ROUNDING = 0.1, 5e-4
 _CODES = {
     1: "as the scanner measured it",
     2: "aligned to another scan",
@@ -50,7 +51,7 @@ def nifti_geometry(
     Raises
     ------
     AmbiguousImage
-        If both forms are there and differ by more than a tenth of a voxel.
+        If both forms are there and differ by more than a tenth of a voxel, beyond what rounding explains.
     BadImage
         If no form can be used.
     """
@@ -120,10 +121,11 @@ def _chosen_form(
         if form in choose:
             return form
     full = (1,) * (3 - len(shape)) + tuple(shape)
-    if places["sform"].close_to(places["qform"], shape=full, tolerance=_SAME):
+    corners = np.stack(np.meshgrid(*((0, size - 1) for size in full), indexing="ij"), -1).reshape(-1, 3)
+    ends, others = (places[form].position(corners) for form in ("sform", "qform"))
+    apart = np.linalg.norm(ends - others, axis=1).max()
+    if apart <= _VOXEL_SHARE * min(places["sform"].spacing) + _ROUNDING * np.linalg.norm(np.ptp(ends, axis=0)):
         return "sform"
-    corners = np.stack(np.meshgrid(*((0, size - 1) for size in full), indexing="ij"), -1)
-    apart = np.linalg.norm(places["sform"].position(corners) - places["qform"].position(corners), axis=-1).max()
     raise AmbiguousImage(
         f"{name} says in two ways where it lies, up to {apart:.3g} mm apart",
         [

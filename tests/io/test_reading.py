@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_medt.core import BadImage
 from napari_medt.io import read, read_labels
+from tests.io.sentences import one_sentence
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -227,17 +228,6 @@ def test_what_is_no_mask_is_refused(tmp_path, files, colour):
 # -------------------------------------------------------------------------------------------------------------- bad files
 
 
-def one_sentence(error: BadImage) -> str:
-    text = str(error)
-    assert text.endswith(".")
-    assert "\n" not in text
-    assert "Traceback" not in text
-    assert "<" not in text
-    assert len(text) < 300
-    assert error.remedy
-    return text
-
-
 @pytest.mark.parametrize("reader", [read, read_labels])
 @pytest.mark.parametrize(
     ("name", "data", "said"),
@@ -272,7 +262,9 @@ def test_places_that_are_no_files(tmp_path):
 
 
 def test_formats_that_are_read_are_named(tmp_path):
-    with pytest.raises(BadImage, match="NIfTI, DICOM, NRRD, MetaImage, TIFF, OME-Zarr, slides, PNG, JPEG and BMP are read"):
+    with pytest.raises(
+        BadImage, match="NIfTI, DICOM, NRRD, MetaImage, TIFF, OME-Zarr, slides, PNG, JPEG and BMP are read"
+    ):
         read(put(tmp_path / "x.dcm", bytes(200)))
 
 
