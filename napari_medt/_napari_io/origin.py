@@ -90,6 +90,14 @@ class Origin:
 
         return resample(mask, self.geometry, self.shape, nearest=True)
 
+    def forth(self, mask: LabelMap) -> LabelMap:
+        """Put a mask that lies on the file's own grid where the image is shown."""
+        if not self.resampled:
+            return replace(mask, array=self.axes.apply(mask.array), geometry=self.shown)
+        from napari_medt.io import resample
+
+        return resample(mask, self.shown, self.shown_shape, nearest=True)
+
     def stand_in(self) -> Volume:
         """Return the image of the file without its values, as the source a mask refers to."""
         nothing = np.broadcast_to(np.zeros((), np.uint8), (1, *self.shape))

@@ -103,6 +103,27 @@ def scene_camera(viewer: Any) -> Any:
     return scene.camera if scene is not None else viewer.camera
 
 
+def edge_texts(viewer: Any) -> dict[str, Any]:
+    """Return a text for each edge of the canvas, by `top`, `left`, `right`, `bottom`; none before napari 0.9, which has no places."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    if overlays is None:
+        return {}
+    from napari.components.overlays import TextOverlay
+
+    places = {"top": "top_center", "left": "middle_left", "right": "middle_right", "bottom": "bottom_center"}
+    for edge, place in places.items():
+        if f"medt_{edge}" not in overlays:
+            overlays[f"medt_{edge}"] = TextOverlay(position=place, visible=False, font_size=13, box=False)
+    return {edge: overlays[f"medt_{edge}"] for edge in places}
+
+
+def drop_edge_texts(viewer: Any) -> None:
+    """Take the texts at the edges of the canvas away."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    for name in [name for name in overlays or () if name.startswith("medt_")]:
+        del overlays[name]
+
+
 def window_picture(viewer: Any, size: tuple[int, int]) -> bytes:
     """Return a PNG of the whole window, canvas and docks, at `(width, height)` pixels."""
     import io

@@ -10,7 +10,11 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QButtonGroup, QFileDialog, QSpinBox
 
-from napari_medt.core import Geometry, MedtError
+from napari_medt._napari_io import write_labels
+from napari_medt._napari_io.as_layers import CLASS_COLOURS
+from napari_medt._napari_io.origin import origin_of
+from napari_medt._napari_io.reading import name_of
+from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.parts import ElidedLabel, FlowLayout, button, chooser, named, text_label
@@ -148,31 +152,34 @@ class CorrectStep(Step):
 
     def _ask_save(self) -> None:
         image = self.review.image
-        name = f"{Path(image.name).stem}_mask.tif" if image is not None else "mask.tif"
-        path, _ = QFileDialog.getSaveFileName(self, texts.SAVE, name, "TIFF (*.tif *.tiff)")
+        stem = "mask" if image is None else f"{name_of(Path(image.name))}_mask"
+        endings = mask_endings(image)
+        path, chosen = QFileDialog.getSaveFileName(
+            self, texts.SAVE, stem + endings[0], ";;".join(f"{texts.ENDINGS[end]} (*{end})" for end in endings)
+        )
         if path:
-            self.save(path if Path(path).suffix else f"{path}.tif")
+            ending = next((end for end in endings if f"(*{end})" in chosen), endings[0])
+            self.save(path if Path(path).suffix else path + ending)
 
     def _ask_load(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, texts.LOAD, "", "Masks (*.tif *.tiff *.png);;All files (*)")
+        path, _ = QFileDialog.getOpenFileName(self, texts.LOAD, "", texts.MASK_FILES)
         if path:
             self.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask with its pixel size, off the window's thread."""
+        """Write the mask, off the window's thread: on the grid of the file the picture came from, names of classes with it."""
         work, image = self.review.work, self.review.image
         if work is None or image is None:
             return
         labels = work.snapshot()
-        spacing = [abs(float(s)) or 1.0 for s in image.scale]
-        geometry = Geometry.from_spacing(
-            spacing, origin=[float(t) for t in image.translate], units=layers.units_of(image)
-        )
+        attributes = {
+            **layers.spatial_state(image),
+            "metadata": dict(image.metadata),
+            **layers.names_of_classes(work.classes),
+        }
 
         def write() -> Path:
-            from napari_medt.io import write
-
-            return Path(write(labels, path, geometry=geometry))
+            return Path(write_labels(str(path), labels, attributes)[0])
 
         self.review.bridge.aside(
             write,
@@ -181,16 +188,21 @@ class CorrectStep(Step):
         )
 
     def load(self, path: str | Path) -> None:
-        """Take a mask from a file; it must be of the picture's size."""
-        work = self.review.work
-        if work is None:
+        """Take a mask from a file; it must be of the picture's size, or say where in the patient it lies."""
+        work, image = self.review.work, self.review.image
+        if work is None or image is None:
             return
+        origin = origin_of(image.metadata)
+        if origin is not None and not origin.still_holds(layers.spatial_state(image), work.shape):
+            origin = None
 
         def read() -> np.ndarray:
-            from napari_medt.io import read_labels
+            from napari_medt.io import read_labels, read_segmentation
 
-            labels, _ = read_labels(path)
-            return fitting(labels, work.shape, Path(path).name)
+            if origin is None or origin.geometry.frame != "patient":
+                return fitting(read_labels(path)[0], work.shape, Path(path).name)
+            found = origin.forth(read_segmentation(path, like=origin.stand_in())[0])
+            return fitting(np.asarray(found.array), work.shape, Path(path).name)
 
         def loaded(labels: np.ndarray) -> None:
             if work.replace(labels, texts.LOADED_NAME):
@@ -248,8 +260,23 @@ class CorrectStep(Step):
         self.label_box.clear()
         self.label_box.setIconSize(QSize(12, 12))
         for value, name in enumerate(names[1:], start=1):
-            self.label_box.addItem(_swatch(layers.CLASS_COLOURS[(value - 1) % len(layers.CLASS_COLOURS)]), name, value)
+            self.label_box.addItem(_swatch(CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]), name, value)
         self.label_box.blockSignals(False)
+
+
+def mask_endings(image: Any) -> tuple[str, ...]:
+    """Formats offered for the mask of a picture, that of the picture's own file first."""
+    origin = None if image is None else origin_of(image.metadata)
+    patient = origin is not None and origin.geometry.frame == "patient"
+    endings = [".nii.gz", ".seg.nrrd", ".nrrd", ".mha", ".tif", ".ome.zarr"]
+    if not patient:
+        endings = [".tif", ".ome.tif", *([".png"] if image is not None and image.ndim == 2 else []), *endings[:4]]
+    if origin is not None and origin.acquisition.files:
+        endings.insert(0, ".dcm")
+    if origin is not None:
+        name = origin.source.lower()
+        endings.sort(key=lambda ending: not (name.endswith(ending) or (ending == ".nii.gz" and name.endswith(".nii"))))
+    return tuple(endings)
 
 
 def _swatch(colour: str) -> QIcon:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidg
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets._compat import look_of, on_look_changed
 from napari_medt.widgets.client import Worker
+from napari_medt.widgets.compass import Compass
 from napari_medt.widgets.correct_step import CorrectStep
 from napari_medt.widgets.learn_step import LearnStep
 from napari_medt.widgets.look_step import LookStep
@@ -97,6 +98,8 @@ class ReviewDock(QWidget):
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.close_review)
+        self.compass = Compass(self.viewer)
+        review.image_changed.connect(lambda: self.compass.follow(review.image))
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
         for keys, act in (
             (QKeySequence.StandardKey.Undo, self.correct_step.undo),
@@ -181,6 +184,7 @@ class ReviewDock(QWidget):
         self.setStyleSheet(stylesheet(look))
         self.setMinimumWidth(max(MIN_WIDTH, round(27 * look.font_pt)))
         align([form for step in self.steps.values() for form in step.forms])
+        align([self.run_step.more.form])
         self.learn_step.curve.recolour(Palette(look))
 
     def showEvent(self, event: Any) -> None:
@@ -222,6 +226,7 @@ class ReviewDock(QWidget):
         if self.review.closed:
             return
         self._stop_looking()
+        self.compass.close()
         self.look_step.close_picking()
         self.correct_step.follow(None)
         events = self.viewer.layers.events

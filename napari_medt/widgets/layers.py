@@ -204,6 +204,11 @@ def class_colormap(count: int) -> Any:
     return DirectLabelColormap(color_dict=colours)
 
 
+def names_of_classes(classes: Sequence[str]) -> dict[str, Any]:
+    """Names of classes, background first, as a labels layer keeps them; napari shows them beside the pointer."""
+    return {"features": {"index": list(range(len(classes))), "name": list(classes)}}
+
+
 def clear_where_low(name: str) -> Any:
     """Return napari's colormap of this name, clear at its low end, so that it lies well on dark and bright pictures alike."""
     from napari.utils.colormaps import Colormap, ensure_colormap

@@ -127,6 +127,8 @@ class MaskEditor(QObject):
         mask = self.mask
         if mask is not None and len(classes) != len(self.classes):
             mask.colormap = layers.class_colormap(len(classes))
+        if mask is not None:
+            mask.features = layers.names_of_classes(classes)["features"]
         if classes != self.classes:
             self.classes = classes
             self.changed.emit()
@@ -256,6 +258,7 @@ class MaskEditor(QObject):
         mask.events.data.connect(self._data_replaced)
         # The keys are bound on the layer, and its methods replaced, so that no way is left to napari's own history.
         mask.undo, mask.redo = self.undo, self.redo
+        mask.features = layers.names_of_classes(self.classes)["features"]
         for keys, act in zip(KEYS, (self.undo, self.redo), strict=True):
             mask.bind_key(keys, lambda _, act=act: act(), overwrite=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Review(QObject):
         The calculation process is ready; which devices there are.
     ran_on
         A run on the chosen image put its result on the mask.
+    doubted
+        The doubtful regions of the chosen image are others now.
     tool_taken
         The user took a painting tool, so that clicks belong to it now.
     """
@@ -60,6 +62,7 @@ class Review(QObject):
     said = Signal(str, str, str)
     devices_known = Signal(dict)
     ran_on = Signal()
+    doubted = Signal(object)
     tool_taken = Signal()
 
     def __init__(self, viewer: Any, *, worker: Worker | None = None, parent: QObject | None = None) -> None:
@@ -77,6 +80,7 @@ class Review(QObject):
         self.closed = False
         self._job: Job | None = None
         self._image: weakref.ref[Image] | None = None
+        self._doubtful: dict[str, tuple[Any, ...]] = {}
         self._works: dict[str, MaskEditor] = {}
 
     # ------------------------------------------------------------------------------------------------ image, model, mask
@@ -106,6 +110,7 @@ class Review(QObject):
         work = self.work
         self.set_stage("run" if work is None or not work.has_mask else "look" if work.model_key else "correct")
         self.image_changed.emit()
+        self.doubted.emit(self.doubtful)
         self.mask_changed.emit()
 
     def choose_model(self, key: str, device: str) -> None:
@@ -117,6 +122,12 @@ class Review(QObject):
         if work is not None and work.untouched:
             work.set_classes(self.classes)
         self.model_changed.emit()
+
+    @property
+    def doubtful(self) -> tuple[Any, ...]:
+        """Regions of the chosen image in which the last run was unsure, the most doubtful first."""
+        image = self.image
+        return () if image is None else self._doubtful.get(layers.identity(image), ())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -165,9 +176,11 @@ class Review(QObject):
         card = self.cards.get(key)
         return card.title if card is not None else key
 
-    def ran(self, image: Image) -> None:
-        """Take note that a run on an image put its result on the mask."""
+    def ran(self, image: Image, doubtful: Sequence[Any] = ()) -> None:
+        """Take note that a run on an image put its result on the mask; `doubtful` regions can be gone through."""
+        self._doubtful[layers.identity(image)] = tuple(doubtful)
         if image is self.image:
+            self.doubted.emit(self.doubtful)
             self.set_stage("look")
             self.ran_on.emit()
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import Qt
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
 
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.cards import card_html
+from napari_medt.widgets.hints import Hints
+from napari_medt.widgets.more import More, Roi
 from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.session import Ahead, Found
 from napari_medt.widgets.step import ProgressLine, Step
+
+AHEAD_MS = 400
+TOLD_WINDOWS = 12
+"""Below this many windows a run is over before what it takes was read."""
 
 DEFAULT_MODEL = "medt-nuclei@1"
 
@@ -41,6 +49,12 @@ class RunStep(Step):
         self.device_box = chooser("device")
         self.device_box.addItem(texts.device_name("auto"), "auto")
         self.uncertainty = named(QCheckBox(texts.UNCERTAINTY), "uncertainty")
+        self.more_button = quiet_button(texts.MORE, "more", clicked=self._toggle_more)
+        self.more_button.setCheckable(True)
+        self.more = More(review)
+        self.hints = Hints()
+        self.ahead = text_label(role="muted")
+        self.ahead.hide()
         self.run_button = button(texts.RUN, "run", clicked=self._run_or_cancel)
         self.run_button.setProperty("role", "big")
         self.progress = ProgressLine()
@@ -51,8 +65,11 @@ class RunStep(Step):
         form.row(texts.MODEL, self.model_box, self.card_button)
         self.content.addWidget(self.card)
         form = self.add_form()
-        form.row(texts.DEVICE, self.device_box)
+        form.row(texts.DEVICE, self.device_box, self.more_button)
         form.below(self.uncertainty)
+        self.content.addWidget(self.more)
+        self.content.addWidget(self.hints)
+        self.content.addWidget(self.ahead)
         self.content.addWidget(self.run_button)
         self.content.addWidget(self.progress)
 
@@ -64,6 +81,14 @@ class RunStep(Step):
         review.devices_known.connect(self._devices_listed)
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
+        self._asked = ""
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(AHEAD_MS)
+        self._soon.timeout.connect(self._look_ahead)
+        self._ready = False
+        for changed in (review.image_changed, review.model_changed, self.more.changed, self.uncertainty.toggled):
+            changed.connect(lambda *_: self._soon.start())
         self.list_images()
 
     # ----------------------------------------------------------------------------------------------------------- choices
@@ -132,6 +157,8 @@ class RunStep(Step):
         self._model_chosen()
 
     def _devices_listed(self, known: dict[str, Any]) -> None:
+        self._ready = True
+        self._soon.start()
         if not self.review.busy:
             self.message.clear()
         chosen = self.device_box.currentData()
@@ -154,6 +181,42 @@ class RunStep(Step):
             self.card.hide()
         self._refresh_button()
 
+    # ------------------------------------------------------------------------------------------------------------- ahead
+
+    def _look_ahead(self) -> None:
+        """Ask what a run would take and whether the picture suits the model, when there is time."""
+        review = self.review
+        image = review.image
+        self.hints.show_misfits(())
+        self.ahead.hide()
+        if not self._ready or review.busy or review.work is None or not review.model_key or image is None:
+            return
+        try:
+            picture, wishes = layers.take(image), self.wishes(image)
+        except MedtError:
+            return  # Run says it
+        self._asked = asked = f"{picture.token} {review.model_key} {review.device} {wishes}"
+
+        def answered(found: Ahead) -> None:
+            if asked != self._asked or self.review.busy:
+                return
+            self.hints.show_misfits(found.misfits)
+            self.ahead.setText(texts.ahead(found.windows, found.memory_mb, found.seconds))
+            self.ahead.setVisible(found.windows >= TOLD_WINDOWS)
+
+        review.client.ask(
+            "look_ahead",
+            review.model_key,
+            review.device,
+            picture=picture,
+            then=answered,
+            failed=lambda _: None,  # Run says it
+            **wishes,
+        )
+
+    def _toggle_more(self) -> None:
+        self.more.setVisible(self.more_button.isChecked())
+
     def _toggle_card(self) -> None:
         self.card.setVisible(self.card_button.isChecked())
 
@@ -172,10 +235,14 @@ class RunStep(Step):
             self.message.say(str(error), kind="error")
             return
         key = review.model_key
+        try:
+            wishes = self.wishes(image)
+        except MedtError as error:
+            self.message.say(str(error), kind="error")
+            return
 
-        def done(result: Any) -> None:
-            prediction, shares = result
-            self._apply(picture, key, prediction, shares, self.progress.took)
+        def done(result: Found) -> None:
+            self._apply(picture, key, result, wishes.get("roi"), self.progress.took)
 
         self.progress.begin(texts.STARTING)
         review.begin(
@@ -185,12 +252,20 @@ class RunStep(Step):
             key,
             review.device,
             picture=picture,
-            uncertainty=self.uncertainty.isChecked(),
             then=done,
+            **wishes,
         )
 
-    def _apply(self, picture: layers.Picture, key: str, prediction: Any, shares: list[float], took: float) -> None:
-        """Put a result on its picture's mask: all of it or nothing."""
+    def wishes(self, image: Any) -> dict[str, Any]:
+        """What is asked of a run, as `engine.predict` takes it."""
+        found = self.more.wishes(image)
+        if self.uncertainty.isChecked():
+            found["uncertainty"] = self.more.doubt_box.currentData()
+        return found
+
+    def _apply(self, picture: layers.Picture, key: str, found: Found, roi: Roi | None, took: float) -> None:
+        """Put a result on its picture's mask: all of it or nothing; outside a region the mask stays as it was."""
+        prediction = found.prediction
         image = picture.still_there(self.review.viewer)
         if image is None:
             self.message.say(texts.IMAGE_GONE, kind="error")
@@ -199,7 +274,12 @@ class RunStep(Step):
         if editor is None:
             return
         editor.set_classes(prediction.classes)
-        if not editor.replace(prediction.labels, texts.RUN_NAME, model_key=key):
+        labels = prediction.labels
+        if roi is not None:
+            labels = editor.snapshot()
+            labels = labels.astype(np.promote_types(labels.dtype, prediction.labels.dtype), copy=False)
+            labels[roi] = prediction.labels[roi]
+        if not editor.replace(labels, texts.RUN_NAME, model_key=key):
             self.message.say(texts.IMAGE_GONE, kind="error")
             return
         if prediction.uncertainty is not None:
@@ -212,11 +292,12 @@ class RunStep(Step):
                 colormap="magma",
                 limits=(0.0, 1.0),
             )
-        named_shares = list(zip(prediction.classes[1:], shares[1:], strict=True))
+        named_shares = list(zip(prediction.classes[1:], found.shares[1:], strict=True))
         said = texts.run_done(self.review.title_of(key), took, named_shares)
         self.message.say(" ".join([said, *prediction.notes]), kind="good")
         self.set_summary(f"{key}, {texts.seconds(took)}")
-        self.review.ran(image)
+        self.review.ran(image, found.doubtful)
+        self._soon.start()
 
     def _run_or_cancel(self) -> None:
         if self.review.busy == "run":
@@ -243,6 +324,8 @@ class RunStep(Step):
     def _refresh_button(self) -> None:
         review = self.review
         ready = review.image is not None and review.work is not None and bool(review.model_key)
+        self.more.offer()
+        self.more.setEnabled(not review.busy)
         self.run_button.setEnabled(review.busy == "run" or (ready and not review.busy))
         for box in (self.image_box, self.model_box, self.device_box):
             box.setEnabled(not review.busy and box.count() > 0 and box.itemData(0) not in (None, ""))

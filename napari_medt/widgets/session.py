@@ -5,9 +5,11 @@ Plain Python without Qt and napari; the window's process talks to it through `na
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,12 +19,34 @@ from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Ge
 if TYPE_CHECKING:
     from napari_medt.attention import AttentionExplorer
     from napari_medt.engine.prepare import Scale
+    from napari_medt.engine.regions import Region
+    from napari_medt.engine.suitability import Misfit
     from napari_medt.zoo import Model
 
 MISSING = "napari-medt: the image has not been sent"
 """Returned instead of a result when the image of a token is unknown, as after a restart of the process."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a run found: the prediction, the share of the picture each class takes, and where it is in doubt."""
+
+    prediction: Prediction
+    shares: list[float]
+    doubtful: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a run will take, and what about the image does not suit the model."""
+
+    windows: int
+    memory_mb: float
+    seconds: float | None
+    sentence: str
+    misfits: tuple[Misfit, ...] = ()
 
 
 class Session:
@@ -35,6 +59,7 @@ class Session:
     def __init__(self) -> None:
         self._images: OrderedDict[str, Volume] = OrderedDict()
         self._models: OrderedDict[tuple[str, str], Model] = OrderedDict()
+        self._pace: dict[tuple[Any, ...], float] = {}  # seconds a window, as a run took
         self._explorers: OrderedDict[tuple[str, str, str, int], AttentionExplorer] = OrderedDict()
 
     def warm_up(self) -> dict[str, Any]:
@@ -59,21 +84,45 @@ class Session:
         model_key: str,
         device: str = "auto",
         *,
-        uncertainty: bool = False,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
-    ) -> tuple[Prediction, list[float]] | str:
-        """Segment an image, as `engine.predict` does; also the share of the picture that each class takes."""
+        **wishes: Any,
+    ) -> Found | str:
+        """Segment an image with the wishes `engine.predict` takes."""
         from napari_medt.engine.running import predict
 
         if token not in self._images:
             return MISSING
-        model = self._model(model_key, device)
-        found = predict(model, self._images[token], uncertainty=uncertainty, progress=progress, cancel=cancel)
+        model, volume = self._model(model_key, device), self._images[token]
+        began, steps = time.monotonic(), [0]
+
+        def told(done: int, total: int, message: str = "") -> None:
+            steps[0] = total
+            if progress is not None:
+                progress(done, total, message)
+
+        found = predict(model, volume, progress=told, cancel=cancel, **wishes)
+        self._pace[_effort(model_key, device, wishes)] = (time.monotonic() - began) / max(1, steps[0])
         counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
+        regions: tuple[Region, ...] = ()
         if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
             found = replace(found, uncertainty=found.uncertainty.astype(np.float32))
-        return found, (counts / found.labels.size).tolist()
+            regions = _doubtful(found)
+        return Found(found, (counts / found.labels.size).tolist(), regions)
+
+    def look_ahead(self, token: str, model_key: str, device: str = "auto", **wishes: Any) -> Ahead | str:
+        """What a run with these wishes will take, and what about the image does not suit the model."""
+        from napari_medt.engine.plan import plan
+
+        if token not in self._images:
+            return MISSING
+        model, volume = self._model(model_key, device), self._images[token]
+        misfits = _misfits(volume, model)
+        wishes.pop("compute", None)
+        planned = plan(model, volume, **wishes)
+        pace = self._pace.get(_effort(model_key, device, wishes))
+        seconds = None if pace is None else pace * planned.windows
+        return Ahead(planned.windows, planned.memory_mb, seconds, planned.sentence, misfits)
 
     def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
         """Attention blocks of a model with their numbers of heads; empty where a model shows none."""
@@ -184,6 +233,27 @@ class Session:
             return AttentionExplorer(model, one_slice(self._images[token], z), scale=self._scale(token, model))
 
         return _kept(self._explorers, (token, key, device, z), make, 3)
+
+
+def _doubtful(found: Prediction) -> tuple[Region, ...]:
+    if find_spec("napari_medt.engine.regions") is None:
+        return ()
+    from napari_medt.engine.regions import doubtful_regions
+
+    return tuple(doubtful_regions(found.uncertainty, found.geometry))
+
+
+def _misfits(volume: Volume, model: Model) -> tuple[Misfit, ...]:
+    if find_spec("napari_medt.engine.suitability") is None:
+        return ()
+    from napari_medt.engine.suitability import check
+
+    return tuple(check(volume, model.card))
+
+
+def _effort(model_key: str, device: str, wishes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the time of a window depends on."""
+    return model_key, device, bool(wishes.get("flips")), wishes.get("uncertainty"), wishes.get("compute", "local")
 
 
 def _kept(store: OrderedDict[Any, T], key: Any, make: Callable[[], T], limit: int) -> T:

@@ -124,5 +124,6 @@ def stylesheet(look: Look) -> str:
 #medtDock QFrame[role="message"][kind="error"] QLabel[role="sign"] {{ color: {p.bad}; }}
 #medtDock QFrame[role="message"][kind="plain"] QLabel {{ color: {p.muted}; }}
 #medtDock QFrame[role="offer"] {{ background: {p.offer_back}; border: 1px solid {p.accent}; border-radius: 6px; }}
+#medtDock QFrame[role="hints"] {{ background: {p.offer_back}; border-left: 3px solid {p.accent}; border-radius: 4px; }}
 #medtDock QFrame[role="modelcard"] {{ background: {blend(p.card, p.page, 0.6)}; border: 1px solid {p.line}; border-radius: 4px; }}
 """

@@ -19,6 +19,28 @@ RUN = "Run"
 CANCEL = "Cancel"
 CANCELLING = "Stopping …"
 
+MORE = "More"
+REGION = "Where"
+PLANE = "Slices"
+DOUBT = "Unsure by"
+COMPUTE = "Compute"
+MIRROR = "Also run on mirror images"
+WHOLE = "The whole image"
+THIS_SLICE = "Only the slice that is shown"
+BOX_OF = "Only the box of {name}"
+THIS_COMPUTER = "This computer"
+SCHEDULER = "tcp://host:8786"
+PLANES = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
+DOUBTS = {
+    "entropy": "Likely classes are many",
+    "margin": "Two classes are close",
+    "flips": "Mirror images disagree",
+    "dropout": "Repetitions disagree",
+}
+MEND = "Mend"
+
+DOUBTFUL = "Doubtful places"
+
 ATTENTION = "Layer"
 HEAD = "Head"
 PICK = "Pick a point"
@@ -38,6 +60,18 @@ RESTORE = "Restore"
 START_ANEW = "Start anew"
 
 STEPS = "Steps"
+ENDINGS = {
+    ".nii.gz": "NIfTI",
+    ".seg.nrrd": "Segmentation of 3D Slicer, with names",
+    ".nrrd": "NRRD",
+    ".mha": "MetaImage",
+    ".tif": "TIFF",
+    ".ome.tif": "OME-TIFF",
+    ".ome.zarr": "OME-Zarr",
+    ".png": "PNG",
+    ".dcm": "DICOM segmentation of this series",
+}
+MASK_FILES = "Masks (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.tif *.tiff *.png);;All files (*)"
 LEARN = "Learn"
 RUN_AGAIN = "Run again"
 
@@ -61,6 +95,17 @@ TOOLTIPS = {
     "card": "Show what this model was trained on, how well it did on images it had not seen, and where it should not be used.",
     "device": "Where the computation runs. Automatic takes a graphics card when there is one.",
     "uncertainty": "Add a layer that is bright where the model hesitated between classes.",
+    "more": "Show choices that most runs do not need.",
+    "region": "Run only on a part. The rest of the mask stays as it is. For a box, draw a rectangle in a Shapes layer: where "
+    "it is drawn on one slice only, all slices are taken.",
+    "plane": "The direction in which a model of 2D pictures goes through the scan.",
+    "doubt": "How unsure places are found. The first two cost nothing; the others run the model several times.",
+    "compute": "Run here, or on the workers of a Dask scheduler: type its address, such as tcp://host:8786.",
+    "mirror": "Run on mirror images too and take the mean: often a little better, 4 times slower in 2D, 8 times in 3D.",
+    "mend": "Do what is proposed.",
+    "previous_doubt": "Show the doubtful place before this one.",
+    "next_doubt": "Show the next doubtful place, the most doubtful first.",
+    "doubts": "Places where the model hesitated, the most doubtful first. Click one to go there.",
     "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back.",
     "cancel": "Stop at the next safe moment. Nothing is changed.",
     "source": "Which attention layer of the network to look at. The global branch sees the whole window, the local branch a patch.",
@@ -75,8 +120,8 @@ TOOLTIPS = {
     "move": "Put the tool away: dragging moves the picture again.",
     "undo": "Take back the last change, also a run of the model. Ctrl+Z.",
     "redo": "Bring back what was undone. Ctrl+Shift+Z.",
-    "save": "Write the mask as a TIFF file that keeps the pixel size.",
-    "load": "Take a mask from a TIFF or PNG file of the same size. Undo brings the present one back.",
+    "save": "Write the mask, with its place and the names of its classes, as NIfTI, DICOM, NRRD, TIFF and others.",
+    "load": "Take a mask of the same size, or of the same place in the patient, from a file. Undo brings the present one back.",
     "restore": "Take the mask as it was when the last session ended.",
     "start_anew": "Leave the found mask aside and begin with an empty one. This forgets the found mask.",
     "steps": "How many times the model is adjusted. More steps follow your mask more closely, and take longer.",
@@ -102,6 +147,13 @@ CANCELLED = "Cancelled. Nothing was changed."
 IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
 MASK_SAVED = "Saved as {name}."
 MASK_LOADED = "Loaded {name}."
+NO_SLICE = "The scan is shown in 3D, so no slice is shown"
+NO_SLICE_REMEDY = "switch to 2D, or run on the whole image"
+SLICE_OUTSIDE = "The slice that is shown lies outside this scan"
+SLICE_OUTSIDE_REMEDY = "move to a slice of the scan"
+NO_BOX = "Nothing is drawn in {name}"
+NO_BOX_REMEDY = "draw a rectangle over the picture"
+BOX_OUTSIDE = "What is drawn in {name} lies beside the picture"
 OUTSIDE = "That point lies outside the picture."
 NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
 KEPT = "Kept on this computer, {when}."
@@ -121,6 +173,26 @@ def image_words(spatial_shape: Sequence[int], *, dtype: str, colour: bool, spaci
         steps = [f"{s:.3g}" for s in reversed(spacing)]
         words.append(f"{steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} {name} a pixel")
     return ", ".join(words)
+
+
+def ahead(windows: int, memory_mb: float, seconds_needed: float | None) -> str:
+    """Say what a run will take: `"24 windows, 310 MB, about 40 s"`; a time that is not known is left out."""
+    memory = f"{memory_mb / 1000:.1f} GB" if memory_mb >= 1000 else f"{max(1, round(memory_mb))} MB"
+    words = ["1 window" if windows == 1 else f"{windows} windows", f"about {memory} of memory"]
+    if seconds_needed is not None:
+        words.append(f"about {seconds(seconds_needed)}")
+    return ", ".join(words)
+
+
+def doubtful(count: int) -> str:
+    """Count doubtful places in words."""
+    return f"{DOUBTFUL}: {count}" if count else f"{DOUBTFUL}: none"
+
+
+def doubtful_place(number: int, volume: float, unit: str, share: float) -> str:
+    """Name one doubtful place: its rank, size and mean uncertainty."""
+    size = {"mm": "ml", "um": "µm²"}.get(unit, unit)
+    return f"{number}.  {volume:.2g} {size}, unsure by {share:.0%}"
 
 
 def source_name(source: str) -> str:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from napari_medt._system import display_answers
 from napari_medt.core import AttentionMap, Cancel, Geometry, MedtError, Prediction, Volume
+from napari_medt.widgets.session import Ahead, Found, one_slice
 from napari_medt.zoo import Intensity, ModelCard
 
 WAIT_MS = 60_000
@@ -49,6 +51,10 @@ class QuickSession:
         self.cards = [card()]
         self.fail: MedtError | None = None
         self.learnt: list[np.ndarray] = []
+        self.misfits: tuple[Any, ...] = ()
+        self.doubtful: tuple[Any, ...] = ()
+        self.wishes: list[dict[str, Any]] = []
+        self.ran_with: list[dict[str, Any]] = []
 
     def warm_up(self) -> dict[str, Any]:
         return {"devices": ["cpu"], "auto": "cpu"}
@@ -70,7 +76,13 @@ class QuickSession:
         if self.fail is not None:
             raise self.fail
 
-    def predict(self, token, model_key, device="auto", *, uncertainty=False, progress, cancel):
+    def look_ahead(self, token, model_key, device="auto", **wishes):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self.wishes.append(wishes)
+        return Ahead(40, 310.0, None, "", self.misfits)
+
+    def predict(self, token, model_key, device="auto", *, uncertainty=False, roi=None, progress, cancel, **wishes):
         if self._missing(token):
             return "napari-medt: the image has not been sent"
         self._work(progress, cancel)
@@ -79,7 +91,13 @@ class QuickSession:
         labels = (grey > grey.mean()).astype(np.uint8)
         unsure = np.zeros(labels.shape, np.float32) if uncertainty else None
         found = Prediction(labels, volume.geometry, ("background", "cell"), uncertainty=unsure, model=model_key)
-        return found, [1 - float(labels.mean()), float(labels.mean())]
+        if roi is not None:
+            inside = np.zeros_like(labels)
+            inside[roi] = labels[roi]
+            labels = inside
+            found = replace(found, labels=labels)
+        self.ran_with.append({"uncertainty": uncertainty, "roi": roi, **wishes})
+        return Found(found, [1 - float(labels.mean()), float(labels.mean())], self.doubtful)
 
     def sources(self, model_key, device="auto"):
         return [("global.layer1.0", 8), ("local.layer1.0", 8)]
@@ -90,13 +108,13 @@ class QuickSession:
     def pick(self, token, model_key, device, query, *, source, head=None):
         if self._missing(token):
             return "napari-medt: the image has not been sent"
-        spacing = np.asarray(self.images[token].geometry.spacing[-2:])
         corner, cells, step = np.zeros(2), 8, np.asarray(self.images[token].spatial_shape[-2:]) / 8
         if source.startswith("local"):
             step = step / 4
             corner = np.asarray(query[-2:]) // (8 * step) * (8 * step)
-        affine = np.diag([*(step * spacing), 1.0])
-        affine[:2, 2] = (corner + (step - 1) / 2) * spacing
+        to_pixels = np.diag([*step, 1.0])
+        to_pixels[:2, 2] = corner + (step - 1) / 2
+        affine = one_slice(self.images[token], 0).geometry.affine @ to_pixels
         data = np.zeros((cells, cells), np.float32)
         at = ((np.asarray(query[-2:]) - corner) // step).astype(int)
         data[tuple(at)] = 1.0 if head is None else 0.5
@@ -105,9 +123,8 @@ class QuickSession:
     def overview(self, token, model_key, device="auto", *, source, head=None, z=0, progress, cancel):
         if self._missing(token):
             return "napari-medt: the image has not been sent"
-        volume = self.images[token]
-        data = np.ones(volume.spatial_shape[-2:], np.float32)
-        return AttentionMap(data, Geometry.from_spacing(volume.geometry.spacing[-2:]), source, "received", head=head)
+        flat = one_slice(self.images[token], z)
+        return AttentionMap(np.ones(flat.spatial_shape, np.float32), flat.geometry, source, "received", head=head)
 
     def fine_tune(self, token, labels, model_key, device="auto", *, steps=100, progress, cancel, emit):
         if self._missing(token):

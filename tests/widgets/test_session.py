@@ -23,7 +23,8 @@ def test_a_picture_is_asked_for_once(session, tiny_model, picture):
     assert session.predict("a", tiny_model) == MISSING
     assert session.pick("a", tiny_model, "cpu", (1, 1), source="layer1.0") == MISSING
     session.put_image("a", picture)
-    found, shares = session.predict("a", tiny_model, "cpu", uncertainty=True)
+    answer = session.predict("a", tiny_model, "cpu", uncertainty=True)
+    found, shares = answer.prediction, answer.shares
     assert found.labels.shape == (48, 40)
     assert found.uncertainty.dtype == np.float32
     assert sum(shares) == pytest.approx(1)
@@ -57,7 +58,7 @@ def test_learning_gives_a_new_version_that_can_be_run(session, tiny_model, pictu
     learnt = session.fine_tune("a", labels, tiny_model, "cpu", steps=3, emit=events.append)
     assert learnt["key"] == "a-tiny@2"
     assert [event["step"] for event in events] == [1, 2, 3]
-    found, _ = session.predict("a", learnt["key"], "cpu")
+    found = session.predict("a", learnt["key"], "cpu").prediction
     assert found.labels.shape == labels.shape
 
 
@@ -108,3 +109,26 @@ def test_forgetting(session, tiny_model, picture):
     session.predict("a", tiny_model, "cpu")
     session.forget()
     assert session.predict("a", tiny_model, "cpu") == MISSING
+
+
+def test_what_a_run_will_take_is_told_before_and_its_time_after_the_first(session, tiny_model, picture):
+    assert session.look_ahead("scan", tiny_model) == MISSING
+    session.put_image("scan", Volume.from_array(np.stack([picture.array[0]] * 3), rgb=False))
+    before = session.look_ahead("scan", tiny_model, "cpu", roi=(slice(1, 2), slice(0, 48), slice(0, 40)))
+    assert before.seconds is None
+    assert before.memory_mb > 0
+    whole = session.look_ahead("scan", tiny_model, "cpu")
+    assert whole.windows == 3 * before.windows
+    session.predict("scan", tiny_model, "cpu")
+    assert session.look_ahead("scan", tiny_model, "cpu").seconds > 0
+    assert session.look_ahead("scan", tiny_model, "cpu", flips=True).seconds is None
+
+
+def test_wishes_reach_the_engine(session, tiny_model, picture):
+    session.put_image("scan", Volume.from_array(np.stack([picture.array[0]] * 3), rgb=False))
+    roi = (slice(1, 2), slice(0, 48), slice(0, 40))
+    part = session.predict("scan", tiny_model, "cpu", roi=roi, uncertainty="margin").prediction
+    whole = session.predict("scan", tiny_model, "cpu").prediction
+    np.testing.assert_array_equal(part.labels[1], whole.labels[1])
+    assert not part.labels[[0, 2]].any()
+    assert part.uncertainty[1].any()
