@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,9 @@ from napari_medt.core import Volume
 from napari_medt.engine.rows import in_rows
 
 Array = npt.NDArray[Any]
+Looks = Literal["CT", "MR"]
 AIR = -900.0  # Hounsfield units; scanners give about -1000, and fill what they did not see with that or less
+SHIFT = 1024.0  # often added to them, so that they are not negative
 
 
 def sampled(array: Array, *, at_most: int) -> tuple[Array, tuple[int, ...]]:
@@ -36,20 +38,29 @@ def is_hounsfield(volume: Volume, sample: Array) -> bool:
     acquisition = volume.acquisition
     if acquisition.value_unit or acquisition.modality:
         return acquisition.value_unit == "HU" or (not acquisition.value_unit and acquisition.modality == "CT")
-    return looks_like(sample) == "CT"
+    return looks_like(volume, sample) == "CT"
 
 
-def looks_like(sample: Array) -> str:
-    """Where values come from, `"CT"`, `"MR"` or empty where it cannot be told.
+def looks_like(volume: Volume, sample: Array) -> Looks | None:
+    """Where the values of a scan in the frame of a patient seem to come from; `None` where that cannot be told.
 
-    CT has air at about -1000 and tissue around 0, nothing in much of the range between. MR has no negative values, fractions
-    of its largest value everywhere, and reaches beyond the 255 of pictures.
+    In CT, half of all values or more are those of air and of soft tissue. MR has hardly any negative values. What has no
+    negative values may also be CT to which 1024 was added, if there are two such heaps; and a mask has few different values.
     """
-    finite = sample[np.isfinite(sample)]
-    if not finite.size:
-        return ""
-    low, high = float(finite.min()), float(finite.max())
-    if low < 0:
-        tissue = np.mean((finite > -200) & (finite < 300))
-        return "CT" if low <= AIR and high > 100 and tissue > 0.02 else ""
-    return "MR" if 255 < high < 2**15 and float(np.mean(finite < 0.1 * high)) > 0.05 else ""
+    values = sample[np.isfinite(sample)]
+    if volume.geometry.frame != "patient" or not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low <= AIR:
+        return "CT" if _heaps(values, at_least=0.0) > 0.5 else None
+    if low < -0.1 * high or len(np.unique(values[:: max(1, values.size // 10_000)])) < 30:
+        return None
+    if SHIFT <= high < 5 * SHIFT and low >= 0 and _heaps(values.astype(np.float32) - SHIFT, at_least=0.1) > 0.8:
+        return None
+    return "MR"
+
+
+def _heaps(values: Array, *, at_least: float) -> float:
+    """Share of values that are air or soft tissue, if both are there."""
+    air, tissue = float(np.mean(values <= AIR)), float(np.mean((values > -200) & (values < 300)))
+    return air + tissue if min(air, tissue) > at_least else 0.0

@@ -25,7 +25,7 @@ from napari_medt.engine.windows import Box
 if TYPE_CHECKING:
     from napari_medt.zoo.card import Intensity, ModelCard
 
-__all__ = ["Channels", "Prepared", "Scale", "fit", "normalise", "prepare"]
+__all__ = ["Channels", "Prepared", "Scale", "axes_for", "fit", "normalise", "prepare"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -103,7 +103,7 @@ def fit(volume: Volume, card: ModelCard, *, axes: AxisMap | None = None, scale: 
     """
     channels, notes = fit_channels(volume, card)
     if axes is None:
-        axes, more = _axes(volume, card)
+        axes, more = axes_for(volume, card)
         notes += more
     if card.spacing is not None and volume.geometry.units == "px":
         notes += ("The file does not say how far apart its samples are, so they were taken as the model wants them.",)
@@ -129,8 +129,8 @@ def normalise(array: Array, intensity: Intensity) -> Floats:
     return find_scale(array, intensity, Channels(tuple(range(array.shape[0]))))[0].apply(array)
 
 
-def _axes(volume: Volume, card: ModelCard) -> tuple[AxisMap, tuple[str, ...]]:
-    """How axes are rearranged towards the orientation a model wants."""
+def axes_for(volume: Volume, card: ModelCard) -> tuple[AxisMap, tuple[str, ...]]:
+    """How axes are rearranged towards the orientation a model wants, and a note where that is not known."""
     stay = no_turn(volume.geometry.ndim)
     if not card.orientation or volume.geometry.ndim != 3:
         return stay, ()
