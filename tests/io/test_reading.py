@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_medt.core import BadImage
+from napari_medt.core import BadImage, MedtError
 from napari_medt.io import read, read_labels
 from tests.io.sentences import one_sentence
 
@@ -361,3 +364,29 @@ def test_noise_in_a_file_gives_an_image_or_a_sentence_and_nothing_on_the_console
 def test_tifffile_may_still_speak_to_others(caplog):
     logging.getLogger("tifffile").warning("about another file")
     assert "about another file" in caplog.text
+
+
+def test_the_room_opens_without_the_libraries_of_single_formats():
+    code = "import sys, napari_medt.io; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"nibabel", "SimpleITK", "pydicom", "highdicom", "dask", "zarr", "openslide", "torch"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("a.nii", "nibabel"), ("a.nrrd", "SimpleITK"), ("a.dcm", "pydicom"), ("a.zarr", "zarr")]
+)
+def test_a_missing_library_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch, name, module):
+    path = tmp_path / name
+    if name == "a.zarr":
+        path.mkdir()
+    else:
+        head = {"a.nii": struct.pack("<i", 348), "a.nrrd": b"NRRD0004\n", "a.dcm": bytes(128) + b"DICM"}[name]
+        path.write_bytes(head + bytes(400))
+    monkeypatch.setattr("napari_medt.io.needs.find_spec", lambda wanted: None if wanted == module else wanted)
+    with pytest.raises(MedtError, match=rf"needs {module}; pip install 'napari-medt\[(volumes|lazy)\]'\."):
+        read(path)
+
+
+def test_a_slide_is_no_mask(tmp_path):
+    with pytest.raises(BadImage, match="a.svs is a slide, which is a picture and not a mask"):
+        read_labels(put(tmp_path / "a.svs", b"II*\0" + bytes(100)))

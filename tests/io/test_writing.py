@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -7,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_medt.core import BadImage, Geometry, Prediction, StorageError
-from napari_medt.io import read, read_labels, write
+from napari_medt.core import BadImage, Geometry, LabelMap, MedtError, Prediction, StorageError, Volume
+from napari_medt.io import list_series, read, read_labels, read_segmentation, write
+from napari_medt.io.writing import ENDINGS
 
 SPACING = st.floats(1e-3, 1e3)
 
@@ -117,3 +119,87 @@ def test_a_geometry_of_other_axes_is_refused(tmp_path):
 def test_a_missing_folder_is_a_sentence(tmp_path):
     with pytest.raises(StorageError, match=r"could not be written: the folder does not exist; choose another folder\."):
         write(np.zeros((3, 4), np.uint8), tmp_path / "no" / "a.tif")
+
+
+# ------------------------------------------------------------------------------------------------------- every format
+
+SCAN = Geometry(np.diag([2.5, -0.5, 0.25, 1]), "mm", "patient")
+HOLD_SCANS = [ending for ending in ENDINGS if ending not in (".dcm", ".png")]
+
+
+@pytest.mark.parametrize("ending", HOLD_SCANS)
+def test_lazy_masks_are_written_part_by_part(tmp_path, rng, ending):
+    labels = rng.integers(0, 300, (9, 40, 50)).astype(np.uint16)
+    mask = LabelMap(da.from_array(labels, chunks=(2, 16, 50)), SCAN)
+    (found,) = read_segmentation(write(mask, tmp_path / f"a{ending}"))
+    np.testing.assert_array_equal(np.asarray(found.array), labels)
+    assert found.array.dtype == np.uint16
+    assert found.geometry.close_to(SCAN, shape=labels.shape)
+
+
+@pytest.mark.parametrize("ending", [ending for ending in HOLD_SCANS if ending != ".zarr"])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, ending):
+    def fail(block: np.ndarray) -> np.ndarray:
+        raise OSError(28, "No space left on device")
+
+    path = write(np.ones((3, 4, 5), np.uint8), tmp_path / f"a{ending}", geometry=SCAN)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    broken = da.zeros((3, 4, 5), dtype=np.uint8, chunks=(1, 4, 5)).map_blocks(fail, dtype=np.uint8)
+    with pytest.raises(StorageError, match="disk is full"):
+        write(LabelMap(broken, SCAN), path)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".ome.zarr", ".nii.gz"])
+def test_names_and_colours_stay_with_their_labels(tmp_path, ending):
+    mask = LabelMap(np.eye(3, dtype=np.uint8)[None] * 4, SCAN, {4: "Milz"}, {4: (1.0, 0.0, 0.2)})
+    (found,) = read_segmentation(write(mask, tmp_path / f"a{ending}"))
+    assert found.names == {4: "Milz"}
+    assert found.colours == {4: (1.0, 0.0, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "said"),
+    [
+        (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.seg.nrrd", "holds masks, but this is none"),
+        (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.dcm", "is written for masks"),
+        (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.ome.zarr", "is written for masks"),
+        (Volume(np.zeros((2, 3, 4), np.uint8), Geometry.from_spacing((1, 1))), "a.png", "has 2 channels"),
+        (LabelMap(np.zeros((2, 3, 4), np.uint8), SCAN), "a.dcm", "refers to the DICOM files of its image"),
+        ([LabelMap(np.zeros((2, 3, 4), np.uint8), g) for g in (SCAN, SCAN.part((1, 0, 0)))], "a.seg.nrrd", "same grid"),
+    ],
+)
+def test_what_a_format_does_not_hold_is_said(tmp_path, what, name, said):
+    with pytest.raises(BadImage, match=said):
+        write(what, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_colour_picture_as_png(tmp_path, colour):
+    volume = Volume(np.moveaxis(colour, -1, 0), Geometry.from_spacing((1, 1)), ("red", "green", "blue"))
+    np.testing.assert_array_equal(np.asarray(Image.open(write(volume, tmp_path / "a.png"))), colour)
+
+
+def test_a_mask_of_a_dicom_series_goes_there_and_back(data_folder, tmp_path):
+    folder = data_folder / "formats" / "dicom_seg_dcmqi" / "ct-3slice"
+    if not folder.is_dir():
+        pytest.skip("needs the DICOM files of dcmqi")
+    (series,) = list_series(folder)
+    image = read(folder, choose=series.uid)
+    labels = (image.array[0] > 100).astype(np.uint8)
+    prediction = Prediction(labels, image.geometry, ("background", "bone"), model="medt@1.2")
+    path = write(prediction, tmp_path / "mask.dcm", source=image)
+    (found,) = read_segmentation(path, like=image)
+    np.testing.assert_array_equal(found.array, labels)
+    assert found.names == {1: "bone"}
+    nifti = read(write(image, tmp_path / "image.nii.gz"))
+    np.testing.assert_array_equal(nifti.array, image.array)
+    assert nifti.geometry.close_to(image.geometry, shape=labels.shape)
+
+
+@pytest.mark.parametrize(("ending", "module"), [(".nii", "nibabel"), (".ome.zarr", "zarr"), (".dcm", "highdicom")])
+def test_a_missing_library_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch, ending, module):
+    monkeypatch.setattr("napari_medt.io.needs.find_spec", lambda name: None if name == module else name)
+    with pytest.raises(MedtError, match=rf"needs {module}; pip install 'napari-medt\[(volumes|lazy)\]'\."):
+        write(np.ones((2, 3, 4), np.uint8), tmp_path / f"a{ending}")
+    assert list(tmp_path.iterdir()) == []
