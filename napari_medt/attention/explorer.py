@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Geometry, Progress, Volume, silent
-from napari_medt.engine.prepare import Scale, prepare
+from napari_medt.engine.prepare import Scale, fit
 from napari_medt.engine.windows import blend_weights, pad_to_window, plan_windows
 from napari_medt.nets.axial import AxialBlock, AxialState
 from napari_medt.nets.capture import capture
@@ -92,8 +92,9 @@ class AttentionExplorer:
         volume = image if isinstance(image, Volume) else Volume.from_array(image)
         if volume.geometry.ndim != 2:
             raise BadImage("Attention of this model is shown on 2D images", remedy="choose one slice of the scan")
-        self.geometry = volume.geometry
-        self._image, _ = prepare(volume, model.card, scale=scale)
+        prepared = fit(volume, model.card, scale=scale)
+        self.geometry, self._lines = prepared.geometry, prepared.grid.lines
+        self._image = prepared.whole()
         self.shape: tuple[int, int] = self._image.shape[-2], self._image.shape[-1]
         self._window = model.card.window
         self._windows = plan_windows(self.shape, self._window, overlap=overlap)
@@ -147,13 +148,18 @@ class AttentionExplorer:
         """
         self._check_source(source)
         query = int(query[0]), int(query[1])
-        if not all(0 <= q < n for q, n in zip(query, self.shape, strict=True)):
-            raise BadImage(f"The point {query} lies outside the image of {self.shape[0]} x {self.shape[1]} pixels")
-        index = self._nearest_window(query)
+        sizes = [line.size for line in self._lines]
+        if not all(0 <= q < n for q, n in zip(query, sizes, strict=True)):
+            raise BadImage(f"The point {query} lies outside the image of {sizes[0]} x {sizes[1]} pixels")
+        y, x = (
+            min(max(round(float(line.to_model(q))), 0), line.model - 1)
+            for line, q in zip(self._lines, query, strict=True)
+        )
+        index = self._nearest_window((y, x))
         start = tuple(s.start for s in self._windows[index])
         state = self._state(index)[source]
         steps = tuple(w / g for w, g in zip(self._window, state.grid, strict=True))
-        cell = [int((q - s) // step) for q, s, step in zip(query, start, steps, strict=True)]
+        cell = [int((q - s) // step) for q, s, step in zip((y, x), start, steps, strict=True)]
         side = [g // state.patches for g in state.grid]
         patch = [c // n for c, n in zip(cell, side, strict=True)]
         y0, x0 = (c % n for c, n in zip(cell, side, strict=True))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
-from napari_medt.engine.prepare import Scale, prepare
+from napari_medt.engine.prepare import Scale, fit
 from napari_medt.engine.windows import pad_to_window
 from napari_medt.training.optimise import dice_and_cross_entropy, frozen_norms, learning_rate_at, parameter_groups
 from napari_medt.zoo.store import save_version
@@ -178,9 +178,9 @@ def _check(
                 remedy="give the mask that belongs to this image",
             )
         _check_labels(mask, card)
-        array, _ = prepare(volume, card, scale=scale)
-        images.append(pad_to_window(array, card.window))
-        masks.append(pad_to_window(mask[None].astype(np.int64), card.window)[0])
+        prepared = fit(volume, card, scale=scale)
+        images.append(pad_to_window(prepared.whole(), card.window))
+        masks.append(pad_to_window(prepared.grid.labels(mask)[None].astype(np.int64), card.window)[0])
     empty = not any(mask.any() for mask in masks)
     return (
         images,

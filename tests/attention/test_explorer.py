@@ -144,3 +144,22 @@ def test_capture_does_not_change_the_network(model, image):
     attention_maps(model, image, "global.layer1.0")
     assert all(module.seen is None for module in model.net.attention_sources().values())
     assert create_net("medt", img_size=64).attention_blocks().keys() == model.net.attention_blocks().keys()
+
+
+def test_a_model_of_another_spacing_is_asked_in_pixels_of_the_picture(model, rng):
+    """Maps lie where the point is in the world, though the network saw another grid."""
+    card = model.card.model_copy(update={"spacing": (2.0, 2.0)})
+    picture = Volume.from_array(
+        rng.integers(0, 255, (150, 170, 3), dtype=np.uint8), geometry=Geometry.from_spacing((1, 1), units="mm")
+    )
+    explorer = AttentionExplorer(type(model)(card, model.net, model.device), picture)
+    source = explorer.sources()[0]
+    assert explorer.overview(source).data.shape == (75, 85)
+    query = (120, 33)
+    _, row, column = explorer.pick(query, source=source)
+    cell = np.linalg.norm(row.geometry.affine[:-1, :-1], axis=0)
+    assert abs(place(row, (0, 0))[0] - 120) <= cell[0] / 2 + 1
+    assert abs(place(column, (0, 0))[1] - 33) <= cell[1] / 2 + 1
+    assert row.query == query
+    with pytest.raises(BadImage, match="150 x 170"):
+        explorer.pick((150, 0), source=source)

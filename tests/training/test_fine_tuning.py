@@ -215,3 +215,20 @@ def test_a_copy_is_trained_on_the_models_device(make_model, make_discs):
     fine_tune(holder, [(picture, ids > 0)], steps=1, on_step=lambda _: modes.append(holder.net.training))
     assert False in modes
     assert True not in modes
+
+
+def test_a_model_of_another_spacing_learns_from_the_same_places(make_discs):
+    """Image and mask come to the model's grid together."""
+    from napari_medt.core import Geometry
+    from napari_medt.training.fine_tuning import _check
+    from napari_medt.zoo import Intensity, ModelCard
+
+    card = ModelCard(
+        name="coarse", title="Coarse", architecture="axial-unet", net_options={"img_size": 32}, channels="rgb",
+        classes=("background", "disc"), window=(32, 32), intensity=Intensity(kind="unit"), spacing=(2.0, 2.0),
+    )  # fmt: skip
+    picture, ids = make_discs(3, size=(96, 80))
+    volume = Volume.from_array(picture, geometry=Geometry.from_spacing((1, 1), units="mm"))
+    (image,), (mask,), _ = _check(Model(card, torch.nn.Identity(), torch.device("cpu")), [(volume, ids > 0)], None)
+    assert image.shape[1:] == mask.shape == (48, 40)
+    assert image[0][mask > 0].mean() > 2 * image[0][mask == 0].mean()
