@@ -20,6 +20,7 @@ CLASS_COLOURS = ("#00c8a0", "#ffb000", "#d81b9c", "#3fa2ff", "#fe6100", "#a6e22e
 _CHANNEL_COLOURS = ("magenta", "green", "cyan", "yellow", "red", "blue")
 _SAMPLES = 200_000
 _CT_WINDOW_HU = (-160.0, 240.0)
+_AIR_HU = -900.0
 _IN_MEMORY_BYTES = 2**30
 _TURNED = "It lies at an angle, so a copy turned straight is shown; a mask is saved on the grid of the file"
 _TOO_LARGE = "It lies at an angle but is too large to be turned straight, so it is shown along its own axes"
@@ -143,10 +144,9 @@ def contrast_limits(volume: Volume, levels: list[Any]) -> tuple[float, float] | 
     sample = sample[np.isfinite(sample)].astype(np.float64)
     if not sample.size:
         return None
-    from napari_medt.engine.looks import looks_like
-
-    if not volume.acquisition.modality and volume.geometry.frame == "patient" and looks_like(sample) == "CT":
-        return _CT_WINDOW_HU
+    unsaid = not volume.acquisition.modality and volume.geometry.frame == "patient"
+    if unsaid and sample.min() <= _AIR_HU and np.mean((sample > -200) & (sample < 300)) > 0.02:
+        return _CT_WINDOW_HU  # air and tissue as only CT has them
     low, high = (float(value) for value in np.percentile(sample, (0.5, 99.8)))
     if high <= low:
         low, high = float(sample.min()), float(sample.max())

@@ -104,7 +104,7 @@ def scene_camera(viewer: Any) -> Any:
 
 
 def edge_texts(viewer: Any) -> dict[str, Any]:
-    """Return a text for each edge of the canvas, by `top`, `left`, `right`, `bottom`; none before napari 0.9, which has no places."""
+    """Return a text for each edge of the canvas, by `top`, `left`, `right`, `bottom`; none before napari 0.9."""
     overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
     if overlays is None:
         return {}

@@ -164,7 +164,7 @@ class Client:
 
         def loaded(volume: Any) -> None:
             assert picture is not None
-            self._call(job, "put_image", (picture.token, volume), {}, lambda _: send(retry=False))
+            self._call(job, "put_image", (picture.token, volume, picture.fixes), {}, lambda _: send(retry=False))
 
         send(retry=True)
         return job

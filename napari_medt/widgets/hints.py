@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
 
 from napari_medt.widgets import texts
 from napari_medt.widgets.parts import quiet_button, text_label
+from napari_medt.widgets.session import Hint
 
 
 class Hints(QFrame):
@@ -18,7 +18,7 @@ class Hints(QFrame):
     Signals
     -------
     mended
-        The user wants what is proposed: the misfit's `fix`.
+        The user wants what is proposed: the `Hint`.
     """
 
     mended = Signal(object)
@@ -29,26 +29,26 @@ class Hints(QFrame):
         self._rows = QVBoxLayout(self)
         self._rows.setContentsMargins(8, 6, 6, 6)
         self._rows.setSpacing(4)
-        self.misfits: tuple[Any, ...] = ()
+        self.hints: tuple[Hint, ...] = ()
         self.hide()
 
-    def show_misfits(self, misfits: Sequence[Any]) -> None:
+    def show_hints(self, hints: Sequence[Hint]) -> None:
         """Show these, in place of those before."""
-        self.misfits = tuple(misfits)
+        self.hints = tuple(hints)
         while self._rows.count():
             row = self._rows.takeAt(0).widget()
             row.hide()
             row.deleteLater()
-        for misfit in self.misfits:
-            self._rows.addWidget(self._row(misfit))
-        self.setVisible(bool(self.misfits))
+        for hint in self.hints:
+            self._rows.addWidget(self._row(hint))
+        self.setVisible(bool(self.hints))
 
-    def _row(self, misfit: Any) -> QFrame:
+    def _row(self, hint: Hint) -> QFrame:
         row = QFrame()
         line = QHBoxLayout(row)
         line.setContentsMargins(0, 0, 0, 0)
-        remedy = f"; {misfit.remedy}" if misfit.remedy else ""
-        line.addWidget(text_label(f"{misfit.what}{remedy}."), 1)
-        if misfit.fix:
-            line.addWidget(quiet_button(texts.MEND, "mend", clicked=lambda: self.mended.emit(misfit.fix)))
+        remedy = f"; {hint.remedy}" if hint.remedy else ""
+        line.addWidget(text_label(f"{hint.what}{remedy}."), 1)
+        if hint.fix in texts.FIXES:
+            line.addWidget(quiet_button(texts.FIXES[hint.fix], "mend", clicked=lambda: self.mended.emit(hint)))
         return row

@@ -122,6 +122,7 @@ class Picture:
     spatial_shape: tuple[int, ...]
     geometry: Geometry
     load: Callable[[], Volume]
+    fixes: tuple[Any, ...] = ()
 
     def still_there(self, viewer: Any) -> Image | None:
         """Return the layer if it is still in the viewer and shows the same picture."""
@@ -165,9 +166,12 @@ def take(layer: Image) -> Picture:
         volume = Volume.from_array(np.asarray(data), rgb=rgb, geometry=geometry, source=name)
         return replace(volume, acquisition=acquisition)
 
-    place = hashlib.blake2b(geometry.affine.tobytes() + geometry.units.encode(), digest_size=8).hexdigest()
-    token = f"{identity(layer)}-{abs(hash(known)):x}-{place}"
-    return Picture(weakref.ref(layer), token, known, shape, geometry, load)
+    name_of_layer = identity(layer)
+    fixes = tuple(layer.metadata[KEY].get("fixes", ()))
+    where = geometry.affine.tobytes() + f"{geometry.units} {fixes}".encode()
+    place = hashlib.blake2b(where, digest_size=8).hexdigest()
+    token = f"{name_of_layer}-{abs(hash(known)):x}-{place}"
+    return Picture(weakref.ref(layer), token, known, shape, geometry, load, fixes)
 
 
 def identity(layer: Layer) -> str:
@@ -178,6 +182,13 @@ def identity(layer: Layer) -> str:
         mark = {"id": uuid.uuid4().hex, "owner": id(layer)}
         layer.metadata[KEY] = mark
     return str(mark["id"])
+
+
+def add_fix(layer: Layer, fix: Any) -> None:
+    """Note something to be done about a picture before a model sees it; the layer itself is left as it is."""
+    identity(layer)
+    mark = layer.metadata[KEY]
+    mark["fixes"] = (*mark.get("fixes", ()), fix)
 
 
 def is_ours(layer: Layer) -> bool:

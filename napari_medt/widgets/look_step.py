@@ -13,6 +13,7 @@ from qtpy.QtCore import Signal
 from napari_medt.core import AttentionMap, Cancelled, Geometry, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.client import Job
+from napari_medt.widgets.doubts import Doubts
 from napari_medt.widgets.parts import FlowLayout, button, chooser, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import Step
@@ -36,6 +37,8 @@ class LookStep(Step):
         form.row(texts.HEAD, self.head_box)
         self.content.addLayout(FlowLayout(self.pick_button, self.mean_button))
         self.content.addWidget(self.caption)
+        self.doubts = Doubts(review)
+        self.content.addWidget(self.doubts)
         self.last_answer_s = 0.0
         self._heads: dict[str, int] = {}
         self._asked_model = ("", "")

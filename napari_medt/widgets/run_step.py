@@ -15,7 +15,7 @@ from napari_medt.widgets.hints import Hints
 from napari_medt.widgets.more import More, Roi
 from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.session import Ahead, Found
+from napari_medt.widgets.session import Ahead, Found, Hint
 from napari_medt.widgets.step import ProgressLine, Step
 
 AHEAD_MS = 400
@@ -81,6 +81,7 @@ class RunStep(Step):
         review.devices_known.connect(self._devices_listed)
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
+        self.hints.mended.connect(self._mend)
         self._asked = ""
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -187,7 +188,7 @@ class RunStep(Step):
         """Ask what a run would take and whether the picture suits the model, when there is time."""
         review = self.review
         image = review.image
-        self.hints.show_misfits(())
+        self.hints.show_hints(())
         self.ahead.hide()
         if not self._ready or review.busy or review.work is None or not review.model_key or image is None:
             return
@@ -200,7 +201,7 @@ class RunStep(Step):
         def answered(found: Ahead) -> None:
             if asked != self._asked or self.review.busy:
                 return
-            self.hints.show_misfits(found.misfits)
+            self.hints.show_hints(found.hints)
             self.ahead.setText(texts.ahead(found.windows, found.memory_mb, found.seconds))
             self.ahead.setVisible(found.windows >= TOLD_WINDOWS)
 
@@ -213,6 +214,19 @@ class RunStep(Step):
             failed=lambda _: None,  # Run says it
             **wishes,
         )
+
+    def _mend(self, hint: Hint) -> None:
+        """Do what a hint proposes."""
+        image = self.review.image
+        if hint.fix == "other model":
+            self.model_box.showPopup()
+        elif hint.fix == "choose region":
+            self.more_button.setChecked(True)
+            self._toggle_more()
+            self.more.region_box.setFocus()
+        elif image is not None:
+            layers.add_fix(image, hint)
+            self._look_ahead()
 
     def _toggle_more(self) -> None:
         self.more.setVisible(self.more_button.isChecked())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +19,6 @@ from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Ge
 if TYPE_CHECKING:
     from napari_medt.attention import AttentionExplorer
     from napari_medt.engine.prepare import Scale
-    from napari_medt.engine.regions import Region
-    from napari_medt.engine.suitability import Misfit
     from napari_medt.zoo import Model
 
 MISSING = "napari-medt: the image has not been sent"
@@ -35,7 +33,7 @@ class Found:
 
     prediction: Prediction
     shares: list[float]
-    doubtful: tuple[Region, ...] = ()
+    doubtful: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,44 @@ class Ahead:
     memory_mb: float
     seconds: float | None
     sentence: str
-    misfits: tuple[Misfit, ...] = ()
+    hints: tuple[Hint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Something about an image that does not suit the model; `engine.suitability` says it, but is not for the window.
+
+    Attributes
+    ----------
+    what, remedy
+        As of a `Misfit`.
+    fix
+        Name of what one click does about it, and the values for that; both empty where there is none.
+    """
+
+    what: str
+    remedy: str = ""
+    fix: str = ""
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A region in which a run was unsure; `engine.regions` finds them, but is not for the window.
+
+    Attributes
+    ----------
+    centre
+        In the world of the picture.
+    size
+        In cubic or square units of the picture.
+    share
+        Mean uncertainty.
+    """
+
+    centre: tuple[float, ...]
+    size: float
+    share: float
 
 
 class Session:
@@ -70,9 +105,9 @@ class Session:
 
         return {"devices": list(list_devices()), "auto": str(choose_device("auto"))}
 
-    def put_image(self, token: str, volume: Volume) -> None:
-        """Take an image; the two latest are kept."""
-        self._images[token] = volume
+    def put_image(self, token: str, volume: Volume, fixes: Sequence[Hint] = ()) -> None:
+        """Take an image, and do about it what the user clicked; the two latest are kept."""
+        self._images[token] = _mended(volume, fixes) if fixes else volume
         _keep_latest(self._images, 2)
         known = set(self._images)
         for key in [key for key in self._explorers if key[0] not in known]:
@@ -104,7 +139,7 @@ class Session:
         found = predict(model, volume, progress=told, cancel=cancel, **wishes)
         self._pace[_effort(model_key, device, wishes)] = (time.monotonic() - began) / max(1, steps[0])
         counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
-        regions: tuple[Region, ...] = ()
+        regions: tuple[Doubt, ...] = ()
         if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
             found = replace(found, uncertainty=found.uncertainty.astype(np.float32))
             regions = _doubtful(found)
@@ -117,12 +152,12 @@ class Session:
         if token not in self._images:
             return MISSING
         model, volume = self._model(model_key, device), self._images[token]
-        misfits = _misfits(volume, model)
+        hints = _hints(volume, model)
         wishes.pop("compute", None)
         planned = plan(model, volume, **wishes)
         pace = self._pace.get(_effort(model_key, device, wishes))
         seconds = None if pace is None else pace * planned.windows
-        return Ahead(planned.windows, planned.memory_mb, seconds, planned.sentence, misfits)
+        return Ahead(planned.windows, planned.memory_mb, seconds, planned.sentence, hints)
 
     def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
         """Attention blocks of a model with their numbers of heads; empty where a model shows none."""
@@ -235,7 +270,7 @@ class Session:
         return _kept(self._explorers, (token, key, device, z), make, 3)
 
 
-def _doubtful(found: Prediction) -> tuple[Region, ...]:
+def _doubtful(found: Prediction) -> tuple[Doubt, ...]:
     if find_spec("napari_medt.engine.regions") is None:
         return ()
     from napari_medt.engine.regions import doubtful_regions
@@ -243,12 +278,26 @@ def _doubtful(found: Prediction) -> tuple[Region, ...]:
     return tuple(doubtful_regions(found.uncertainty, found.geometry))
 
 
-def _misfits(volume: Volume, model: Model) -> tuple[Misfit, ...]:
-    if find_spec("napari_medt.engine.suitability") is None:
-        return ()
+def _hints(volume: Volume, model: Model) -> tuple[Hint, ...]:
     from napari_medt.engine.suitability import check
 
-    return tuple(check(volume, model.card))
+    found = []
+    for misfit in check(volume, model.card):
+        fix = misfit.fix
+        values = () if fix is None else fix.channels if fix.kind == "take channels" else (fix.shift,)
+        found.append(Hint(misfit.what, misfit.remedy, "" if fix is None else fix.kind, values))
+    return tuple(found)
+
+
+def _mended(volume: Volume, fixes: Sequence[Hint]) -> Volume:
+    from napari_medt.engine.suitability import Fix, mend
+
+    for hint in fixes:
+        if hint.fix == "take channels":
+            volume = mend(volume, Fix("take channels", channels=tuple(int(value) for value in hint.values)))
+        elif hint.fix == "shift values":
+            volume = mend(volume, Fix("shift values", shift=hint.values[0]))
+    return volume
 
 
 def _effort(model_key: str, device: str, wishes: Mapping[str, Any]) -> tuple[Any, ...]:

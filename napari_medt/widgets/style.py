@@ -125,5 +125,9 @@ def stylesheet(look: Look) -> str:
 #medtDock QFrame[role="message"][kind="plain"] QLabel {{ color: {p.muted}; }}
 #medtDock QFrame[role="offer"] {{ background: {p.offer_back}; border: 1px solid {p.accent}; border-radius: 6px; }}
 #medtDock QFrame[role="hints"] {{ background: {p.offer_back}; border-left: 3px solid {p.accent}; border-radius: 4px; }}
+#medtDock QListWidget {{
+    background: {p.control}; color: {p.text}; border: 0; border-radius: 4px; font-size: {pt}pt; padding: 2px;
+}}
+#medtDock QListWidget::item:selected {{ background: {blend(p.control, p.accent, 0.5)}; color: {p.text}; }}
 #medtDock QFrame[role="modelcard"] {{ background: {blend(p.card, p.page, 0.6)}; border: 1px solid {p.line}; border-radius: 4px; }}
 """

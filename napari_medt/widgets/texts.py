@@ -37,7 +37,12 @@ DOUBTS = {
     "flips": "Mirror images disagree",
     "dropout": "Repetitions disagree",
 }
-MEND = "Mend"
+FIXES = {
+    "take channels": "Take it",
+    "shift values": "Subtract",
+    "other model": "Choose …",
+    "choose region": "Choose …",
+}
 
 DOUBTFUL = "Doubtful places"
 
@@ -189,10 +194,13 @@ def doubtful(count: int) -> str:
     return f"{DOUBTFUL}: {count}" if count else f"{DOUBTFUL}: none"
 
 
-def doubtful_place(number: int, volume: float, unit: str, share: float) -> str:
-    """Name one doubtful place: its rank, size and mean uncertainty."""
-    size = {"mm": "ml", "um": "µm²"}.get(unit, unit)
-    return f"{number}.  {volume:.2g} {size}, unsure by {share:.0%}"
+def doubtful_place(number: int, size: float, unit: str, axes: int, share: float) -> str:
+    """Name one doubtful place: its rank, its size in the unit of the picture to the power of its axes, its mean uncertainty."""
+    if unit == "mm" and axes == 3:
+        said = f"{size / 1000:.2g} ml" if size >= 100 else f"{size:.2g} mm³"
+    else:
+        said = f"{size:.3g} { ({'um': 'µm'}.get(unit, unit)) }{'²³'[axes - 2]}"
+    return f"{number}.  {said}, unsure by {share:.0%}"
 
 
 def source_name(source: str) -> str:

@@ -51,7 +51,7 @@ class QuickSession:
         self.cards = [card()]
         self.fail: MedtError | None = None
         self.learnt: list[np.ndarray] = []
-        self.misfits: tuple[Any, ...] = ()
+        self.hints: tuple[Any, ...] = ()
         self.doubtful: tuple[Any, ...] = ()
         self.wishes: list[dict[str, Any]] = []
         self.ran_with: list[dict[str, Any]] = []
@@ -59,8 +59,9 @@ class QuickSession:
     def warm_up(self) -> dict[str, Any]:
         return {"devices": ["cpu"], "auto": "cpu"}
 
-    def put_image(self, token: str, volume: Volume) -> None:
+    def put_image(self, token: str, volume: Volume, fixes: tuple[Any, ...] = ()) -> None:
         self.sent += 1
+        self.fixes = fixes
         self.images[token] = volume
 
     def _missing(self, token: str) -> bool:
@@ -80,7 +81,7 @@ class QuickSession:
         if self._missing(token):
             return "napari-medt: the image has not been sent"
         self.wishes.append(wishes)
-        return Ahead(40, 310.0, None, "", self.misfits)
+        return Ahead(40, 310.0, None, "", self.hints)
 
     def predict(self, token, model_key, device="auto", *, uncertainty=False, roi=None, progress, cancel, **wishes):
         if self._missing(token):
