@@ -17,7 +17,6 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.uid import MediaStorageDirectoryStorage
 from pydicom.valuerep import PersonName
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
@@ -169,12 +168,12 @@ def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = Non
             continue
         if is_mask(header):
             masks.append(str(place))
-        elif header.get("Rows") and header.get("Columns"):
+        elif has_image(header):
             headers.append((str(place), header))
-        elif header.get("SOPClassUID") in (None, MediaStorageDirectoryStorage) and not header.get("Modality"):
-            damaged += place.name.upper() != "DICOMDIR" and "SOPClassUID" not in header
-        else:
+        elif text(header, "SOPClassUID") or text(header, "Modality"):
             others += 1
+        else:
+            damaged += 1
     progress(len(places), len(places), "Reading DICOM headers")
     return Found(tuple(headers), strangers, others, tuple(masks), damaged)
 
@@ -189,7 +188,12 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def is_mask(header: Dataset) -> bool:
     """Whether a file is a segmentation."""
-    return str(header.get("Modality", "")) == "SEG" or "SegmentSequence" in header
+    return text(header, "Modality") == "SEG" or "SegmentSequence" in header
+
+
+def has_image(header: Dataset) -> bool:
+    """Whether a file tells the size of an image."""
+    return all((number(header, keyword) or 0) > 0 for keyword in ("Rows", "Columns"))
 
 
 def is_tiled(header: Dataset) -> bool:
@@ -241,6 +245,18 @@ def items(header: Dataset, keyword: str) -> Sequence[Dataset]:
         return header.get(keyword) or ()
     except DAMAGE:
         return ()
+
+
+def modality(header: Dataset) -> str:
+    """DICOM's short name of the kind of image; empty where there is none that could be one."""
+    said = text(header, "Modality")
+    return said if re.fullmatch("[A-Z0-9]{1,16}", said) else ""
+
+
+def series_uid(header: Dataset) -> str:
+    """Of the series; empty where there is none that could be one."""
+    said = text(header, "SeriesInstanceUID")
+    return said if re.fullmatch("[0-9.]{1,64}", said) else ""
 
 
 def description(header: Dataset) -> str:

@@ -268,5 +268,5 @@ def real_range(frames: Sequence[Frame]) -> tuple[float, float]:
 
 def stored_range(header: Dataset) -> tuple[int, int]:
     """Lowest and highest stored value."""
-    bits = int(number(header, "BitsStored") or number(header, "BitsAllocated") or 16)
+    bits = min(64, max(1, int(number(header, "BitsStored") or number(header, "BitsAllocated") or 16)))
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if number(header, "PixelRepresentation") else (0, 2**bits - 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_medt.core import Acquisition, BadImage, Choice, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import Found, find, is_mask, is_tiled, number, quietly, text
+from napari_medt.io.dicom_files import Found, find, has_image, is_mask, is_tiled, modality, number, quietly, series_uid
 from napari_medt.io.dicom_grid import Grid, grid_of
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
@@ -74,10 +74,10 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
         RGB if is_colour(header) else GREY,
         str(path),
         Acquisition(
-            text(header, "Modality"),
+            modality(header),
             meaning.unit,
             meaning.windows,
-            text(header, "SeriesInstanceUID"),
+            series_uid(header),
             tuple(dict.fromkeys(frame.file for frame in grid.frames)),
         ),
         (*notes, *grid.notes, *meaning.notes),
@@ -96,7 +96,7 @@ def _slide(stack: Stack, path: Path, notes: Sequence[str]) -> Volume:
         geometry,
         RGB if is_colour(header) else GREY,
         str(path),
-        Acquisition(text(header, "Modality"), series_uid=text(header, "SeriesInstanceUID"), files=(stack.first.file,)),
+        Acquisition(modality(header), series_uid=series_uid(header), files=(stack.first.file,)),
         (*notes, *said),
         tuple(levels[1:]),
     )
@@ -109,8 +109,8 @@ def _check(found: Found, path: Path) -> None:
         if found.masks:
             raise BadImage(f"{path.name} holds segmentations but no image", remedy="open them as masks")
         raise BadImage(f"There is no DICOM image in {path.name}", remedy="choose the folder of the scan")
-    if path.is_file() and not (number(found.headers[0][1], "Rows") and number(found.headers[0][1], "Columns")):
-        kind = text(found.headers[0][1], "Modality")
+    if path.is_file() and not has_image(found.headers[0][1]):
+        kind = modality(found.headers[0][1])
         what = f"is a DICOM file without an image ({kind})" if kind else "is no DICOM image, or a damaged one"
         raise BadImage(f"{path.name} {what}", remedy="choose the image itself")
 

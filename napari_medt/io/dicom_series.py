@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.dicom_files import Found, description, find, is_tiled, quietly, text
+from napari_medt.io.dicom_files import Found, description, find, is_tiled, modality, quietly, text
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
@@ -118,4 +118,4 @@ def series_of(stack: Stack, *, odd: Iterable[str] = ()) -> Series:
         spacing = grid.geometry.spacing
         shape = (len(grid.frames), *single.first.shape)[-len(spacing) :]
     files = tuple(dict.fromkeys(frame.file for frame in stack.frames))
-    return Series(stack.key, description(header), text(header, "Modality"), shape, spacing, files, tuple(said))
+    return Series(stack.key, description(header), modality(header), shape, spacing, files, tuple(said))

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_medt.core import AmbiguousImage, Choice
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import is_tiled, number, text
+from napari_medt.io.dicom_files import description, is_tiled, modality, number, series_uid, text
 from napari_medt.io.dicom_frames import Frame
 
 AS_SLICES = "as slices"
@@ -78,8 +78,9 @@ def stacks_of(frames: Iterable[Frame]) -> tuple[Stack, ...]:
 def _series_key(frame: Frame) -> str:
     """The UID; where it has been taken out, by folder and by what else is the same for a series."""
     header = frame.header
-    same = (text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesDescription", "SeriesTime"))
-    return text(header, "SeriesInstanceUID") or " ".join((Path(frame.file).parent.name, *filter(None, same)))
+    count = number(header, "SeriesNumber")
+    same = (modality(header), "" if count is None else f"{count:g}", description(header))
+    return series_uid(header) or " ".join((Path(frame.file).parent.name, *filter(None, same)))
 
 
 def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -92,7 +93,7 @@ def _parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
         key: tuple[Any, ...] = (frame.placed, frame.shape, number(header, "SamplesPerPixel"), frame.frame_of_reference)
         if not frame.placed:
             several = (number(header, "NumberOfFrames") or 1) > 1
-            alone = several or text(header, "Modality") not in _SLICED
+            alone = several or modality(header) not in _SLICED
             of_file = groups[(*key, frame.file if alone else "")]
             of_file[:] = [[*(of_file[0] if of_file else []), frame]]
             continue

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -515,3 +516,15 @@ def test_a_film_is_asked_about(tmp_path):
     assert moment.is_rgb
     assert read_dicom(path, choose=["as slices"]).array.shape == (3, 30, *moment.spatial_shape)
     assert os.fspath(path) == moment.source
+
+
+def test_damage_anywhere_in_a_series_is_a_sentence_or_harmless(block, tmp_path, rng):
+    paths = made.make_series(tmp_path, block, made.positions(6))
+    whole = paths[1].read_bytes()
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(132, len(whole)))] = int(rng.integers(256))
+        paths[1].write_bytes(damaged)
+        list_series(tmp_path)
+        with contextlib.suppress(MedtError):
+            assert read_dicom(tmp_path).array.size
