@@ -1,7 +1,8 @@
-"""Images and masks on another grid, slab by slab; interpolation by SimpleITK."""
+"""Images and masks on another grid, part by part; interpolation by SimpleITK."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -12,7 +13,8 @@ from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.needs import needs
 
-_SLAB_BYTES = 2**26
+_SLAB_BYTES = 2**27  # of what is read, or made, at a time
+_WORK_BYTES = 8  # of a sample on the way
 _AIR_HU = -1024.0
 _Grid = TypeVar("_Grid", Volume, LabelMap)
 
@@ -23,7 +25,7 @@ def resample(what: _Grid, geometry: Geometry, shape: Sequence[int], *, nearest: 
     Parameters
     ----------
     what
-        In memory or on disk; of a Dask array only what a slab of the result needs is read at a time.
+        In memory or on disk; of a Dask array only what a part of the result needs is read at a time.
     geometry, shape
         Of the grid wanted, spatial axes; in the same units and frame.
     nearest
@@ -93,23 +95,35 @@ def on_grid_of(mask: LabelMap, image: Volume) -> LabelMap:
 
 def _resampled(array: Any, between: Array, shape: Sequence[int], *, nearest: bool, outside: float) -> Array:
     """Resample each channel of `(c, *spatial)`; `between` leads from new to old indices."""
-    result = np.empty((array.shape[0], *shape), array.dtype)
-    row_bytes = int(np.prod(shape[1:])) * 4
-    step = max(1, _SLAB_BYTES // row_bytes)
-    for start in range(0, shape[0], step):
-        stop = min(start + step, shape[0])
-        size = (stop - start, *shape[1:])
+    outside = max(outside, float(np.iinfo(array.dtype).min)) if array.dtype.kind in "iu" else outside
+    result = np.full((array.shape[0], *shape), outside, array.dtype)
+    todo = [tuple(slice(0, size) for size in shape)]
+    while todo:
+        where = todo.pop()
         here = between.copy()
-        here[:-1, -1] += between[:-1, 0] * start
+        here[:-1, -1] = between[:-1] @ [*(part.start for part in where), 1]
+        size = tuple(part.stop - part.start for part in where)
         box = _needed(here, size, array.shape[1:])
         if box is None:
-            result[:, start:stop] = np.asarray(outside).astype(array.dtype)
+            continue
+        read = math.prod(part.stop - part.start for part in box) * _WORK_BYTES
+        if max(read, math.prod(size) * _WORK_BYTES) > _SLAB_BYTES and max(size) > 1:
+            todo += _halves(where)
             continue
         here[:-1, -1] -= [part.start for part in box]
         for channel in range(array.shape[0]):
             part = np.asarray(array[(channel, *box)])
-            result[channel, start:stop] = _by_itk(part, here, size, nearest=nearest, outside=outside)
+            result[(channel, *where)] = _by_itk(part, here, size, nearest=nearest, outside=outside)
     return result
+
+
+def _halves(where: tuple[slice, ...]) -> list[tuple[slice, ...]]:
+    """Cut a part of an array in two: along its first axis, or its longest where the first cannot be cut."""
+    sizes = [part.stop - part.start for part in where]
+    axis = 0 if sizes[0] > 1 else sizes.index(max(sizes))
+    start, stop = where[axis].start, where[axis].stop
+    middle = (start + stop) // 2
+    return [(*where[:axis], slice(*ends), *where[axis + 1 :]) for ends in ((middle, stop), (start, middle))]
 
 
 def _needed(between: Array, size: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...] | None:
@@ -142,7 +156,7 @@ def _by_itk(part: Array, between: Array, size: Sequence[int], *, nearest: bool, 
         (0.0,) * n,
         (1.0,) * n,
         tuple(np.eye(n).ravel().tolist()),
-        float(max(outside, np.iinfo(native).min) if native.kind in "iu" else outside),
+        outside,
     )
     found: Array = sitk.GetArrayViewFromImage(moved)
     if not nearest and native.kind in "iu":

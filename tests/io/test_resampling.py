@@ -42,7 +42,7 @@ def by_itk(volume: Volume, geometry: Geometry, shape: tuple[int, ...], *, neares
 @pytest.mark.parametrize("nearest", [False, True], ids=["linear", "nearest"])
 @pytest.mark.parametrize("degrees", [(0, 0, 0), (12, -8, 5), (90, 0, 0), (170, 30, -60)])
 def test_slab_by_slab_is_the_same_as_at_once(rng, monkeypatch, degrees, nearest, lazy):
-    monkeypatch.setattr("napari_medt.io.resampling._SLAB_BYTES", 3000)  # a slab or two of the result
+    monkeypatch.setattr("napari_medt.io.resampling._SLAB_BYTES", 6000)  # many parts, cut along every axis
     array = rng.random((1, 14, 15, 16)).astype(np.float32)
     geometry, shape = turned(degrees, (1.1, 1.3, 0.8)), (13, 17, 19)
     volume = Volume(da.from_array(array, chunks=(1, 4, 5, 6)) if lazy else array, STRAIGHT)
@@ -101,6 +101,21 @@ def test_labels_stay_labels():
         LabelMap((labels > 0).astype(np.float32), STRAIGHT, fraction=True), STRAIGHT.part((0.5,) * 3), (4,) * 3
     )
     assert 0 < shares.array[1, 1, 2] < 1
+
+
+def test_a_small_copy_of_a_large_image_is_made_part_by_part(monkeypatch):
+    """What is read at a time must not grow with what one part of the copy stands for."""
+    monkeypatch.setattr("napari_medt.io.resampling._SLAB_BYTES", 2**20)
+    array = da.ones((1, 64, 64, 64), dtype=np.float32, chunks=(1, 4, 64, 64))
+    computed: list[int] = []
+    monkeypatch.setattr(
+        "napari_medt.io.resampling._by_itk",
+        lambda part, between, size, **how: computed.append(part.size) or np.ones(size, np.float32),
+    )
+    moved = resample(Volume(array, STRAIGHT), STRAIGHT.part((0, 0, 0), step=(8, 8, 8)), (8, 8, 8))
+    assert (moved.array == 1).all()
+    assert len(computed) > 1
+    assert max(computed) * 8 <= 2**20
 
 
 def test_two_axes_and_other_frames():
