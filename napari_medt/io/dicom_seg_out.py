@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,10 @@ def write_dicom_seg(
     try:
         frames, places = _on_source(maps, source)
         described = [_describe(i, one, algorithm, codes or {}) for i, one in enumerate(segments, 1)]
-        data = _segmentation(_pixels(maps, segments, places, frames), described, frames, algorithm, maps[0].fraction)
+        pixels = _pixels(maps, segments, places, frames)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # highdicom repeats names of patients that are unlike those it knows
+            data = _segmentation(pixels, described, frames, algorithm, maps[0].fraction)
     except DAMAGE:  # the cause may hold words of the header
         raise BadImage(
             "The files of the image lack what a DICOM segmentation needs, or contradict each other",

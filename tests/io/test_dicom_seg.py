@@ -205,9 +205,16 @@ def test_names_become_codes(name, code, side):
     assert (found.side and found.side.meaning) == side
 
 
-def test_patient_and_study_go_into_the_file_and_nowhere_else(block, labels, tmp_path, caplog, capfd, recwarn):
+@pytest.mark.parametrize("name", [made.NAME, "Geheimrat", "Xaver Geheimrat " * 6])
+def test_patient_and_study_go_into_the_file_and_nowhere_else(name, block, labels, tmp_path, caplog, capfd, recwarn):
+    def change(data: pydicom.Dataset, index: int) -> None:
+        data.PatientName = data.ReferringPhysicianName = name
+
+    volume = scan(tmp_path / "s", block, change=change)
+    recwarn.clear()
+    capfd.readouterr()
+    caplog.clear()
     caplog.set_level(logging.DEBUG)
-    volume = scan(tmp_path / "s", block)
     path = write_dicom_seg(
         LabelMap(labels, volume.geometry, {1: "Leber, groß"}),
         tmp_path / "m.dcm",
