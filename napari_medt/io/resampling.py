@@ -97,7 +97,7 @@ def _resampled(array: Any, between: Array, shape: Sequence[int], *, nearest: boo
     """Resample each channel of `(c, *spatial)`; `between` leads from new to old indices."""
     outside = max(outside, float(np.iinfo(array.dtype).min)) if array.dtype.kind in "iu" else outside
     result = np.full((array.shape[0], *shape), outside, array.dtype)
-    todo = [tuple(slice(0, size) for size in shape)]
+    todo: list[tuple[slice, ...]] = [tuple(slice(0, size) for size in shape)]
     while todo:
         where = todo.pop()
         here = between.copy()

@@ -59,7 +59,8 @@ def marks_by_itk(path: Path) -> dict[int, np.ndarray]:
 @pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_marks_lie_where_they_were_in_every_orientation(tmp_path, name, oblique):
-    for number, (order, signs) in enumerate(ORIENTATIONS):
+    step = 5 if "zarr" in name else 1  # a folder takes its time; every order of axes still comes
+    for number, (order, signs) in enumerate(ORIENTATIONS[::step]):
         geometry = geometry_of(order, signs, oblique=oblique)
         path = write(LabelMap(phantom(), geometry, {1: "left"}), tmp_path / f"{number}{name}")
         (found,) = read_segmentation(path)
