@@ -100,6 +100,7 @@ class ReviewDock(QWidget):
             app.aboutToQuit.connect(self.close_review)
         self.compass = Compass(self.viewer)
         review.image_changed.connect(lambda: self.compass.follow(review.image))
+        self.compass.follow(review.image)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
         for keys, act in (
             (QKeySequence.StandardKey.Undo, self.correct_step.undo),

@@ -23,6 +23,7 @@ class Doubts(QFrame):
 
     def __init__(self, review: Review) -> None:
         super().__init__()
+        self.setProperty("role", "plain")
         self._review = review
         self.places: tuple[Doubt, ...] = ()
         self.title = text_label(role="muted", wrap=False)
@@ -50,7 +51,7 @@ class Doubts(QFrame):
         self.list.clear()
         unit, axes = ("px", 2) if image is None else (units_of(image), int(image.ndim))
         for number, place in enumerate(self.places, start=1):
-            self.list.addItem(texts.doubtful_place(number, place.size, unit, axes, place.share))
+            self.list.addItem(texts.doubtful_place(number, place.size, unit, axes, place.share, place.name))
         self.list.setCurrentRow(-1)
         self.list.blockSignals(False)
         self.title.setText(texts.doubtful(len(self.places)))

@@ -45,6 +45,7 @@ class Hints(QFrame):
 
     def _row(self, hint: Hint) -> QFrame:
         row = QFrame()
+        row.setProperty("role", "plain")
         line = QHBoxLayout(row)
         line.setContentsMargins(0, 0, 0, 0)
         remedy = f"; {hint.remedy}" if hint.remedy else ""

@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 MISSING = "napari-medt: the image has not been sent"
 """Returned instead of a result when the image of a token is unknown, as after a restart of the process."""
+
+ONLY_THERE = "Only the chosen region was segmented"
+"""How `engine.predict` begins its note that the mask is empty outside a region."""
 
 T = TypeVar("T")
 
@@ -77,11 +79,14 @@ class Doubt:
         In cubic or square units of the picture.
     share
         Mean uncertainty.
+    name
+        Of the class that most of it has, empty for the background.
     """
 
     centre: tuple[float, ...]
     size: float
     share: float
+    name: str = ""
 
 
 class Session:
@@ -138,6 +143,8 @@ class Session:
 
         found = predict(model, volume, progress=told, cancel=cancel, **wishes)
         self._pace[_effort(model_key, device, wishes)] = (time.monotonic() - began) / max(1, steps[0])
+        if "roi" in wishes:  # in the dock the mask is kept elsewhere
+            found = replace(found, notes=tuple(note for note in found.notes if not note.startswith(ONLY_THERE)))
         counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
         regions: tuple[Doubt, ...] = ()
         if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
@@ -271,11 +278,19 @@ class Session:
 
 
 def _doubtful(found: Prediction) -> tuple[Doubt, ...]:
-    if find_spec("napari_medt.engine.regions") is None:
-        return ()
     from napari_medt.engine.regions import doubtful_regions
 
-    return tuple(doubtful_regions(found.uncertainty, found.geometry))
+    geometry = found.geometry
+    voxel = abs(float(np.linalg.det(geometry.affine[:-1, :-1])))
+    return tuple(
+        Doubt(
+            tuple(float(value) for value in geometry.position(region.centre)),
+            region.voxels * voxel,
+            region.mean,
+            found.classes[region.label] if region.label else "",
+        )
+        for region in doubtful_regions(found.uncertainty, geometry, labels=found.labels)
+    )
 
 
 def _hints(volume: Volume, model: Model) -> tuple[Hint, ...]:

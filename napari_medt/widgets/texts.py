@@ -32,7 +32,7 @@ THIS_COMPUTER = "This computer"
 SCHEDULER = "tcp://host:8786"
 PLANES = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
 DOUBTS = {
-    "entropy": "Likely classes are many",
+    "entropy": "Several classes are likely",
     "margin": "Two classes are close",
     "flips": "Mirror images disagree",
     "dropout": "Repetitions disagree",
@@ -45,6 +45,7 @@ FIXES = {
 }
 
 DOUBTFUL = "Doubtful places"
+BACKGROUND = "background"
 
 ATTENTION = "Layer"
 HEAD = "Head"
@@ -176,7 +177,8 @@ def image_words(spatial_shape: Sequence[int], *, dtype: str, colour: bool, spaci
     if units != "px":
         name = {"um": "µm"}.get(units, units)
         steps = [f"{s:.3g}" for s in reversed(spacing)]
-        words.append(f"{steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} {name} a pixel")
+        sample = "pixel" if len(spatial_shape) == 2 else "voxel"
+        words.append(f"{steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} {name} a {sample}")
     return ", ".join(words)
 
 
@@ -194,13 +196,13 @@ def doubtful(count: int) -> str:
     return f"{DOUBTFUL}: {count}" if count else f"{DOUBTFUL}: none"
 
 
-def doubtful_place(number: int, size: float, unit: str, axes: int, share: float) -> str:
+def doubtful_place(number: int, size: float, unit: str, axes: int, share: float, name: str) -> str:
     """Name one doubtful place: its rank, its size in the unit of the picture to the power of its axes, its mean uncertainty."""
     if unit == "mm" and axes == 3:
         said = f"{size / 1000:.2g} ml" if size >= 100 else f"{size:.2g} mm³"
     else:
         said = f"{size:.3g} { ({'um': 'µm'}.get(unit, unit)) }{'²³'[axes - 2]}"
-    return f"{number}.  {said}, unsure by {share:.0%}"
+    return f"{number}.  {name or BACKGROUND}, {said}, unsure by {share * 100:.0f} %"
 
 
 def source_name(source: str) -> str:

@@ -128,6 +128,7 @@ def test_wishes_reach_the_engine(session, tiny_model, picture):
     session.put_image("scan", Volume.from_array(np.stack([picture.array[0]] * 3), rgb=False))
     roi = (slice(1, 2), slice(0, 48), slice(0, 40))
     part = session.predict("scan", tiny_model, "cpu", roi=roi, uncertainty="margin").prediction
+    assert not any("elsewhere" in note for note in part.notes), "in the dock the mask stays as it was elsewhere"
     whole = session.predict("scan", tiny_model, "cpu").prediction
     np.testing.assert_array_equal(part.labels[1], whole.labels[1])
     assert not part.labels[[0, 2]].any()

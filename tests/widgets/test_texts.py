@@ -72,3 +72,15 @@ def test_times_do_not_flicker():
 def test_a_found_mask_is_offered_in_one_sentence():
     assert texts.found_mask("14:02", 12) == "A mask from 14:02 with 12 edits was found."
     assert texts.found_mask("14:02", 1) == "A mask from 14:02 with 1 edit was found."
+
+
+def test_what_a_run_takes_in_words():
+    assert texts.ahead(1, 0.2, None) == "1 window, about 1 MB of memory"
+    assert texts.ahead(61, 3100, 40) == "61 windows, about 3.1 GB of memory, about 40 s"
+
+
+def test_doubtful_places_have_units():
+    assert texts.doubtful_place(1, 1500, "mm", 3, 0.77, "cord") == "1.  cord, 1.5 ml, unsure by 77 %"
+    assert texts.doubtful_place(2, 38, "mm", 3, 0.5, "") == "2.  background, 38 mm³, unsure by 50 %"
+    assert texts.doubtful_place(3, 12, "um", 2, 0.5, "cell") == "3.  cell, 12 µm², unsure by 50 %"
+    assert texts.doubtful(0) == "Doubtful places: none"
