@@ -103,7 +103,7 @@ def _slabs(array: Array) -> Iterator[tuple[int, Array]]:
     """The rows of an array in slabs, with the first row of each."""
     step = max(1, SLAB // max(1, math.prod(array.shape[1:])))
     for first in range(0, array.shape[0], step):
-        yield first, np.asarray(array[first : first + step])
+        yield first, np.asarray(array[first : first + step]).astype(np.float32)  # halves are slow to compare
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,10 @@ class _Parts:
         where = np.nonzero(numbers)
         number, values = numbers[where] - 1, slab[where].astype(np.float64)
         places = np.stack((where[0] + first, *where[1:]), -1)
-        peaks = np.lexsort((-values, number))
-        peaks = peaks[np.searchsorted(number[peaks], np.arange(count))]
+        highest, peaks = np.zeros(count), np.zeros(count, dtype=np.intp)
+        np.maximum.at(highest, number, values)
+        at_peak = np.flatnonzero(values == highest[number])[::-1]
+        peaks[number[at_peak]] = at_peak
         sums = [np.bincount(number, values * place, minlength=count) for place in (1, *places.T)]
         self._voxels.append(np.bincount(number, minlength=count))
         self._sums.append(np.stack(sums, -1))

@@ -24,6 +24,31 @@ def test_card_survives_json(card):
     assert parse_card(made.model_dump_json(), where="card.json") == made
 
 
+def test_what_a_card_says_of_scans_survives_json(card):
+    made = card(
+        spatial_dims=3,
+        window=(16, 32, 32),
+        spacing=(3, 1.5, 1.5),
+        orientation="SPL",
+        intensity=Intensity(kind="clip", low=-160, high=240, per_channel=True),
+        crop="foreground",
+        value_range=(-1024, 3071),
+        field_of_view_mm=(300, 400, 400),
+        temperature=1.7,
+    )
+    assert parse_card(made.model_dump_json(), where="card.json") == made
+
+
+def test_cards_from_before_say_that_scans_are_taken_as_they_come(card):
+    values = card().model_dump(mode="json")
+    for entry in ("spacing", "orientation", "crop", "value_range", "field_of_view_mm", "temperature"):
+        del values[entry]
+    del values["intensity"]["per_channel"]
+    found = parse_card(json.dumps(values), where="card.json")
+    assert found == card()
+    assert (found.spacing, found.orientation, found.crop, found.temperature) == (None, "", "none", 1)
+
+
 def test_card_is_frozen(card):
     with pytest.raises(ValidationError, match="frozen"):
         card().title = "Other"
@@ -67,6 +92,20 @@ def test_channels_say_how_many_the_network_takes(card, channels, count):
             {"intensity": {"kind": "percentile", "low": 99, "high": 1}},
             "in 'intensity', the low percentile 99 is not below",
         ),
+        ({"intensity": {"kind": "percentile", "high": 120}}, "a percentile lies between 0 and 100, not at 120"),
+        ({"intensity": {"kind": "clip", "low": -160}}, "in 'intensity', 'clip' needs the values 'low' and 'high'"),
+        (
+            {"intensity": {"kind": "clip", "low": 240, "high": -160}},
+            "in 'intensity', the low value 240 is not below the high one, -160",
+        ),
+        ({"spacing": [1, 1, 1]}, "spacing has 3 lengths, but the network has 2 axes"),
+        ({"field_of_view_mm": [1, 1, 1]}, "field_of_view_mm has 3 lengths, but the network has 2 axes"),
+        ({"spacing": [1, 0]}, "its entry 'spacing.1' is 0, but it should be greater than 0"),
+        ({"orientation": "SPS"}, "the orientation 'SPS' is not one letter each of S or I, P or A, L or R"),
+        ({"orientation": "spl"}, "the orientation 'spl' is not one letter each of S or I, P or A, L or R"),
+        ({"crop": "body"}, "its entry 'crop' is 'body', but it should be 'none' or 'foreground'"),
+        ({"value_range": [3000, -1024]}, "the value_range 3000 to -1024 does not ascend"),
+        ({"temperature": 0}, "its entry 'temperature' is 0, but it should be greater than 0"),
         (
             {"scores": [SCORE | {"dice": 1.2}]},
             "its entry 'scores.0.dice' is 1.2, but it should be less than or equal to 1",
