@@ -211,7 +211,7 @@ def _read_masks(place: Path, kind: str, choose: Sequence[str], like: Volume | No
         needs("highdicom", "volumes", doing="Reading DICOM segmentations")
         from napari_medt.io.dicom_seg_in import read_dicom_seg
 
-        return read_dicom_seg(place, like=like)
+        return read_dicom_seg(_only_file(place), like=like)
     if kind == "OME-Zarr":
         _needs_zarr()
         from napari_medt.io.zarr_in import read_zarr_labels
@@ -220,6 +220,14 @@ def _read_masks(place: Path, kind: str, choose: Sequence[str], like: Volume | No
     picture = _decode(place, kind, choose, as_labels=True)
     labels = as_labels(one_channel(picture.array, place.name), place.name)
     return (LabelMap(labels, picture.geometry, source=str(place), notes=picture.notes),)
+
+
+def _only_file(place: Path) -> Path:
+    """Return the file itself, or the only one in a folder."""
+    inside = [file for file in place.iterdir() if file.is_file()] if place.is_dir() else [place]
+    if len(inside) != 1:
+        raise BadImage(f"{place.name} is a folder of {len(inside)} files", remedy="choose the file of the masks in it")
+    return inside[0]
 
 
 def _needs_zarr() -> None:

@@ -113,7 +113,7 @@ def _resampled(array: Any, between: Array, shape: Sequence[int], *, nearest: boo
         here[:-1, -1] -= [part.start for part in box]
         for channel in range(array.shape[0]):
             part = np.asarray(array[(channel, *box)])
-            result[(channel, *where)] = _by_itk(part, here, size, nearest=nearest, outside=outside)
+            result[channel][where] = _by_itk(part, here, size, nearest=nearest, outside=outside)
     return result
 
 

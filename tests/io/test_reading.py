@@ -260,6 +260,8 @@ def test_places_that_are_no_files(tmp_path):
         read(tmp_path / "nothing.tif")
     with pytest.raises(BadImage):
         read(tmp_path)  # an empty folder
+    with pytest.raises(BadImage, match="is a folder of 0 files; choose the file of the masks"):
+        read_labels(tmp_path)
     with pytest.raises(BadImage, match=r"There is no file|not a valid name"):
         read("a\0b.tif")
 
