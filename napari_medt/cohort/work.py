@@ -17,6 +17,7 @@ from napari_medt.core import Cancel, Progress, Volume, silent
 from napari_medt.io.atomic import storage_error
 
 if TYPE_CHECKING:
+    from napari_medt.engine.cluster import Cluster
     from napari_medt.io.zarr_out import ZarrLabels
     from napari_medt.zoo import Model
 
@@ -55,6 +56,7 @@ class Work:
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str], Model] = {}
+        self._cluster: Cluster | None = None
 
     def open(self, model: str, device: str, compute: str) -> tuple[str, str, int]:
         """Load a model; its key, the digest of its weights, and how many workers a scheduler has for it.
@@ -65,11 +67,18 @@ class Work:
             If there is no such model or device, or the scheduler does not answer.
         """
         card = self._model(model, device).card
-        if compute == "local":
-            return card.key, card.sha256, 1
-        from napari_medt.engine.cluster import count_workers
+        where = self._place(compute)
+        return card.key, card.sha256, 1 if isinstance(where, str) else where.workers
 
-        return card.key, card.sha256, count_workers(compute)
+    def _place(self, compute: str) -> str | Cluster:
+        """A scheduler that is looked for once, so that the workers keep the model from image to image."""
+        if compute == "local":
+            return compute
+        from napari_medt.engine.cluster import Cluster
+
+        if self._cluster is None or self._cluster.client.status != "running":
+            self._cluster = Cluster(compute)
+        return self._cluster
 
     def segment(
         self,
@@ -104,7 +113,7 @@ class Work:
             mask.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(error, mask.parent, doing="made") from error
-        wishes = dict(options) | {"compute": compute}
+        wishes = dict(options) | {"compute": self._place(compute)}
         done = segment_to(loaded, volume, mask, options=wishes, ours=ours, progress=progress, cancel=cancel)
         return {file: digest_of_output(file) for file in done.files}, done.notes
 

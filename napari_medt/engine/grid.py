@@ -91,6 +91,13 @@ class Line:
         before = np.floor(place).astype(int)
         return before, (place - before).astype(np.float32)
 
+    def model_part(self, part: slice) -> slice:
+        """The samples of the model that are needed to answer for a part of the image's."""
+        if self.same:
+            return part
+        before, _ = self.between(part)
+        return slice(int(before[0]), min(int(before[-1]) + 2, self.model))
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -167,13 +174,7 @@ class Grid:
 
     def model_box(self, box: Box) -> Box:
         """The samples of the model that are needed to answer for a box of the rearranged image."""
-        found = []
-        for line, part in zip(self.lines, box, strict=True):
-            if not line.same:
-                before, _ = line.between(part)
-                part = slice(int(before[0]), min(int(before[-1]) + 2, line.model))
-            found.append(part)
-        return tuple(found)
+        return tuple(line.model_part(part) for line, part in zip(self.lines, box, strict=True))
 
     def labels(self, labels: Array) -> Array:
         """A mask `(*spatial)` of the image on the model's grid: each sample takes the nearest label."""

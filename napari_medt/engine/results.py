@@ -89,6 +89,15 @@ class Results:
             doubt = uncertainty_of(values, self._classes, self._wanted.uncertainty)
             self._turned(self.uncertainty)[where] = doubt.half().cpu().numpy()
 
+    def take(self, where: Box, found: Results) -> None:
+        """Put in a part that was segmented elsewhere, in axes as of `keep`; parts come in rows along the first axis."""
+        self._labels[where] = found.labels
+        if self.probabilities is not None and found.probabilities is not None:
+            for held, chance in zip(self.probabilities, found.probabilities, strict=True):
+                self._turned(held)[where] = chance
+        if self.uncertainty is not None:
+            self._turned(self.uncertainty)[where] = found.uncertainty
+
     def _turned(self, array: Store) -> Turned:
         return Turned(array, self._axes, self._shape)
 

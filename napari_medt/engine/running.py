@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, get_args
 
 import numpy.typing as npt
 import torch
@@ -20,10 +21,12 @@ from napari_medt.engine.testtime import check_dropout
 from napari_medt.engine.windows import Blending, Box
 
 if TYPE_CHECKING:
+    from napari_medt.engine.cluster import Cluster
     from napari_medt.zoo.model import Model
 
 BATCH = {"cpu": 4, "cuda": 16, "mps": 8}  # windows of 128 x 128 pixels in one pass, fewer of larger ones
 SMALLEST_WINDOW = 32
+Made = TypeVar("Made")
 
 
 def predict(
@@ -39,7 +42,7 @@ def predict(
     flips: bool = False,
     blending: Blending = "smooth",
     into: Store | None = None,
-    compute: str = "local",
+    compute: str | Cluster = "local",
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> Prediction:
@@ -81,8 +84,8 @@ def predict(
         Takes the labels instead of memory, such as a mask begun by `io.create_zarr_labels`, which is for the caller to finish.
         Its `discard()`, where it has one, is called when the run fails or is cancelled.
     compute
-        `"local"`, or the address of a Dask scheduler, `"tcp://host:8786"`, whose workers then do the work block by block; see
-        `engine.cluster`.
+        `"local"`; or the address of a Dask scheduler, such as `"tcp://host:8786"`, or an open `engine.cluster.Cluster`, whose
+        workers then do the work block by block.
     progress, cancel
         Told about every batch of windows and every step down; looked at before every batch.
 
@@ -118,7 +121,11 @@ def predict(
             blending=blending,
         )
         if compute == "local":
-            results, notes = _by_the_ladder(task, into, progress or silent, cancel)
+
+            def attempt(effort: Effort, report: Progress) -> Results:
+                return _attempt(task, effort, into, report, cancel)
+
+            results, notes = by_the_ladder(model, task.effort, attempt, progress or silent)
         else:
             from napari_medt.engine.cluster import segment_on_cluster
 
@@ -200,8 +207,7 @@ def set_up(model: Model, image: Volume | npt.ArrayLike, **options: Unpack[Option
         box = common_box(box, prepared.crop)
     wanted = Wanted(options.get("probabilities", False), kind)
     settings = Settings(options.get("overlap"), options.get("flips", False), blending, wanted)
-    gpu = model.device.type in ("cuda", "mps")
-    effort = Effort(model.device, batch or default_batch(model.device, card.window), card.window, stitch_there=gpu)
+    effort = effort_for(model, batch)
     notes = prepared.notes
     if roi is not None:
         notes = (*notes, "Only the chosen region was segmented; the mask is empty elsewhere.")
@@ -213,23 +219,33 @@ def set_up(model: Model, image: Volume | npt.ArrayLike, **options: Unpack[Option
     return Task(model, volume, prepared, box, settings, effort, notes)
 
 
+def effort_for(model: Model, batch: int | None = None) -> Effort:
+    """What a model is run with to begin with; `batch` as of `predict`."""
+    device, window = model.device, model.card.window
+    return Effort(device, batch or default_batch(device, window), window, stitch_there=device.type in ("cuda", "mps"))
+
+
 def default_batch(device: torch.device, window: tuple[int, ...]) -> int:
     """Windows in one pass, so that they hold no more samples than `BATCH` windows of 128 x 128 together."""
     most = BATCH.get(device.type, BATCH["cpu"])
     return max(1, min(most, most * 128**2 // math.prod(window)))
 
 
-def _by_the_ladder(
-    task: Task, into: Store | None, report: Progress, cancel: Cancel | None
-) -> tuple[Results, tuple[str, ...]]:
-    """Try with ever less memory; the results, and what was done about missing memory."""
-    model, effort = task.model, task.effort
-    ladder = steps_down(effort, smallest_window=SMALLEST_WINDOW)
+def by_the_ladder(
+    model: Model,
+    effort: Effort,
+    attempt: Callable[[Effort, Progress], Made],
+    report: Progress,
+    *,
+    smallest_window: int = SMALLEST_WINDOW,
+) -> tuple[Made, tuple[str, ...]]:
+    """Try with ever less memory; what the attempt that went well made, and what was done about missing memory."""
+    ladder = steps_down(effort, smallest_window=smallest_window)
     notes: list[str] = []
     try:
         while True:
             try:
-                return _attempt(task, effort, into, _saying(report, notes), cancel), tuple(notes)
+                return attempt(effort, _saying(report, notes)), tuple(notes)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
