@@ -13,8 +13,10 @@ from napari_medt import load_model, predict, read
 from napari_medt.cohort import list_cases, run_cohort
 from napari_medt.cohort.manifest import NAME, Manifest, Record, digest_of_output
 from napari_medt.cohort.names import names_from_paths, safe_name, without_ending
-from napari_medt.core import BadImage, Cancel, Cancelled, StorageError
+from napari_medt.core import BadImage, Cancel, Cancelled, MedtError, StorageError
 from napari_medt.io import read_labels
+
+from .dask_processes import cluster_of
 
 
 @pytest.fixture(scope="session")
@@ -321,3 +323,25 @@ def test_masks_never_fall_on_each_other_or_on_an_image(pictures, tiny_model, tmp
     table.write_text("image,mask\na/cells.tif,a/cells.tif\n")
     with pytest.raises(BadImage, match="overwrite"):
         run_cohort(list_cases(table), pictures, model=str(tiny_model))
+
+
+def test_on_a_cluster_the_masks_are_the_same(pictures, tiny_model, tmp_path):
+    """Each case goes to the workers block by block; which they are makes no difference to a later run."""
+    pytest.importorskip("distributed")
+    cases, out = list_cases(pictures), tmp_path / "out"
+    with cluster_of(1, tmp_path) as processes:
+        outcomes = run_cohort(cases, out, model=str(tiny_model), device="cpu", compute=processes.address)
+    assert states(outcomes) == {"a_cells": "done", "b_cells": "done", "broken": "failed", "third_x": "done"}
+    model = load_model(tiny_model, device="cpu")
+    for name in ("a/cells", "b/cells", "third/x"):
+        labels, _ = read_labels(out / f"{name.replace('/', '_')}_mask.tif")
+        np.testing.assert_array_equal(labels, predict(model, read(pictures / f"{name}.tif")).labels)
+    assert "127.0.0.1" not in (out / NAME).read_text()
+    assert set(states(run_cohort(cases[:2], out, model=str(tiny_model), device="cpu")).values()) == {"unchanged"}
+
+
+def test_scheduler_that_does_not_answer_is_said_before_any_case(pictures, tiny_model, tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(MedtError, match="does not answer"):
+        run_cohort(list_cases(pictures), tmp_path / "out", model=str(tiny_model), compute="tcp://127.0.0.1:9")
+    assert not (tmp_path / "out" / NAME).exists()

@@ -316,7 +316,7 @@ def _connect(address: str) -> Client:
 
 async def _knock(address: str) -> None:
     """Have something answer as Dask does; a client would wait forever for one that takes calls and says nothing."""
-    from distributed.comm import connect
+    from distributed.comm.core import connect
     from distributed.security import Security
 
     async with asyncio.timeout(PATIENCE):

@@ -19,7 +19,7 @@ from napari_medt.engine.ladder import Effort
 from napari_medt.engine.planes import is_empty, no_turn
 from napari_medt.engine.prepare import Prepared
 from napari_medt.engine.results import Results
-from napari_medt.engine.running import Task, by_the_ladder, effort_for
+from napari_medt.engine.running import Made, Task, by_the_ladder, effort_for
 from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ModelParcel:
         """Size of the weights on the way."""
         return len(self._weights or b"")
 
-    def work(self, segment: Callable[[Model], Any]) -> Any:
+    def work(self, segment: Callable[[Model], Made]) -> Made:
         """Call a function with the model, on the fastest device here; one after the other, since they share its memory."""
         with self._lock:
             if self._built is None:
@@ -272,6 +272,5 @@ def _size(task: Task, axes: Sequence[_Axis], parts: Sequence[int]) -> int:
         max(axis.slices(n), key=lambda part: part.stop - part.start) for axis, n in zip(axes, parts, strict=True)
     ]
     array = task.volume.array
-    return (
-        math.prod(part.stop - part.start for part in needed_box(task, tuple(longest))) * array.shape[0] * array.itemsize
-    )
+    values = math.prod(part.stop - part.start for part in needed_box(task, tuple(longest)))
+    return int(values * array.shape[0] * array.itemsize)
