@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_medt.engine.grid import Line
 from napari_medt.engine.windows import Box
 
-TOGETHER = 2**25  # values that are made at once
+TOGETHER = 2**23  # values that are made at once
 
 
 class Back:
@@ -31,59 +31,55 @@ class Back:
 
     def __init__(self, lines: Sequence[Line], box: Box) -> None:
         self._axes = [_Axis.of(line, part) for line, part in zip(lines, box, strict=True)]
-        self._row: Tensor | None = None  # the last of the part before along the second axis
+        self._row: Tensor | None = None  # of the part before, the last along the second axis
         self._plane: Tensor | None = (
-            None  # the last of the row of parts before, along the first, as wide as it is wanted
+            None  # of the row of parts before, the last along the first, sampled along the second
         )
 
     @torch.inference_mode()
     def add(self, where: Box, values: Tensor) -> Iterator[tuple[Box, Tensor]]:
         """Take one part of the model's grid; parameters and what it yields as of `Grid.back`."""
-        first, *others = self._axes
+        first, second, *others = self._axes
         ready = [axis.ready(part) for axis, part in zip(self._axes, where, strict=True)]
-        begin = where[0].start
-        if len(others) > 1:  # otherwise rows are whole, and the last axis is not cut
-            values = self._join_rows(values, where[1], ready[1])
-        if not first.line.same:
-            values, begin = self._join_planes(values, where[0], ready[1])
-        wanted = ready[0]
+        begin, wanted = where[0].start, ready[0]
+        values, row = self._after_row(values, where[1])
+        plane = self._swap_plane(second.at(values[:, -1:], 1, ready[1], row), where[0], ready[1])
         each = max(1, TOGETHER // max(1, len(values) * math.prod(part.stop - part.start for part in ready[1:])))
         for start in range(wanted.start, wanted.stop, each):
             rows = slice(start, min(start + each, wanted.stop))
-            found = first.at(values, 0, rows, begin)
-            for dim, (axis, part) in enumerate(zip(others[1:], ready[2:], strict=True), start=2):
+            needed = first.needed(rows)
+            inside = max(needed.start, begin)
+            found = values.narrow(1, inside - begin, max(0, needed.stop - inside))
+            found = second.at(found, 1, ready[1], row)
+            if plane is not None and needed.start < begin:
+                found = torch.cat((plane, found), 1)
+            found = first.at(found, 0, rows, needed.start)
+            for dim, (axis, part) in enumerate(zip(others, ready[2:], strict=True), start=2):
                 found = axis.at(found, dim, part, where[dim].start)
-            if len(others) == 1:
-                found = others[0].at(found, 1, ready[1], where[1].start)
             if found.numel():
                 yield (rows, *ready[1:]), found
 
-    def _join_rows(self, values: Tensor, part: slice, ready: slice) -> Tensor:
-        """A part, sampled along the second axis, as far as it and the one before it reach."""
-        axis = self._axes[1]
+    def _after_row(self, values: Tensor, part: slice) -> tuple[Tensor, int]:
+        """A part with the last row of the one before it along the second axis, and where that begins."""
+        axis, before = self._axes[1], self._row
         if axis.line.same:
-            return values
-        begin = part.start
-        if self._row is not None and not axis.is_first(part):
-            values, begin = torch.cat((self._row, values), 2), begin - 1
+            return values, part.start
         self._row = values[:, :, -1:].clone()
-        return axis.at(values, 1, ready, begin)
-
-    def _join_planes(self, values: Tensor, part: slice, across: slice) -> tuple[Tensor, int]:
-        """A part together with the last plane of the row of parts before it, and where that begins."""
-        axis, second = self._axes[0], self._axes[1] if len(self._axes) > 2 else None
-        last = values[:, -1:]
-        if second is None:
-            before, self._plane = self._plane, last.clone()
-        else:
-            if self._plane is None:
-                self._plane = values.new_empty((len(values), 1, second.size, *values.shape[3:]))
-            held = self._plane.narrow(2, across.start - second.part.start, across.stop - across.start)
-            before = None if axis.is_first(part) else held.clone()
-            held.copy_(last)
         if before is None or axis.is_first(part):
             return values, part.start
-        return torch.cat((before, values), 1), part.start - 1
+        return torch.cat((before, values), 2), part.start - 1
+
+    def _swap_plane(self, last: Tensor, part: slice, across: slice) -> Tensor | None:
+        """Hold the last plane of a part, and give that of the row of parts before, if there is one."""
+        first, second = self._axes[:2]
+        if first.line.same:
+            return None
+        if self._plane is None:
+            self._plane = last.new_empty((len(last), 1, second.size, *last.shape[3:]))
+        held = self._plane.narrow(2, across.start - second.part.start, across.stop - across.start)
+        before = None if first.is_first(part) else held.clone()
+        held.copy_(last)
+        return before
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,13 @@ class _Axis:
 
         return slice(self.part.start if self.is_first(part) else known(part.start), known(part.stop))
 
+    def needed(self, wanted: slice) -> slice:
+        """The samples of the model between which the wanted ones of the image lie."""
+        if self.line.same:
+            return wanted
+        before = self.before[wanted.start - self.part.start : wanted.stop - self.part.start]
+        return slice(int(before[0]), min(int(before[-1]) + 2, self.line.model))
+
     def at(self, values: Tensor, dim: int, wanted: slice, begin: int) -> Tensor:
         """Values `(k, ...)`, whose axis `dim` begins at sample `begin` of the model, at the wanted samples of the image."""
         if self.line.same:
@@ -130,4 +133,4 @@ class _Axis:
         high = (low + 1).clamp_max(values.shape[1 + dim] - 1)
         shape = [1] * values.ndim
         shape[1 + dim] = len(low)
-        return torch.lerp(values.index_select(1 + dim, low), values.index_select(1 + dim, high), share.view(shape))
+        return values.index_select(1 + dim, low).lerp_(values.index_select(1 + dim, high), share.view(shape))
