@@ -368,6 +368,13 @@ print(*sys.modules)
     assert not heavy & set(loaded)
 
 
+def test_the_dock_loads_no_format_library():
+    code = "import sys, napari_medt.widgets.dock; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "napari_medt.widgets.dock" in loaded
+    assert not {"torch", "monai", "nibabel", "pydicom", "highdicom", "SimpleITK", "openslide"} & set(loaded)
+
+
 def test_writers_are_offered_for_each_format(manager):
     for kind, endings in {
         "labels": (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".tif", ".ome.tif", ".zarr", ".png", ".dcm"),

@@ -26,18 +26,20 @@ def has_window() -> bool:
 def choose(question: AmbiguousImage) -> str | None:
     """Ask which way of reading is meant; None if the user declines."""
     dialog = dialog_of(question)
-    if not dialog.exec():
-        return None
-    row: int = dialog.choices.currentRow()
-    return question.choices[row].key
+    agreed, row = bool(dialog.exec()), int(dialog.choices.currentRow())
+    dialog.deleteLater()
+    return question.choices[row].key if agreed else None
 
 
 def dialog_of(question: AmbiguousImage) -> Any:
     """Make the dialog; its list is the attribute `choices`."""
     from qtpy.QtCore import Qt
-    from qtpy.QtWidgets import QApplication, QDialog, QDialogButtonBox, QLabel, QListWidget, QVBoxLayout
+    from qtpy.QtWidgets import QApplication, QDialog, QDialogButtonBox, QLabel, QListWidget, QMainWindow, QVBoxLayout
 
-    dialog: QDialog = QDialog(QApplication.activeWindow())
+    # Inside napari's window it has napari's colours.
+    windows = [widget for widget in QApplication.topLevelWidgets() if isinstance(widget, QMainWindow)]
+    shown = [window for window in windows if window.isVisible()]
+    dialog: QDialog = QDialog(QApplication.activeWindow() or (shown[0] if shown else None))
     dialog.setWindowTitle(TITLE)
     said = QLabel(f"{question.what}.")
     said.setTextFormat(Qt.TextFormat.PlainText)
