@@ -156,7 +156,7 @@ class _Run:
     ) -> None:
         self._client, self._address, self._workers = cluster.client, cluster.address, cluster.workers
         self._task, self._model, self._report, self._cancel = task, model, report, cancel
-        self._boxes = cut(task, EACH * self._workers)
+        self._boxes = cut(task, self._workers)
         self._windows = sum(windows_in(task, box) for box in self._boxes)
         self._id = uuid.uuid4().hex
         self._done = dict.fromkeys(range(len(self._boxes)), 0)  # windows by block

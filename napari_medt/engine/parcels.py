@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
 
 LARGEST = 2**25  # bytes of an image that travel together
+MOST, NEARLY = (
+    8,
+    1.05,
+)  # boxes for each worker, unless they would be large; how much longer all may take to have more of them
 _EVER_SMALLER = 2**31  # a window never halved: it would not fit what the other blocks found
 
 
@@ -193,11 +197,12 @@ def needed_box(task: Task, box: Box) -> Box:
     return tuple(part if line.same else line.weights(part)[0] for line, part in zip(grid.lines, reach, strict=True))
 
 
-def cut(task: Task, count: int) -> list[Box]:
-    """Cut what is to be segmented into at least `count` boxes, as far as that can be, none of them large.
+def cut(task: Task, workers: int) -> list[Box]:
+    """Cut what is to be segmented for so many workers, into boxes none of which is large.
 
     Borders lie where windows begin, and where they cost the fewest windows: neighbours on both sides of a border need some in
-    common, but slices of a 2D model never do.
+    common, but slices of a 2D model never do. There are as many boxes as let all workers be done the soonest, and rather more
+    than fewer, since a worker may be slower than others, or be lost.
 
     Returns
     -------
@@ -207,13 +212,19 @@ def cut(task: Task, count: int) -> list[Box]:
     if is_empty(task.box):
         return []
     axes = [_Axis.of(task, axis) for axis in range(len(task.box))]
-    parts = [1] * len(axes)
-    while math.prod(parts) < count or _size(task, axes, parts) > LARGEST:
+    parts, found = [1] * len(axes), []
+    while True:
+        count = math.prod(parts)
+        if small := _size(task, axes, parts) <= LARGEST:
+            rounds = math.ceil(count / workers)
+            found.append((rounds * math.prod(axis.most(n) for axis, n in zip(axes, parts, strict=True)), tuple(parts)))
         finer = [i for i, axis in enumerate(axes) if parts[i] < len(axis.borders) - 1]
-        if not finer:
+        if not finer or (small and count >= MOST * workers):
             break
         parts[min(finer, key=lambda i: axes[i].windows(parts[i] + 1) / axes[i].windows(parts[i]))] += 1
-    return list(product(*(axis.slices(n) for axis, n in zip(axes, parts, strict=True))))
+    soonest = min(windows for windows, _ in found) if found else 0
+    best = [chosen for windows, chosen in found if windows <= NEARLY * soonest][-1] if found else parts
+    return list(product(*(axis.slices(n) for axis, n in zip(axes, best, strict=True))))
 
 
 def windows_in(task: Task, box: Box) -> int:
@@ -252,9 +263,11 @@ class _Axis:
         return cls(line, borders, starts, window[axis - first])
 
     def slices(self, count: int) -> list[slice]:
-        """So many parts, each about as many borders long."""
-        places = np.linspace(0, len(self.borders) - 1, count + 1).round().astype(int)
-        return [slice(self.borders[a], self.borders[b]) for a, b in pairwise(places)]
+        """So many parts with about as many windows each."""
+        last = len(self.borders) - 1
+        first = min(1, self.edge - 1)  # the first part has no neighbour before it whose windows reach into it
+        inner = (int(first + i * (last - first) / count) for i in range(1, count))
+        return [slice(self.borders[a], self.borders[b]) for a, b in pairwise((0, *inner, last))]
 
     def windows_in(self, part: slice) -> int:
         """How many windows touch a part."""
@@ -264,6 +277,10 @@ class _Axis:
     def windows(self, count: int) -> int:
         """How many they are in so many parts together."""
         return sum(map(self.windows_in, self.slices(count)))
+
+    def most(self, count: int) -> int:
+        """How many they are in the fullest of so many parts."""
+        return max(map(self.windows_in, self.slices(count)))
 
 
 def _size(task: Task, axes: Sequence[_Axis], parts: Sequence[int]) -> int:

@@ -88,7 +88,7 @@ def test_parcels_together_are_the_whole_and_know_only_what_they_need(model, name
     model = Model(card, model.net, model.device)
     task = set_up(model, scan(), **options)
     boxes = cut(task, 6)
-    assert len(boxes) >= 6
+    assert len(boxes) >= 4
     counted = np.zeros(task.volume.spatial_shape, int)
     whole = predict(model, scan(), uncertainty=True, **options)
     task = set_up(model, scan(), uncertainty=True, **options)
@@ -112,8 +112,11 @@ def test_cuts_cost_few_windows(model, flat_model):
     alone = windows_in(whole, whole.box)
     assert alone == 7 * 3 * 3
     assert windows == 8 * 3 * 3, "one border, across the longest axis, where a window begins"
+    assert {windows_in(whole, box) for box in cut(whole, 2)} == {windows // 2}
     slices = set_up(flat_model, np.zeros((40, 64, 64), np.uint8) + np.arange(64, dtype=np.uint8))
-    assert sum(windows_in(slices, box) for box in cut(slices, 7)) == windows_in(slices, slices.box)
+    boxes = cut(slices, 3)
+    assert len(boxes) > 6
+    assert sum(windows_in(slices, box) for box in boxes) == windows_in(slices, slices.box)
 
 
 def test_what_travels_is_small(model):
