@@ -330,8 +330,10 @@ def _reaching(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
+        certificates = ", the certificates" if address.startswith("tls") else ""
         raise ClusterError(
-            f"The scheduler {address} does not answer", remedy="check the address, and that `dask scheduler` runs there"
+            f"The scheduler {address} does not answer",
+            remedy=f"check the address{certificates}, and that `dask scheduler` runs there",
         ) from error
 
 
