@@ -194,7 +194,16 @@ class TestPredict:
 
     def test_only_a_region_in_another_plane(self, nifti, tiny_model, tmp_path):  # noqa: F811
         call(
-            "predict", nifti, "-m", tiny_model, "-o", tmp_path / "m.nrrd", "--roi", "1:14,5:9,10:30", "--plane", "coronal"
+            "predict",
+            nifti,
+            "-m",
+            tiny_model,
+            "-o",
+            tmp_path / "m.nrrd",
+            "--roi",
+            "1:14,5:9,10:30",
+            "--plane",
+            "coronal",
         )
         labels = read_segmentation(tmp_path / "m.nrrd")[0].array
         model = napari_medt.load_model(tiny_model, device="cpu")

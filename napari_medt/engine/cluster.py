@@ -6,21 +6,18 @@ is lost with its worker is sent again, and what it says does not depend on who c
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from napari_medt.core import Cancel, MedtError, Progress, silent
 from napari_medt.engine.parcels import ModelParcel, Parcel, cut, windows_in
 from napari_medt.engine.results import Results
+from napari_medt.engine.scheduler import PATIENCE, ClusterError, connect, look_at_workers, reaching
 from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
@@ -29,15 +26,10 @@ if TYPE_CHECKING:
     from napari_medt.engine.planes import Store
     from napari_medt.engine.running import Task
 
-PATIENCE = 5.0  # seconds for a scheduler to answer
 ALONE = 60.0  # seconds without any worker after which a run is given up
 EACH = 2  # blocks a worker has at once: one in work, one that has already arrived
 LOOK, AGAIN = 0.2, 2.0  # seconds between looks at `cancel`, and questions over the network
 Answer = tuple[Results, tuple[str, ...]]
-
-
-class ClusterError(MedtError):
-    """The scheduler or its workers cannot do what is asked of them."""
 
 
 class Cluster:
@@ -64,14 +56,10 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        if find_spec("distributed") is None:
-            raise ClusterError(
-                "Predicting on other computers needs distributed", remedy="pip install 'napari-medt[cluster]'"
-            )
         self.address = address
-        self.client = _connect(address)
+        self.client = connect(address)
         try:
-            self.workers, self.notes = _look_at_workers(self.client, address)
+            self.workers, self.notes = look_at_workers(self.client, address)
         except BaseException:
             self.close()
             raise
@@ -225,7 +213,7 @@ class _Run:
 
     def _look(self) -> None:
         """Whether there are still workers."""
-        with _reaching(self._address):
+        with reaching(self._address):
             self._workers = len(self._client.nthreads())
         self._looked = time.monotonic()
         if self._workers:
@@ -299,66 +287,6 @@ def segment_parcel(model: ModelParcel, parcel: Parcel, run: str, number: int) ->
 def _keep(parcel: ModelParcel) -> ModelParcel:
     """Have a model lie among the results of the workers, from where each gets it."""
     return parcel
-
-
-# ----------------------------------------------------------------------------------------------------------- connecting
-
-
-def _connect(address: str) -> Client:
-    from distributed import Client
-
-    with _reaching(address), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # versions that differ are told in our own words
-        with ThreadPoolExecutor(1) as thread:  # where no loop of events runs yet
-            thread.submit(asyncio.run, _knock(address)).result()
-        return Client(address, timeout=PATIENCE, set_as_default=False, name="napari-medt")
-
-
-async def _knock(address: str) -> None:
-    """Have something answer as Dask does; a client would wait forever for one that takes calls and says nothing."""
-    from distributed.comm.core import connect
-    from distributed.security import Security
-
-    async with asyncio.timeout(PATIENCE):
-        comm = await connect(address, timeout=PATIENCE, **Security().get_connection_args("client"))
-    await comm.close()
-
-
-@contextlib.contextmanager
-def _reaching(address: str) -> Iterator[None]:
-    """Put into one sentence what Dask raises when a scheduler does not answer or is none."""
-    try:
-        yield
-    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
-        certificates = ", the certificates" if address.startswith("tls") else ""
-        raise ClusterError(
-            f"The scheduler {address} does not answer",
-            remedy=f"check the address{certificates}, and that `dask scheduler` runs there",
-        ) from error
-
-
-def _look_at_workers(client: Client, address: str) -> tuple[int, tuple[str, ...]]:
-    """How many workers there are, and sentences about what differs from here."""
-    with _reaching(address):
-        found: Any = client.get_versions(packages=["napari-medt", "torch"])
-    if not found["workers"]:
-        raise ClusterError(f"The scheduler {address} has no workers", remedy=f"start one with `dask worker {address}`")
-    here = found["client"]["packages"]
-    notes: dict[str, None] = {}
-    for place, versions in found["workers"].items():
-        there = versions["packages"]
-        if here["napari-medt"] != there["napari-medt"]:
-            has = f"napari-medt {there['napari-medt']}" if there["napari-medt"] else "no napari-medt"
-            raise ClusterError(
-                f"The worker {place} has {has}, but this computer has {here['napari-medt']}",
-                remedy=f"install napari-medt {here['napari-medt']} there",
-            )
-        for name in ("torch", "numpy", "python", "distributed"):
-            if here[name] != there[name]:
-                notes[
-                    f"Workers have {name} {there[name]}, this computer has {here[name]}; results may differ in the last digits."
-                ] = None
-    return len(found["workers"]), tuple(notes)
 
 
 def _submit(client: Client, key: str, function: Callable[..., Any], *parts: Any) -> Future[Any]:

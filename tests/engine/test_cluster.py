@@ -22,7 +22,9 @@ from tests.dask_processes import cluster_of, free_port
 
 pytest.importorskip("distributed")
 from napari_medt.engine import cluster as cluster_module
-from napari_medt.engine.cluster import Cluster, ClusterError
+from napari_medt.engine import scheduler
+from napari_medt.engine.cluster import Cluster
+from napari_medt.engine.scheduler import ClusterError
 
 
 def make_model(dims: int, **changes) -> Model:
@@ -284,7 +286,7 @@ def test_workers_that_all_die_and_one_that_comes(flat_model, tmp_path, monkeypat
 
 
 def test_scheduler_that_does_not_answer_is_one_sentence_in_seconds(flat_model, monkeypatch):
-    monkeypatch.setattr(cluster_module, "PATIENCE", 1.5)
+    monkeypatch.setattr(scheduler, "PATIENCE", 1.5)
     silent = socket.socket()
     silent.bind(("127.0.0.1", 0))
     silent.listen()
