@@ -60,6 +60,13 @@ def dice_and_cross_entropy() -> Loss:
     return lambda logits, labels: cast("Tensor", loss(logits, labels[:, None]))
 
 
+def net_loss(net: nn.Module, images: Tensor, labels: Tensor, criterion: Loss) -> Tensor:
+    """Loss of one batch: the network's own where it has one, which adds its further outputs, else the criterion on its logits."""
+    outputs = net(images)
+    own = getattr(net, "loss", None)
+    return cast("Tensor", own(outputs, labels, criterion)) if own else criterion(outputs, labels)
+
+
 def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights of convolutions with weight decay; position tables, gates, norms and biases without.
 
