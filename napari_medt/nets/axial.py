@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.axial_kernel import PositionalAttention
+from napari_medt.nets.capture import Recorder
 from napari_medt.nets.norm import BatchNorm, conv_norm
-from napari_medt.nets.states import State
 
 HEADS = 8
 Kind = Literal["axial", "gated", "content"]
@@ -113,7 +113,7 @@ class AxialState:
         return torch.stack([self.rows(i, sample) for i in range(length)], dim=-2)
 
 
-class AxialAttention(nn.Module):
+class AxialAttention(Recorder):
     """Self-attention of every column (`axis="height"`) or every row (`axis="width"`) of `(n, C, H, W)`.
 
     Parameters
@@ -150,7 +150,6 @@ class AxialAttention(nn.Module):
         if kind == "gated":
             self.gates = nn.Parameter(torch.tensor([0.1, 0.1, 1.0, 0.1]))  # G_Q, G_K, G_V1, G_V2
         self.patches = 1
-        self.seen: list[State] | None = None
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tables `Eq (c, K, K)`, `Ek (c, K, K)` and `Ev (2c, K, K)` for lines of `length` positions, entry `[r, i, j]`."""

@@ -16,14 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_medt.nets.capture import Recorder
+from napari_medt.nets.layers import CONV, LINEAR, POOL, Norm, conv_norm_relu, norm_layer
 from napari_medt.nets.states import CHUNK, DotState, GateState
 
-Norm = Literal["batch", "instance"]
 Over = Literal["keys", "queries"]
 Scale = Literal["channels", "head"]
-CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -171,27 +168,6 @@ def softmax_over_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple
     return torch.cat([run(weigh, piece, totals) for piece in pieces], -2), totals
 
 
-class InstanceNorm(nn.Module):
-    """Instance normalisation with scale and shift of `(n, channels, *size)`, also where the size is one place."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise; one place alone becomes the shift (torch's own layer raises)."""
-        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, False)
-
-
-def norm_layer(norm: Norm, spatial_dims: int, channels: int) -> nn.Module:
-    """Batch or instance normalisation."""
-    if norm == "instance":
-        return InstanceNorm(channels)
-    if norm != "batch":
-        raise ValueError(f"norm must be 'batch' or 'instance', not {norm!r}")
-    return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention of `(n, channels, *size)` with position codes: every place attends to every place.
 
@@ -228,7 +204,7 @@ class Gate(Recorder):
     def __init__(self, channels: int, spatial_dims: int, norm: Norm, *, sigmoid: bool) -> None:
         super().__init__()
         self.conv = CONV[spatial_dims](channels, channels, 1)
-        self.norm = norm_layer(norm, spatial_dims, channels)
+        self.norm = norm_layer(norm, channels)
         self.sigmoid, self.mode = sigmoid, LINEAR[spatial_dims]
 
     def forward(self, z: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -277,21 +253,18 @@ class CrossAttention(nn.Module):
         self.wiring, self.stride, self.mode = wiring, stride, LINEAR[spatial_dims]
         inner = skip if wiring.pooled else deep
 
-        def unit(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(conv(before, after, 1), norm_layer(norm, spatial_dims, after), nn.ReLU(inplace=True))
-
-        self.reduce = unit(deep, inner)
+        self.reduce = nn.Sequential(*conv_norm_relu(spatial_dims, deep, inner, 1, norm=norm))
         self.query = conv(inner, inner, stride, stride=stride, bias=bias)
         self.key = conv(inner, inner, stride, stride=stride, bias=bias)
         self.pool = POOL[spatial_dims](2 * stride) if wiring.pooled else nn.Identity()
-        self.enter = unit(skip, skip)
+        self.enter = nn.Sequential(*conv_norm_relu(spatial_dims, skip, skip, 1, norm=norm))
         kernel = 1 if wiring.pooled else 2 * stride
         self.value = conv(skip, skip, kernel, stride=kernel, bias=bias)
         self.attend = DotAttention(inner, heads, scale=scale, over=over)
         self.gate = Gate(skip, spatial_dims, norm, sigmoid=wiring.sigmoid)
         self.widen = conv(deep, deep, 3, padding=1)
         self.narrow = conv(deep, skip, 1)
-        self.narrow_norm = norm_layer(norm, spatial_dims, skip)
+        self.narrow_norm = norm_layer(norm, skip)
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
         """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`: the filtered skip, then the deep map."""

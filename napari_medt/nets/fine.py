@@ -13,10 +13,10 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
+from napari_medt.nets.layers import crop, pad_to_multiple, per_axis
 from napari_medt.nets.nnformer_host import NnFormer, Stage, TokenPlan
 from napari_medt.nets.registry import register
 from napari_medt.nets.states import AttentionSource
@@ -106,38 +106,12 @@ class WindowNet(nn.Module):
 
     spatial_dims = 3
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        cells: VolumeCells | None,
-        plan: TokenPlan,
-        img_size: Sequence[int],
-        width: int,
-        heads: Sequence[int],
-        depths: Sequence[int],
-        window: int | Sequence[int],
-        patch: Sequence[int],
-        drop_path: float,
-    ) -> None:
+    def __init__(self, host: NnFormer, cells: VolumeCells | None = None) -> None:
         super().__init__()
-        self.in_channels, self.num_classes = in_channels, num_classes
+        self.in_channels, self.num_classes = host.in_channels, host.num_classes
+        self.multiple, self.step = host.multiple, host.halfway_step
         self.takes_position = cells is not None
-        self.cells = cells
-        self.host = NnFormer(
-            in_channels,
-            num_classes,
-            width=width,
-            heads=heads,
-            depths=depths,
-            windows=[window] * len(heads) if isinstance(window, int) else window,
-            patch=patch,
-            plan=plan,
-            img_size=img_size,
-            drop_path=drop_path,
-        )
-        self.multiple, self.step = self.host.multiple, self.host.halfway_step
+        self.cells, self.host = cells, host
 
     def forward(self, x: Tensor, position: Tensor | None = None) -> Tensor | WindowNetOutputs:
         """Segment crops.
@@ -156,20 +130,17 @@ class WindowNet(nn.Module):
             Logits `(n, num_classes, z, y, x)`; in training those of half resolution too.
         """
         size = x.shape[2:]
-        over = [-side % multiple for side, multiple in zip(size, self.multiple, strict=True)]
-        if any(over):
-            x = F.pad(x, (0, over[2], 0, over[1], 0, over[0]), mode="replicate")
-        crop = None
+        place = None
         if self.cells is not None:
             centres = torch.zeros(3) if position is None else position
-            crop = self.cells(centres.to(x.device).expand(len(x), 3))
-        logits: Tensor
-        logits, halfway = self.host(x, crop)
-        logits = logits[:, :, : size[0], : size[1], : size[2]]
+            place = self.cells(centres.to(x.device).expand(len(x), 3))
+        logits, halfway = self.host(pad_to_multiple(x, self.multiple), place)
+        logits = crop(logits, size)
         if halfway is None:
             return logits
-        z, y, w = (-(-side // step) for side, step in zip(size, self.step, strict=True))
-        return WindowNetOutputs(logits, halfway[:, :, :z, :y, :w])
+        return WindowNetOutputs(
+            logits, crop(halfway, [-(-side // step) for side, step in zip(size, self.step, strict=True)])
+        )
 
     def loss(self, outputs: WindowNetOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Two thirds of the criterion at full resolution and one third at half of it.
@@ -199,13 +170,6 @@ class WindowNet(nn.Module):
                 source = AttentionSource(f"{name}.block{number}.{kind}", kind, module.heads, finest + level)
                 sources[source] = module
         return sources
-
-
-def _triple(size: int | Sequence[int]) -> tuple[int, ...]:
-    sides = (size,) * 3 if isinstance(size, int) else tuple(size)
-    if len(sides) != 3 or min(sides) < 1:
-        raise ValueError(f"a size must be one positive number or three, not {size}")
-    return sides
 
 
 @register(
@@ -243,7 +207,7 @@ def fine(
         Voxels `(z, y, x)` of the crops trained on: the size of a cell of the volume, and that of the learnt positions of
         windows. Crops of other sizes can be given.
     width, heads, depths, window, patch, drop_path
-        As in `NnFormer`; one number for `window` is that of all stages.
+        As in `NnFormer`.
     window_tokens
         Tokens of a window. 0 is the plain host, and needs `volume_tokens=False`.
     volume_tokens
@@ -258,23 +222,23 @@ def fine(
     ValueError
         If options do not fit each other.
     """
-    sides, grid = _triple(img_size), _triple(volume_grid)
+    sides, grid = per_axis(img_size, 3, name="img_size"), per_axis(volume_grid, 3, name="volume_grid")
     if window_tokens < 0 or (volume_tokens and not window_tokens):
         raise ValueError("volume tokens are read by window tokens: without these, give volume_tokens=False too")
     plan = TokenPlan("fine", window_tokens, math.prod(grid) if volume_tokens else 0, wiring)
-    return WindowNet(
+    host = NnFormer(
         in_channels,
         num_classes,
-        cells=VolumeCells(grid, sides, wiring=wiring) if volume_tokens else None,
-        plan=plan,
-        img_size=sides,
         width=width,
         heads=heads,
         depths=depths,
         window=window,
         patch=patch,
+        plan=plan,
+        img_size=sides,
         drop_path=drop_path,
     )
+    return WindowNet(host, VolumeCells(grid, sides, wiring=wiring) if volume_tokens else None)
 
 
 @register(
@@ -306,22 +270,21 @@ def glam(
     in_channels, num_classes
         Channels of the image; classes, background included.
     width, heads, depths, window, patch, drop_path
-        As in `NnFormer`; one number for `window` is that of all stages.
+        As in `NnFormer`.
     window_tokens
         Tokens of a window, 0 is the plain host.
     wiring
         `"standard"`, or `"authors"` with the defects of the released code, for its weights.
     """
-    return WindowNet(
+    host = NnFormer(
         in_channels,
         num_classes,
-        cells=None,
-        plan=TokenPlan("glam", window_tokens, 0, wiring),
-        img_size=(1, 1, 1),
         width=width,
         heads=heads,
         depths=depths,
         window=window,
         patch=patch,
+        plan=TokenPlan("glam", window_tokens, 0, wiring),
         drop_path=drop_path,
     )
+    return WindowNet(host)

@@ -232,14 +232,15 @@ class NnFormer(nn.Module):
         Channels of the image; classes, background included.
     width
         Channels at the finest stage, doubled at each further one.
-    heads, depths, windows
-        Attention heads, blocks and side of the windows of each stage, finest first; the decoder repeats the first three.
+    heads, depths, window
+        Attention heads, blocks and side of the windows of each stage, finest first; the decoder repeats all but the last. One
+        number for `window` is that of all stages.
     patch
         Voxels of the finest places, 1, 2 or 4 along each axis.
     plan
         Tokens.
     img_size
-        Voxels `(z, y, x)` of the images trained on.
+        Voxels `(z, y, x)` of the images trained on, where windows have learnt positions.
     drop_path
         Share of samples that the last block of the encoder leaves out in training; fewer before.
     """
@@ -252,13 +253,14 @@ class NnFormer(nn.Module):
         width: int,
         heads: Sequence[int],
         depths: Sequence[int],
-        windows: Sequence[int],
+        window: int | Sequence[int],
         patch: Sequence[int],
         plan: TokenPlan,
-        img_size: Sequence[int],
+        img_size: Sequence[int] = (1, 1, 1),
         drop_path: float,
     ) -> None:
         super().__init__()
+        windows = [window] * len(heads) if isinstance(window, int) else window
         if not (len(heads) == len(depths) == len(windows) and len(heads) >= 3):
             raise ValueError(f"heads, depths and window must name the same stages, three or more: {heads}, {depths}")
         if width % 2 or len(patch) != 3 or not set(patch) <= {1, 2, 4}:
@@ -273,6 +275,7 @@ class NnFormer(nn.Module):
             return Stage(width << i, heads[i], windows[i], plan, grid=grids[i], drops=drops[i])
 
         last = len(heads) - 1
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.patch = tuple(patch)
         self.multiple = tuple(side << last for side in patch)
         self.embed = PatchEmbed(in_channels, width, patch)

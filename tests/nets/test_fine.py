@@ -390,7 +390,7 @@ def test_options_that_do_not_fit_are_refused():
         ({"heads": (3, 2, 4)}, "8 channels cannot be shared by 3 heads"),
         ({"depths": (2, 2)}, "must name the same stages"),
         ({"patch": (3, 2, 2)}, "patch three of 1, 2 and 4"),
-        ({"volume_grid": (5, 5)}, "one positive number or three"),
+        ({"volume_grid": (5, 5)}, "one positive number or 3"),
     ):
         with pytest.raises(BadModel, match=words):
             create_net("fine", **(TINY | options))

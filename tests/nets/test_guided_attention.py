@@ -25,7 +25,7 @@ from . import golden
 
 PATHS = golden.shared_files("msga_c16.npz")
 TINY = {
-    "channels": 8,
+    "width": 8,
     "stem": 8,
     "blocks": (1, 1, 1, 1),
     "groups": 2,
@@ -392,7 +392,7 @@ def fake_timm(monkeypatch, **more):
 
 def test_encoder_of_timm_gives_the_four_scales(monkeypatch):
     fake_timm(monkeypatch)
-    net = create_net("guided-attention", backbone="timm:known", channels=8, in_channels=2).eval()
+    net = create_net("guided-attention", backbone="timm:known", width=8, in_channels=2).eval()
     assert net.backbone.channels == (5, 6, 7, 8)
     with torch.inference_mode():
         assert net(torch.rand(1, 2, 40, 50)).shape == (1, 2, 40, 50)
@@ -422,7 +422,7 @@ def test_missing_timm_is_said_with_the_way_out(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 12}, "channels must be a multiple of 8, not 12"),
+        ({"width": 12}, "width must be a multiple of 8, not 12"),
         ({"backbone": "vgg"}, "backbone must be 'resnext' or 'timm:<name>', not 'vgg'"),
         ({"blocks": (1, 2)}, "four stages of at least one block, not (1, 2)"),
         ({"stem": 4, "base_width": 8}, "a stem of 4 channels leaves groups of base width 8 without a channel"),

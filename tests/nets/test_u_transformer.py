@@ -18,13 +18,13 @@ from napari_medt.nets.cross_attention import (
     WIRINGS,
     CrossAttention,
     DotAttention,
-    InstanceNorm,
     SelfAttention,
     with_positions,
 )
+from napari_medt.nets.layers import BatchNormNd, InstanceNormNd
 from napari_medt.nets.registry import create_net
 from napari_medt.nets.states import CHUNK
-from napari_medt.nets.u_transformer import usual_strides
+from napari_medt.nets.u_transformer import usual_token_strides
 from napari_medt.zoo.forms import u_transformer as form
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -42,7 +42,7 @@ def tiny(**options):
     torch.manual_seed(0)
     net = create_net("u-transformer", **(TINY | options))
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(module, BatchNormNd):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return net.eval()
@@ -125,7 +125,7 @@ def test_first_unknown_key_is_named(community):
 @pytest.mark.parametrize("over", ["keys", "queries"])
 @torch.no_grad()
 def test_equals_the_plain_form(spatial_dims, wiring, over):
-    net = tiny(spatial_dims=spatial_dims, wiring=wiring, over=over, strides=(1, 2), scale="head").double()
+    net = tiny(spatial_dims=spatial_dims, wiring=wiring, over=over, token_strides=(2, 1), scale="head").double()
     x = torch.rand(2, 1, *(24, 16, 8)[:spatial_dims], dtype=torch.float64)
     torch.testing.assert_close(net(x), plain(net)(x), rtol=1e-9, atol=1e-9)
 
@@ -146,12 +146,12 @@ def test_gradients_equal_those_of_the_plain_form(over):
 
 
 def test_parameter_counts_of_the_published_sizes():
-    ones, five = {"num_classes": 7, "strides": (1, 1, 1)}, (64, 128, 256, 512, 1024)
+    ones, five = {"num_classes": 7, "token_strides": (1, 1, 1)}, (64, 128, 256, 512, 1024)
     assert count(preset="paper", num_classes=7) == 11_941_255
     assert count(**ones, mhsa=False, mhca=False) == 7_702_215
     assert count(**ones, mhca=False) - count(**ones, mhca=False, mhsa=False) == 1_050_624
     assert count(**ones, wiring="community", heads=1) == 11_677_063
-    assert count(num_classes=7, channels=five, strides=(1, 1, 1, 1)) == 48_135_559
+    assert count(num_classes=7, channels=five, token_strides=(1, 1, 1, 1)) == 48_135_559
     assert count(num_classes=7, channels=five, mhsa=False, mhca=False) == 31_042_759
     assert 0.3e6 < count(preset="small") < 1.5e6
 
@@ -173,7 +173,7 @@ def test_either_attention_can_be_left_out(options, names):
 
 
 def test_sources_say_what_attends_where():
-    sources = list_attention_sources(tiny(strides=(1, 2)))
+    sources = list_attention_sources(tiny(token_strides=(2, 1)))
     assert [(s.kind, s.heads, s.level) for s in sources] == [
         ("token", 2, 2),
         ("cross", 2, 2),
@@ -204,7 +204,7 @@ def test_instance_norm_trains_one_image_down_to_one_place(size):
     net(torch.rand(1, 1, *size)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
     x = torch.randn(2, 3, 5, 7)
-    torch.testing.assert_close(InstanceNorm(3)(x), nn.InstanceNorm2d(3)(x))
+    torch.testing.assert_close(InstanceNormNd(3)(x), nn.InstanceNorm2d(3)(x))
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -226,7 +226,7 @@ def test_options_that_do_not_fit_are_refused():
     for options, words in (
         ({"heads": 5}, "24 channels cannot be shared by 5 heads"),
         ({"mhca": [2]}, "skips 0 .finest. to 1, not .2."),
-        ({"strides": [1]}, "2 positive numbers, deepest skip first"),
+        ({"token_strides": [1]}, "2 positive numbers, finest skip first"),
         ({"spatial_dims": 1}, "spatial_dims must be 2 or 3"),
         ({"wiring": "mine"}, "wiring must be one of standard, authors, community"),
         ({"over": "rows"}, "over one of .'keys', 'queries'., not 'channels', 'rows'"),
@@ -243,7 +243,7 @@ def test_options_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @torch.no_grad()
 def test_capture_changes_nothing_and_rows_sum_to_one(spatial_dims):
-    net = tiny(spatial_dims=spatial_dims, strides=(1, 2))
+    net = tiny(spatial_dims=spatial_dims, token_strides=(2, 1))
     x = torch.rand(2, 1, *(16, 24, 8)[:spatial_dims])
     with capture(net) as captured:
         seen = net(x)
@@ -342,8 +342,8 @@ def test_many_tokens_never_make_a_matrix(values, over):
 
 
 def test_default_strides_keep_usual_images_within_4096_tokens():
-    assert usual_strides(3, 2) == (1, 1, 2)
-    assert usual_strides(3, 3) == (1, 2, 4)
+    assert usual_token_strides(3, 2) == (2, 1, 1)
+    assert usual_token_strides(3, 3) == (4, 2, 1)
     with torch.device("meta"):
         for spatial_dims, side in ((2, 256), (3, 96)):
             net = create_net("u-transformer", spatial_dims=spatial_dims, num_classes=2)

@@ -275,15 +275,13 @@ FORMS = (
     Form(
         name="SwinUNETR of MONAI",
         signature=("swinViT.patch_embed.proj.weight", "encoder10.layer.conv1.conv.weight", "out.conv.conv.weight"),
-        recognise=_recognise_by(
-            "swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "feature_size"
-        ),
+        recognise=_recognise_by("swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "width"),
         map_state=_as_it_is("swin-unetr"),
     ),
     Form(
         name="SegResNet of MONAI",
         signature=("convInit.conv.weight", "conv_final.2.conv.weight"),
-        recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "init_filters"),
+        recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "width"),
         map_state=_as_it_is("segresnet"),
         notes=(
             "Networks of this form trained on BRATS give three overlapping regions, each with its own sigmoid, not classes.",

@@ -63,7 +63,7 @@ def recognise(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
         "in_channels": shapes["inc.double_conv.0.weight"][1],
         "num_classes": shapes["outc.conv.weight"][0],
         "channels": channels,
-        "strides": [1] * (len(channels) - 1),
+        "token_strides": [1] * (len(channels) - 1),
         "heads": 1,
         "wiring": "community",
         "over": "queries",

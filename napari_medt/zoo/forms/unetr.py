@@ -134,7 +134,7 @@ def _options(
         "num_classes": head[0],
         "spatial_dims": dims,
         "form": form,
-        "features": head[1],
+        "width": head[1],
         "embed": embed,
         "hidden": hidden,
     }
