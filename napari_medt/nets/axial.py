@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from napari_medt.nets.axial_kernel import PositionalAttention
 from napari_medt.nets.capture import Recorder
 from napari_medt.nets.norm import BatchNorm, conv_norm
+from napari_medt.nets.states import QueriesAndKeys
 
 HEADS = 8
 Kind = Literal["axial", "gated", "content"]
 
 
 @dataclass(frozen=True)
-class AxialState:
+class AxialState(QueriesAndKeys):
     """What one axial attention needs to give any row of its attention again, kept while attention is captured.
 
     Attributes
@@ -49,8 +50,6 @@ class AxialState:
         Edge of the grid of patches that an image was cut into, patch after patch on the first axis; 1 for whole images.
     """
 
-    q: Tensor
-    k: Tensor
     scales: Tensor
     eq: Tensor | None
     ek: Tensor | None
@@ -68,11 +67,6 @@ class AxialState:
     def samples(self) -> int:
         """Images in the batch; the first axis of the tensors counts their patches."""
         return self.q.shape[0] // self.patches**2
-
-    @property
-    def nbytes(self) -> int:
-        """Memory kept."""
-        return self.q.nbytes + self.k.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Attention `(heads, K)` of one cell of `grid` over its column or row, within its patch; sums to 1 a head."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.states import CHUNK
+from napari_medt.nets.states import CHUNK, QueriesAndKeys
 
 Wiring = Literal["standard", "authors"]
 FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in every precision, and no row is empty
@@ -141,7 +141,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WindowState:
+class WindowState(QueriesAndKeys):
     """Window attention of one forward pass.
 
     Rows are those of a place, over the places of its window: what it gave to the window's tokens is in `look` alone.
@@ -160,8 +160,6 @@ class WindowState:
         Factor of the products.
     """
 
-    q: Tensor
-    k: Tensor
     bias: Tensor
     tokens: int
     layout: Layout
@@ -173,14 +171,9 @@ class WindowState:
         return self.layout.grid
 
     @property
-    def samples(self) -> int:
-        """Images in the batch."""
-        return self.q.shape[0]
-
-    @property
     def nbytes(self) -> int:
         """Memory kept."""
-        return self.q.nbytes + self.k.nbytes + self.bias.nbytes
+        return super().nbytes + self.bias.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where one place looked among the places: `(heads, z, y, x)`, 0 outside its window, sums to 1 a head."""
