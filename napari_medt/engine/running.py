@@ -17,6 +17,7 @@ from napari_medt.engine.prepare import Prepared, fit
 from napari_medt.engine.results import Results, Wanted
 from napari_medt.engine.stitch import Stitch
 from napari_medt.engine.windows import pad_to_window, plan_windows
+from napari_medt.nets.layers import with_background
 
 if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
@@ -200,6 +201,6 @@ def _cut(
 def _probabilities(model: Model, inputs: npt.NDArray[np.float32], device: torch.device) -> npt.NDArray[np.float32]:
     """Softmax over classes, `(n, k, *window)`."""
     with torch.inference_mode():
-        logits = model.net(torch.from_numpy(inputs).to(device))
+        logits = with_background(model.net(torch.from_numpy(inputs).to(device)))
         found: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
     return found

@@ -46,6 +46,11 @@ def crop(x: Tensor, size: Sequence[int]) -> Tensor:
     return x[(slice(None), slice(None), *(slice(length) for length in size))]
 
 
+def with_background(logits: Tensor) -> Tensor:
+    """`(n, classes, *size)`; a single logit gets a background of 0 beside it, so that their softmax is its sigmoid."""
+    return torch.cat((torch.zeros_like(logits), logits), 1) if logits.shape[1] == 1 else logits
+
+
 def level_strides(strides: Strides, levels: int, dims: int, default: int | Axes = 2) -> tuple[Axes, ...]:
     """The stride of every axis at every level below the first.
 

@@ -68,6 +68,16 @@ def test_network_with_a_loss_of_its_own_is_taught_by_it():
     assert net_loss(plain, images, labels, criterion) == criterion(plain(images), labels)
 
 
+def test_single_output_is_taught_as_a_class_against_the_background():
+    def criterion(logits, labels):
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    images, labels = torch.rand(2, 1, 16, 16), torch.randint(2, (2, 16, 16))
+    net = create_net("attention-unet", preset="small", num_classes=1).train()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(net(images)[:, 0], labels.float())
+    torch.testing.assert_close(net_loss(net, images, labels, criterion), expected)
+
+
 def test_only_convolutions_decay():
     """Gates, position tables, norms and biases are left where the data put them."""
     net = create_net("medt", img_size=64)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.zoo.forms.form import Form, Shapes
+from napari_medt.zoo.forms.form import Form, Shapes, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +49,7 @@ def recognise(shapes: Shapes, *, architecture: str) -> tuple[str, dict[str, Any]
     own = _FINE if architecture == "fine" else _GLAM
     if any(key not in shapes for key in (*_SHARED, *own)):
         return None
-    stages = len(list(takewhile(lambda i: f"model_down.layers.{i}.global_token" in shapes, count())))
+    stages = highest(shapes, r"model_down\.layers\.(\d+)\.") + 1
     tables = [shapes[f"model_down.layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
     blocks = [
         {key.split(".")[4] for key in shapes if key.startswith(f"model_down.layers.{i}.blocks.")} for i in range(stages)
@@ -140,6 +139,7 @@ def _form(architecture: str, name: str, own: tuple[str, ...], guessed: tuple[str
         signature=(*_SHARED, *own),
         recognise=recogniser,
         map_state=partial(map_state, architecture=architecture),
+        our_key=lambda key, shapes, options: our_key(key, stages=len(options["heads"]), architecture=architecture),
         guessed=guessed,
         notes=(
             "It is run as its authors ran it: relative positions of different offsets share a value, since its weights were "

@@ -95,4 +95,5 @@ FORM = Form(
     signature=_SIGNATURE,
     recognise=recognise,
     map_state=map_state,
+    our_key=lambda key, shapes, options: our_key(key),
 )
