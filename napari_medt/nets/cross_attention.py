@@ -42,6 +42,8 @@ class Wiring:
         The gate multiplies the skip with its position codes in it, else the skip itself.
     interleaved
         Layout of the position codes, see `with_positions`.
+    rounded_up
+        Likewise.
     """
 
     pooled: bool
@@ -51,23 +53,27 @@ class Wiring:
     sigmoid: bool
     gated_positions: bool
     interleaved: bool
+    rounded_up: bool = False
 
 
 WIRINGS = {
     "standard": Wiring(True, True, False, merge=True, sigmoid=True, gated_positions=False, interleaved=False),
     "authors": Wiring(False, True, True, merge=False, sigmoid=True, gated_positions=True, interleaved=True),
-    "community": Wiring(True, False, False, merge=False, sigmoid=False, gated_positions=True, interleaved=False),
+    "community": Wiring(
+        True, False, False, merge=False, sigmoid=False, gated_positions=True, interleaved=False, rounded_up=True
+    ),
 }
 
 
-def with_positions(x: Tensor, *, interleaved: bool) -> Tensor:
+def with_positions(x: Tensor, *, interleaved: bool, rounded_up: bool = False) -> Tensor:
     """`x (n, c, *size)` plus sines and cosines of its places, of frequencies from 1 down to nearly 1/10,000 radian a place.
 
-    Every axis has an equal even share of the channels, what remains is left alone. All sines stand before all cosines and the
-    first axis comes first; or, `interleaved`, sines and cosines alternate and the last axis comes first.
+    Every axis has an equal even share of the channels, what remains is left alone; or, `rounded_up`, nothing remains and the
+    last share is cut short. All sines stand before all cosines and the first axis comes first; or, `interleaved`, sines and
+    cosines alternate and the last axis comes first.
     """
-    dims = x.dim() - 2
-    share = x.shape[1] // dims // 2 * 2
+    channels, dims = x.shape[1], x.dim() - 2
+    share = (channels + (2 * dims - 1 if rounded_up else 0)) // (2 * dims) * 2
     if not share:
         return x
     frequencies = 10000.0 ** (-torch.arange(0, share, 2, device=x.device) / share)
@@ -75,8 +81,13 @@ def with_positions(x: Tensor, *, interleaved: bool) -> Tensor:
     for place, axis in enumerate(reversed(range(dims)) if interleaved else range(dims)):
         angles = frequencies[:, None] * torch.arange(x.shape[2 + axis], device=x.device)
         waves = torch.stack((angles.sin(), angles.cos()), 1 if interleaved else 0).flatten(0, 1).to(x.dtype)
-        out[:, place * share : (place + 1) * share] += waves.view(share, *(-1 if i == axis else 1 for i in range(dims)))
+        waves = waves.view(share, *(-1 if i == axis else 1 for i in range(dims)))
+        out[:, place * share : (place + 1) * share] += waves[: max(channels - place * share, 0)]
     return out
+
+
+def _coded(x: Tensor, wiring: Wiring) -> Tensor:
+    return with_positions(x, interleaved=wiring.interleaved, rounded_up=wiring.rounded_up)
 
 
 @dataclass(frozen=True)
@@ -185,14 +196,14 @@ class SelfAttention(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        self.interleaved, self.residual = wiring.interleaved, residual
+        self.wiring, self.residual = wiring, residual
         self.query, self.key, self.value = (nn.Linear(channels, channels, bias=wiring.self_bias) for _ in range(3))
         self.attend = DotAttention(channels, heads, scale=scale, over=over)
         self.merge = nn.Linear(channels, channels) if wiring.merge else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, *size)` to the same shape."""
-        tokens = with_positions(x, interleaved=self.interleaved).flatten(2).transpose(1, 2)
+        tokens = _coded(x, self.wiring).flatten(2).transpose(1, 2)
         out: Tensor = self.attend(self.query(tokens), self.key(tokens), self.value(tokens), tuple(x.shape[2:]))
         out = self.merge(out).transpose(1, 2).reshape(x.shape)
         return x + out if self.residual else out
@@ -268,8 +279,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
         """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`: the filtered skip, then the deep map."""
-        y = with_positions(y, interleaved=self.wiring.interleaved)
-        coded = with_positions(s, interleaved=self.wiring.interleaved)
+        y = _coded(y, self.wiring)
+        coded = _coded(s, self.wiring)
         doubled = self._double(y)
         deep = self.reduce(y)
         q, k, v = self.query(deep), self.key(deep), self.value(self.enter(self.pool(coded)))

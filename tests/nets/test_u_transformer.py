@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,19 @@ def test_first_unknown_key_is_named(community):
     assert form.FORM.recognise({"MHSA.query.weight": (8, 8)}) is None
     with pytest.raises(KeyError, match="surprise"):
         form.map_module({"surprise.weight": torch.ones(1)})
+
+
+@pytest.mark.parametrize("channels", [2, 5, 6, 7, 8])
+def test_positions_of_the_community_fill_any_number_of_channels(channels):
+    """Rows, then columns, each with a share of channels rounded up to an even number; the last is cut short."""
+    codes = with_positions(torch.zeros(1, channels, 3, 4), interleaved=False, rounded_up=True)[0]
+    share = math.ceil(channels / 4) * 2
+    for channel, place in itertools.product(range(channels), range(3)):
+        within = channel % share
+        angle = place / 10000 ** (2 * (within % (share // 2)) / share)
+        expected = math.sin(angle) if within < share // 2 else math.cos(angle)
+        along = codes[channel, place, 0] if channel < share else codes[channel, 0, place]
+        assert along.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
