@@ -209,19 +209,18 @@ class AxialAttention(Recorder):
     def _logit_scales(self, q: Tensor, k: Tensor, eq: Tensor | None = None, ek: Tensor | None = None) -> Tensor:
         """Scale of each term of the logits, gates included: `(terms, n, heads)`, or `(terms, 1, heads)` from running statistics."""
         norm = self.logits_norm
-        if norm.training:
+        count = q.shape[0] // norm.groups * q.shape[-2] * q.shape[-1] ** 2
+        by_batch = norm.training and count > 1  # as `BatchNorm`
+        if by_batch:
             mean, variance = self._logit_statistics(q, k, eq, ek)  # (groups, terms * heads)
-            count = q.shape[0] // norm.groups * q.shape[-2] * q.shape[-1] ** 2
-            norm.update_running(
-                mean.detach().to(q.dtype), (variance * (count / max(count - 1, 1))).detach().to(q.dtype)
-            )
+            norm.update_running(mean.detach().to(q.dtype), (variance * (count / (count - 1))).detach().to(q.dtype))
             scale = norm.weight * torch.rsqrt(variance + norm.eps).to(q.dtype)
         else:
             scale = norm.scale_shift()[0][None]
         scale = scale.view(scale.shape[0], -1, HEADS).transpose(0, 1)  # (terms, groups, heads)
         if self.kind == "gated":
             scale = scale * torch.cat((torch.ones_like(self.gates[:1]), self.gates[:2]))[:, None, None]
-        if norm.training and norm.groups > 1:
+        if by_batch and norm.groups > 1:
             scale = scale.repeat(1, q.shape[0] // norm.groups, 1)
         return scale
 

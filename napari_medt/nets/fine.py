@@ -181,6 +181,7 @@ class WindowNet(nn.Module):
     attention="places of a window to each other and to its token, windows to all windows, and the crop to the rest of the volume",
     small=SMALL,
     published=PUBLISHED,
+    may_be_zero=("window_tokens",),
 )
 def fine(
     in_channels: int = 1,
@@ -193,7 +194,7 @@ def fine(
     patch: Sequence[int] = (2, 4, 4),
     window_tokens: int = 1,
     volume_tokens: bool = True,
-    volume_grid: Sequence[int] = (1, 5, 5),
+    volume_grid: int | Sequence[int] = (1, 5, 5),
     drop_path: float = 0.2,
     wiring: Wiring = "standard",
 ) -> WindowNet:
@@ -250,6 +251,7 @@ def fine(
     attention="places of a window to each other and to its tokens, and windows to all windows",
     small=SMALL,
     published=PUBLISHED,
+    may_be_zero=("window_tokens",),
 )
 def glam(
     in_channels: int = 1,

@@ -188,7 +188,9 @@ class LocalGlobalNet(nn.Module):
         super().__init__()
         h, w = check_size(img_size, self.multiple)
         self.in_channels, self.num_classes = in_channels, num_classes
-        groups = {"patch": GRID**2, "batch": 1}[local_statistics]
+        if local_statistics not in ("patch", "batch"):
+            raise ValueError(f"local_statistics is 'patch' or 'batch', not {local_statistics!r}")
+        groups = GRID**2 if local_statistics == "patch" else 1
         self.global_encoder = Encoder(in_channels, 8, (h, w), stages=2, kind=global_kind)
         self.global_decoder = Decoder(2)
         self.local_encoder = Encoder(in_channels, 64, (h // GRID, w // GRID), kind=local_kind, groups=groups)

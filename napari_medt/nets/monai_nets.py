@@ -93,6 +93,7 @@ def _monai(name: str, spatial_dims: int) -> Callable[..., nn.Module]:
     small={"channels": (16, 32, 64, 128)},
     published={"spatial_dims": 3, "in_channels": 4, "num_classes": 3},
     extra="baselines",
+    may_be_zero=("num_res_units",),
 )
 def unet(
     in_channels: int = 1,
@@ -123,7 +124,12 @@ def unet(
 def vnet(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3) -> MonaiNet:
     """V-Net, of one width only: 45.6 million parameters in 3D, 9.4 million in 2D."""
     taken = next(c for c in (1, 2, 4, 8, 16) if c >= in_channels) if in_channels <= 16 else in_channels
-    net = _monai("VNet", spatial_dims)(spatial_dims, taken, num_classes, dropout_dim=spatial_dims)
+    net = _monai("VNet", spatial_dims)(spatial_dims, taken, num_classes)
+    if spatial_dims == 2:  # MONAI's `dropout_dim` does not reach the layers, which would leave out whole images
+        layers = [(block, key, layer) for block in net.children() for key, layer in block.named_children()]
+        for block, key, layer in layers:
+            if isinstance(layer, nn.Dropout3d):
+                setattr(block, key, nn.Dropout2d(layer.p))
     return MonaiNet(net, in_channels, num_classes, spatial_dims, multiple=16, net_channels=taken)
 
 

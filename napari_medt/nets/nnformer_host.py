@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -270,6 +270,10 @@ class NnFormer(nn.Module):
         grids = [
             [max(1, -(-n // (side << i))) for n, side in zip(img_size, patch, strict=True)] for i in range(len(heads))
         ]
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is a share from 0 to below 1, not {drop_path}")
+        if plan.wiring not in get_args(Wiring):
+            raise ValueError(f"wiring is one of {', '.join(get_args(Wiring))}, not {plan.wiring!r}")
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         drops = [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
