@@ -142,7 +142,9 @@ class WindowNet(nn.Module):
             logits, crop(halfway, [-(-side // step) for side, step in zip(size, self.step, strict=True)])
         )
 
-    def loss(self, outputs: WindowNetOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def loss(
+        self, outputs: WindowNetOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    ) -> Tensor:
         """Two thirds of the criterion at full resolution and one third at half of it.
 
         Parameters
@@ -152,7 +154,7 @@ class WindowNet(nn.Module):
         target
             Class indices `(n, z, y, x)`.
         criterion
-            Takes logits and target, gives a scalar.
+            Takes logits and target, gives a scalar; cross-entropy by default.
         """
         z, y, x = self.step
         return (2 * criterion(outputs.logits, target) + criterion(outputs.halfway, target[:, ::z, ::y, ::x])) / 3

@@ -209,7 +209,9 @@ class GuidedAttentionNet(nn.Module):
             (out1, out2),
         )
 
-    def loss(self, outputs: GuidedOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def loss(
+        self, outputs: GuidedOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    ) -> Tensor:
         """Sum of the criterion over all eight predictions, plus the guided and the reconstruction loss (section III-D).
 
         Parameters
@@ -219,7 +221,7 @@ class GuidedAttentionNet(nn.Module):
         target
             Class indices `(n, h, w)`.
         criterion
-            Takes logits and target, gives a scalar.
+            Takes logits and target, gives a scalar; cross-entropy by default.
         """
         supervised = torch.stack([criterion(logits, target) for logits in (*outputs.coarse, *outputs.refined)]).sum()
         guided = F.mse_loss(*outputs.latents)  # a mean over the scales; the paper sums them
