@@ -141,9 +141,7 @@ class Block(nn.Module):
         x = self._finish(x, attended)
         if tokens is None or self.mixer is None:
             return x, tokens
-        layout = Layout.over(
-            x.shape[1:4], self.attend.window, shifted=self.attend.shifted, wiring=self.attend.wiring
-        )
+        layout = Layout.over(x.shape[1:4], self.attend.window, shifted=self.attend.shifted, wiring=self.attend.wiring)
         tokens = tokens._replace(window=self._finish(tokens.window, read))
         if isinstance(self.mixer, GlamMixer):
             return x, self.mixer(tokens, layout)

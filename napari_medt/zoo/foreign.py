@@ -122,6 +122,7 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
     except KeyError as error:
         raise BadWeights(f"{looks} its key {error.args[0]!r} does not belong to it", remedy=REMEDY) from None
     except MAPPING_FAILS as error:
+        create_net(architecture, **options)  # raises where it is an option given that does not fit
         key = odd_key(form, state, options)
         raise BadWeights(f"{looks} its key {key!r} has the unknown shape {shapes[key]}", remedy=REMEDY) from error
     try:

@@ -118,7 +118,7 @@ def odd_key(form: Form, state: Mapping[str, Tensor], options: dict[str, Any]) ->
 
 def _missing_key(form: Form, shapes: Shapes, options: dict[str, Any], name: str) -> str:
     """The foreign key of one of our tensors, found as a key that is there with another number or last word; or our own."""
-    numbers = {word for key in shapes for word in re.findall(r"\d+", key)}
+    numbers = {word for key in (*shapes, name) for word in re.findall(r"\d+", key)}
     leaves = {key.rpartition(".")[2] for key in shapes}
     if _ours(form, itself := name.partition(".")[2], shapes, options) == name:
         return itself  # kept under its own keys

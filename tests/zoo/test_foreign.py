@@ -187,6 +187,24 @@ def test_contradicting_options_are_refused(tmp_path):
         load_model(path, img_size=256)
 
 
+@pytest.mark.parametrize(
+    ("option", "why"), [({"heads": 3}, "3 heads do not fit"), ({"heads": 0}, "0 heads"), ({}, "heads=")]
+)
+def test_heads_that_do_not_fit_are_said(tmp_path, option, why):
+    state = {
+        "embed.patch_embeddings.weight": torch.zeros(21, 1, 16, 16),
+        "embed.position_embeddings.abs_pos_enc": torch.zeros(1, 4, 21),
+        "transformer.block_list.0.mhsa.to_qvk.weight": torch.zeros(48, 21),
+        "transformer.block_list.0.mhsa.W_0.weight": torch.zeros(21, 16),
+        "transformer.block_list.0.linear.0.weight": torch.zeros(16, 21),
+        "init_conv.conv_block.0.weight": torch.zeros(2, 1, 3, 3),
+        "out_conv.1.weight": torch.zeros(2, 2, 1, 1),
+    }
+    torch.save(state, path := tmp_path / "unetr.pth")
+    with pytest.raises(BadWeights, match=why):
+        load_model(path, **option)
+
+
 def test_dictionary_around_the_state_dict_is_opened(tmp_path):
     assert load_model(saved(tmp_path, lambda state: {"state_dict": state, "epoch": 3})).card.architecture == "medt"
 

@@ -71,9 +71,9 @@ def recognise(shapes: Shapes, *, architecture: str) -> tuple[str, dict[str, Any]
     if architecture == "fine":
         cells = shapes["vt_check"][0]
         rows = next(side for side in range(round(cells**0.5), 0, -1) if cells % side == 0)
-        along = round(shapes["model_down.layers.0.pe"][0] ** (1 / 3))
         options["volume_grid"] = (1, rows, cells // rows)
-        options["img_size"] = tuple(along * windows[0] * step for step in patch)  # as many windows along each axis
+        places = windows[-1] << (stages - 1)  # along each axis, since the deepest stage is a single window
+        options["img_size"] = tuple(places * step for step in patch)
     return architecture, options
 
 
@@ -178,8 +178,8 @@ FINE = _form(
     _FINE,
     ("img_size", "volume_grid"),
     " Every prediction marks the cells of the volume that it lies in as seen, and crops beyond the far border count as crops at "
-    "the near one. Give img_size= if the crops had fewer than 32 patches along an axis, and volume_grid= if the cells of a volume "
-    "make no square.",
+    "the near one. Give img_size= if the crops had not as many patches along every axis, and volume_grid= if the cells of a "
+    "volume make no square.",
 )
 GLAM = _form("glam", "GLAM of themyrl/fine, 3D", _GLAM, (), "")
 FORMS = (FINE, GLAM)
