@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.fine import plain
 from napari_medt.core import BadModel
@@ -22,6 +21,7 @@ from napari_medt.nets.registry import create_net
 from napari_medt.nets.token_attention import Crop, TokenAttention, TokenState, compose
 from napari_medt.nets.window_attention import Layout, WindowAttention, relative_index
 from napari_medt.zoo.forms import fine as forms
+from tests.nets.memory import Largest
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models"
 TINY = {"width": 8, "heads": (1, 2, 4), "depths": (2, 2, 2), "window": 2, "patch": (1, 2, 2), "num_classes": 3}
@@ -579,19 +579,6 @@ def test_hops_compose_as_the_network_does():
 
 
 # -------------------------------------------------------------------------------------------------------------------- memory
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements one operation gave."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 def test_many_windows_never_make_a_matrix():

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.guided_attention import plain
 from napari_medt.core import BadModel
@@ -20,6 +19,7 @@ from napari_medt.nets import capture, create_net, list_attention_sources
 from napari_medt.nets.dual_attention import ChannelAttention, PositionAttention
 from napari_medt.nets.guided_attention import SCALES, AutoEncoder, GuidedOutputs
 from napari_medt.zoo.forms.guided_attention import FORM, our_key
+from tests.nets.memory import Largest
 
 from . import golden
 
@@ -205,21 +205,6 @@ def test_gradients_of_position_attention_equal_the_written_out_form():
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor any operation gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.u_transformer import plain
 from napari_medt.core import BadModel
@@ -28,6 +27,7 @@ from napari_medt.nets.registry import create_net
 from napari_medt.nets.states import CHUNK
 from napari_medt.nets.u_transformer import usual_token_strides
 from napari_medt.zoo.forms import u_transformer as form
+from tests.nets.memory import Largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 COMMUNITY = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models" / "hx_utransformer_dimlast"
@@ -329,19 +329,6 @@ def test_gate_stands_where_the_skip_is_filtered():
 
 
 # -------------------------------------------------------------------------------------------------------------------- memory
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements one operation gave."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 @pytest.mark.parametrize(("values", "over"), [(8, "keys"), (4, "keys"), (16, "keys"), (8, "queries")])

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.unetr import plain
 from napari_medt.core import BadModel, BadWeights
@@ -19,6 +18,7 @@ from napari_medt.nets.states import LARGEST, DotState
 from napari_medt.nets.unetr import unetr
 from napari_medt.nets.vit import SelfAttention, rollout
 from napari_medt.zoo.forms import unetr as form
+from tests.nets.memory import Largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models"
@@ -358,19 +358,6 @@ def test_captured_states_hold_queries_and_keys_alone():
 
 
 # ---------------------------------------------------------------------------------------------------------------- memory
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor made."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(t, torch.Tensor):
-                self.elements = max(self.elements, t.numel())
-        return out
 
 
 def test_no_matrix_of_all_tokens_is_made_in_training_capture_or_rows():
