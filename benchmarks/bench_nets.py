@@ -56,7 +56,7 @@ def build(name: str, dims: int, preset: str, form: str) -> nn.Module:
 
 
 def measure(name: str, dims: int, preset: str, form: str, device: str) -> dict[str, float]:
-    """Seconds, gigaflops of a forward pass, parameters, and the peak memory of both passes in MB."""
+    """Seconds, gigaflops of a forward pass, parameters, and the peak memory of both passes above the loaded network, in MB."""
     net = build(name, dims, preset, form).to(device)
     info = next(info for info in list_nets() if info.name == name)
     channels = info.presets[preset].get("in_channels", info.defaults["in_channels"])  # type: ignore[call-overload]
@@ -80,8 +80,8 @@ def measure(name: str, dims: int, preset: str, form: str, device: str) -> dict[s
         return loss
 
     found: dict[str, float] = {"parameters": sum(p.numel() for p in net.parameters())}
+    loaded = memory(device)
     for what, run in (("forward", forward), ("training step", step)):
-        before = memory(device)
         times = []
         for repeat in range(REPEATS[what] + 1):
             start = time.perf_counter()
@@ -90,7 +90,8 @@ def measure(name: str, dims: int, preset: str, form: str, device: str) -> dict[s
             if repeat:  # the first is a warm-up
                 times.append(time.perf_counter() - start)
         found[what] = statistics.median(times)
-        found[f"{what} MB"] = memory(device) - before
+        found[f"{what} MB"] = memory(device) - loaded
+    net.requires_grad_(False)  # the counter looks for gradients of every tensor that has some, also in inference
     with FlopCounterMode(display=False) as counter:
         forward()
     found["gigaflops"] = counter.get_total_flops() / 1e9

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.attention_unet import AttentionUNet
-from napari_medt.nets.grid_attention_unet import BatchNorm, GridAttentionUNet, pad_to_multiple
+from napari_medt.nets.grid_attention_unet import GridAttentionUNet
+from napari_medt.nets.layers import BatchNormNd, crop, pad_to_multiple
 
 
 def plain(net: nn.Module) -> nn.Module:
@@ -44,7 +45,7 @@ class PlainAdditive(nn.Module):
             skip = features.pop()
             logit = run(gate.psi, relu(run(gate.signal, y) + run(gate.skip, skip)))
             y = run(merge, torch.cat((skip / (1 + torch.exp(-logit)), y), 1))
-        return cut(net.head(y), size)
+        return crop(net.head(y), size)
 
 
 class PlainGrid(nn.Module):
@@ -75,7 +76,7 @@ class PlainGrid(nn.Module):
         if net.form != "grid":
             every = [self.enlarge(scale(o), y) for scale, o in zip(net.scales, reversed(outputs), strict=True)]
             y = torch.cat(every, 1)
-        return cut(net.head(y), size)
+        return crop(net.head(y), size)
 
     def gate(self, gate: Any, skip: Tensor, signal: Tensor) -> Tensor:
         """One gated skip."""
@@ -96,7 +97,7 @@ class PlainGrid(nn.Module):
 def run(layers: nn.Sequential, x: Tensor) -> Tensor:
     """Layer by layer, those without weights and batch norm spelt out."""
     for layer in layers:
-        if isinstance(layer, BatchNorm):
+        if isinstance(layer, BatchNormNd):
             shape = (1, -1, *[1] * (x.ndim - 2))
             mean, var = layer.running_mean.view(shape), layer.running_var.view(shape)
             x = (x - mean) / torch.sqrt(var + layer.eps) * layer.weight.view(shape) + layer.bias.view(shape)
@@ -120,8 +121,3 @@ def max_of_blocks(x: Tensor, block: tuple[int, ...]) -> Tensor:
     for axis, length in enumerate(block, start=2):
         x = x.unflatten(axis, (-1, length)).amax(axis + 1)
     return x
-
-
-def cut(x: Tensor, size: torch.Size) -> Tensor:
-    """The first `size` places."""
-    return x[(..., *(slice(length) for length in size))]

@@ -5,11 +5,11 @@ Same weights, same numbers. It is the yardstick for speed and memory of `napari_
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from benchmarks.plain.swap import swapped
 from napari_medt.nets.states import State
 from napari_medt.nets.token_attention import TokenAttention
 from napari_medt.nets.window_attention import WindowAttention
@@ -17,13 +17,7 @@ from napari_medt.nets.window_attention import WindowAttention
 
 def plain(net: nn.Module) -> nn.Module:
     """A copy of FINE or GLAM, or of one of their modules, in the plain form."""
-    net = copy.deepcopy(net)
-    for module in list(net.modules()):
-        if isinstance(module, WindowAttention):
-            module.__class__ = PlainWindowAttention
-        elif isinstance(module, TokenAttention):
-            module.__class__ = PlainTokenAttention
-    return net
+    return swapped(net, {WindowAttention: PlainWindowAttention, TokenAttention: PlainTokenAttention})
 
 
 class PlainWindowAttention(WindowAttention):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from napari_medt.nets.dual_attention import PositionAttention
 from napari_medt.nets.guided_attention import GuidedAttentionNet, GuidedStep
+from napari_medt.nets.norm import BatchNorm
 
 
 class PlainPositionAttention(nn.Module):
@@ -30,7 +31,7 @@ class PlainPositionAttention(nn.Module):
 
 
 class PlainGuidedAttention(nn.Module):
-    """Evaluation of the network, scale by scale."""
+    """The network scale by scale; in training it gives the logits alone."""
 
     def __init__(self, net: GuidedAttentionNet) -> None:
         super().__init__()
@@ -38,6 +39,9 @@ class PlainGuidedAttention(nn.Module):
         for step in (self.net.first, self.net.second):
             for layer in step.position:
                 layer[3] = PlainPositionAttention(layer[3])
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.groups = 1  # one scale at a time
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in_channels, h, w)`, sizes multiples of 32, to logits `(n, num_classes, h, w)`."""

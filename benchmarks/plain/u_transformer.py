@@ -5,24 +5,17 @@ Same weights, same numbers. It is the yardstick for speed and memory of `napari_
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain.swap import swapped
 from napari_medt.nets.cross_attention import CrossAttention, DotAttention
 
 
 def plain(net: nn.Module) -> nn.Module:
     """A copy of a U-Transformer, or of one of its modules, in the plain form."""
-    net = copy.deepcopy(net)
-    for module in list(net.modules()):
-        if isinstance(module, DotAttention):
-            module.__class__ = PlainAttention
-        elif isinstance(module, CrossAttention):
-            module.__class__ = PlainCross
-    return net
+    return swapped(net, {DotAttention: PlainAttention, CrossAttention: PlainCross})
 
 
 class PlainAttention(DotAttention):

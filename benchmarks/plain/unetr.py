@@ -5,21 +5,16 @@ Same weights, same numbers. It is the yardstick for speed and memory of `napari_
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plain.swap import swapped
 from napari_medt.nets.vit import SelfAttention
 
 
 def plain(net: nn.Module) -> nn.Module:
     """A copy of a UNETR, or of one of its modules, in the plain form."""
-    net = copy.deepcopy(net)
-    for module in net.modules():
-        if isinstance(module, SelfAttention):
-            module.__class__ = PlainAttention
-    return net
+    return swapped(net, {SelfAttention: PlainAttention})
 
 
 class PlainAttention(SelfAttention):

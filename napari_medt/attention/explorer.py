@@ -14,7 +14,7 @@ from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Geometry,
 from napari_medt.engine.prepare import Scale, fit
 from napari_medt.engine.windows import blend_weights, pad_to_window, plan_windows
 from napari_medt.nets.axial import AxialBlock, AxialState
-from napari_medt.nets.capture import capture
+from napari_medt.nets.capture import capture, list_attention_sources
 from napari_medt.zoo.model import Model
 
 Floats = npt.NDArray[np.float32]
@@ -73,7 +73,7 @@ class AttentionExplorer:
     Raises
     ------
     BadModel
-        If the network shows no attention.
+        If the network shows no attention, or none along rows and columns.
     """
 
     def __init__(
@@ -86,7 +86,12 @@ class AttentionExplorer:
         memory_mb: float = 256,
     ) -> None:
         if not isinstance(model.net, AxialNet):
-            raise BadModel(f"{model.card.title} shows no attention", remedy="choose one of the attention models")
+            if not list_attention_sources(model.net):
+                raise BadModel(f"{model.card.title} shows no attention", remedy="choose one of the attention models")
+            raise BadModel(
+                f"The attention of {model.card.title} cannot be drawn over images yet",
+                remedy="read it from Python, with napari_medt.nets.capture",
+            )
         self._net: AxialNet = model.net
         self._model = model
         volume = image if isinstance(image, Volume) else Volume.from_array(image)

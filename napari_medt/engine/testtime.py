@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_medt.core import BadModel
+from napari_medt.nets.layers import with_background
 
 if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
@@ -116,7 +117,7 @@ class Passes:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = net(windows, positions) if getattr(net, "takes_position", False) else net(windows)
         # Step by step in place, since torch's own softmax over channels takes nearly twice as long.
-        logits = logits.float()
+        logits = with_background(logits.float())
         if room not in self._room or self._room[room].shape != logits.shape:
             self._room[room] = torch.empty_like(logits, memory_format=torch.contiguous_format)
         found = torch.sub(logits, logits.amax(1, keepdim=True), out=self._room[room])

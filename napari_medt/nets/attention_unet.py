@@ -6,7 +6,7 @@ form that came after it, with gates at the resolution of the skips; both are her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.grid_attention_unet import (
+from napari_medt.nets.grid_attention_unet import GridAttentionUNet
+from napari_medt.nets.layers import (
     CONV,
-    BatchNorm,
-    GridAttentionUNet,
+    POOL,
+    TRANSPOSED,
+    BatchNormNd,
     Strides,
     conv_norm_relu,
     crop,
@@ -48,9 +50,9 @@ class Gate(Recorder):
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__()
         inner = max(channels // 2, 1)
-        self.signal = nn.Sequential(CONV[dims](channels, inner, 1), BatchNorm(inner))
-        self.skip = nn.Sequential(CONV[dims](channels, inner, 1), BatchNorm(inner))
-        self.psi = nn.Sequential(CONV[dims](inner, 1, 1), BatchNorm(1))
+        self.signal = nn.Sequential(CONV[dims](channels, inner, 1), BatchNormNd(inner))
+        self.skip = nn.Sequential(CONV[dims](channels, inner, 1), BatchNormNd(inner))
+        self.psi = nn.Sequential(CONV[dims](inner, 1, 1), BatchNormNd(1))
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Two of `(n, channels, *size)` to the weighed skip."""
@@ -92,23 +94,23 @@ class AttentionUNet(nn.Module):
         if len(channels) < 2:
             raise ValueError(f"the form {form!r} needs at least two levels, not {len(channels)}")
         self.in_channels, self.num_classes, self.spatial_dims = in_channels, num_classes, spatial_dims
-        dims, kernel = spatial_dims, (3,) * spatial_dims
-        steps = level_strides(strides, len(channels) - 1, dims, (2,) * dims)
+        dims = spatial_dims
+        steps = level_strides(strides, len(channels) - 1, dims)
         self.multiple = total_stride(steps)
-        self.encoder = nn.ModuleList([double_conv(dims, in_channels, channels[0], kernel)])
+        self.encoder = nn.ModuleList([double_conv(dims, in_channels, channels[0])])
         self.pools, self.ups, self.gates, self.merges = (nn.ModuleList() for _ in range(4))
         for width, below, step in zip(channels[:-1], channels[1:], steps, strict=True):
             self.gates.append(Gate(dims, width))
             if form == "additive":
-                self.pools.append((nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(step))
-                self.encoder.append(double_conv(dims, width, below, kernel))
+                self.pools.append(POOL[dims](step))
+                self.encoder.append(double_conv(dims, width, below))
                 up = nn.Upsample(scale_factor=tuple(map(float, step)), mode="nearest")
-                self.ups.append(nn.Sequential(up, *conv_norm_relu(dims, below, width, kernel)))
-                self.merges.append(double_conv(dims, 2 * width, width, kernel))
+                self.ups.append(nn.Sequential(up, *conv_norm_relu(dims, below, width)))
+                self.merges.append(double_conv(dims, 2 * width, width))
             else:
                 self.pools.append(nn.Identity())
-                self.encoder.append(double_conv(dims, width, below, kernel, step))
-                self.ups.append(nn.Sequential(_transposed(dims, below, width, step), BatchNorm(width), nn.ReLU()))
+                self.encoder.append(double_conv(dims, width, below, stride=step))
+                self.ups.append(nn.Sequential(_transposed(dims, below, width, step), BatchNormNd(width), nn.ReLU()))
                 norm = (nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d)(width)
                 self.merges.append(nn.Sequential(CONV[dims](2 * width, width, 3, padding=1), norm, nn.PReLU()))
         self.head = CONV[dims](channels[0], num_classes, 1)
@@ -137,8 +139,8 @@ class AttentionUNet(nn.Module):
 
 def _transposed(dims: int, channels: int, width: int, step: tuple[int, ...]) -> nn.Module:
     """A transposed convolution of kernel 3 that multiplies the size by its stride exactly."""
-    conv: Callable[..., nn.Module] = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
-    return conv(channels, width, 3, step, padding=1, output_padding=tuple(s - 1 for s in step))
+    leftover = tuple(s - 1 for s in step)
+    return TRANSPOSED[dims](channels, width, 3, step, padding=1, output_padding=leftover)
 
 
 @register(

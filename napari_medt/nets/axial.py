@@ -24,15 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.axial_kernel import PositionalAttention
+from napari_medt.nets.capture import Recorder
 from napari_medt.nets.norm import BatchNorm, conv_norm
-from napari_medt.nets.states import State
+from napari_medt.nets.states import QueriesAndKeys
 
 HEADS = 8
 Kind = Literal["axial", "gated", "content"]
 
 
 @dataclass(frozen=True)
-class AxialState:
+class AxialState(QueriesAndKeys):
     """What one axial attention needs to give any row of its attention again, kept while attention is captured.
 
     Attributes
@@ -49,8 +50,6 @@ class AxialState:
         Edge of the grid of patches that an image was cut into, patch after patch on the first axis; 1 for whole images.
     """
 
-    q: Tensor
-    k: Tensor
     scales: Tensor
     eq: Tensor | None
     ek: Tensor | None
@@ -68,11 +67,6 @@ class AxialState:
     def samples(self) -> int:
         """Images in the batch; the first axis of the tensors counts their patches."""
         return self.q.shape[0] // self.patches**2
-
-    @property
-    def nbytes(self) -> int:
-        """Memory kept."""
-        return self.q.nbytes + self.k.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Attention `(heads, K)` of one cell of `grid` over its column or row, within its patch; sums to 1 a head."""
@@ -113,7 +107,7 @@ class AxialState:
         return torch.stack([self.rows(i, sample) for i in range(length)], dim=-2)
 
 
-class AxialAttention(nn.Module):
+class AxialAttention(Recorder):
     """Self-attention of every column (`axis="height"`) or every row (`axis="width"`) of `(n, C, H, W)`.
 
     Parameters
@@ -150,7 +144,6 @@ class AxialAttention(nn.Module):
         if kind == "gated":
             self.gates = nn.Parameter(torch.tensor([0.1, 0.1, 1.0, 0.1]))  # G_Q, G_K, G_V1, G_V2
         self.patches = 1
-        self.seen: list[State] | None = None
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tables `Eq (c, K, K)`, `Ek (c, K, K)` and `Ev (2c, K, K)` for lines of `length` positions, entry `[r, i, j]`."""
@@ -216,19 +209,18 @@ class AxialAttention(nn.Module):
     def _logit_scales(self, q: Tensor, k: Tensor, eq: Tensor | None = None, ek: Tensor | None = None) -> Tensor:
         """Scale of each term of the logits, gates included: `(terms, n, heads)`, or `(terms, 1, heads)` from running statistics."""
         norm = self.logits_norm
-        if norm.training:
+        count = q.shape[0] // norm.groups * q.shape[-2] * q.shape[-1] ** 2
+        by_batch = norm.training and count > 1  # as `BatchNorm`
+        if by_batch:
             mean, variance = self._logit_statistics(q, k, eq, ek)  # (groups, terms * heads)
-            count = q.shape[0] // norm.groups * q.shape[-2] * q.shape[-1] ** 2
-            norm.update_running(
-                mean.detach().to(q.dtype), (variance * (count / max(count - 1, 1))).detach().to(q.dtype)
-            )
+            norm.update_running(mean.detach().to(q.dtype), (variance * (count / (count - 1))).detach().to(q.dtype))
             scale = norm.weight * torch.rsqrt(variance + norm.eps).to(q.dtype)
         else:
             scale = norm.scale_shift()[0][None]
         scale = scale.view(scale.shape[0], -1, HEADS).transpose(0, 1)  # (terms, groups, heads)
         if self.kind == "gated":
             scale = scale * torch.cat((torch.ones_like(self.gates[:1]), self.gates[:2]))[:, None, None]
-        if norm.training and norm.groups > 1:
+        if by_batch and norm.groups > 1:
             scale = scale.repeat(1, q.shape[0] // norm.groups, 1)
         return scale
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from napari_medt.nets.layers import per_axis
 from napari_medt.nets.states import AttentionSource, State
 
 
@@ -98,8 +99,8 @@ class _Rows(list[Tensor]):
 
 def _tell_size(net: Any, x: Tensor, captured: dict[str, Any]) -> None:
     shape = tuple(x.shape[2:])
-    multiples = (net.multiple,) * len(shape) if isinstance(net.multiple, int) else net.multiple
-    padded = tuple(size + -size % multiple for size, multiple in zip(shape, multiples, strict=True))
+    multiples = per_axis(net.multiple, len(shape))
+    padded = tuple(-(-size // multiple) * multiple for size, multiple in zip(shape, multiples, strict=True))
     for rows in captured.values():
         if isinstance(rows, _Rows):
             if len(rows.query) != len(shape) or not all(0 <= q < n for q, n in zip(rows.query, shape, strict=True)):

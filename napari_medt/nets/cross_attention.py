@@ -16,14 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_medt.nets.capture import Recorder
+from napari_medt.nets.layers import CONV, LINEAR, POOL, Norm, conv_norm_relu, norm_layer
 from napari_medt.nets.states import CHUNK, DotState, GateState
 
-Norm = Literal["batch", "instance"]
 Over = Literal["keys", "queries"]
 Scale = Literal["channels", "head"]
-CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class Wiring:
         The gate multiplies the skip with its position codes in it, else the skip itself.
     interleaved
         Layout of the position codes, see `with_positions`.
+    rounded_up
+        Likewise.
     """
 
     pooled: bool
@@ -54,23 +53,27 @@ class Wiring:
     sigmoid: bool
     gated_positions: bool
     interleaved: bool
+    rounded_up: bool = False
 
 
 WIRINGS = {
     "standard": Wiring(True, True, False, merge=True, sigmoid=True, gated_positions=False, interleaved=False),
     "authors": Wiring(False, True, True, merge=False, sigmoid=True, gated_positions=True, interleaved=True),
-    "community": Wiring(True, False, False, merge=False, sigmoid=False, gated_positions=True, interleaved=False),
+    "community": Wiring(
+        True, False, False, merge=False, sigmoid=False, gated_positions=True, interleaved=False, rounded_up=True
+    ),
 }
 
 
-def with_positions(x: Tensor, *, interleaved: bool) -> Tensor:
+def with_positions(x: Tensor, *, interleaved: bool, rounded_up: bool = False) -> Tensor:
     """`x (n, c, *size)` plus sines and cosines of its places, of frequencies from 1 down to nearly 1/10,000 radian a place.
 
-    Every axis has an equal even share of the channels, what remains is left alone. All sines stand before all cosines and the
-    first axis comes first; or, `interleaved`, sines and cosines alternate and the last axis comes first.
+    Every axis has an equal even share of the channels, what remains is left alone; or, `rounded_up`, nothing remains and the
+    last share is cut short. All sines stand before all cosines and the first axis comes first; or, `interleaved`, sines and
+    cosines alternate and the last axis comes first.
     """
-    dims = x.dim() - 2
-    share = x.shape[1] // dims // 2 * 2
+    channels, dims = x.shape[1], x.dim() - 2
+    share = (channels + (2 * dims - 1 if rounded_up else 0)) // (2 * dims) * 2
     if not share:
         return x
     frequencies = 10000.0 ** (-torch.arange(0, share, 2, device=x.device) / share)
@@ -78,8 +81,13 @@ def with_positions(x: Tensor, *, interleaved: bool) -> Tensor:
     for place, axis in enumerate(reversed(range(dims)) if interleaved else range(dims)):
         angles = frequencies[:, None] * torch.arange(x.shape[2 + axis], device=x.device)
         waves = torch.stack((angles.sin(), angles.cos()), 1 if interleaved else 0).flatten(0, 1).to(x.dtype)
-        out[:, place * share : (place + 1) * share] += waves.view(share, *(-1 if i == axis else 1 for i in range(dims)))
+        waves = waves.view(share, *(-1 if i == axis else 1 for i in range(dims)))
+        out[:, place * share : (place + 1) * share] += waves[: max(channels - place * share, 0)]
     return out
+
+
+def _coded(x: Tensor, wiring: Wiring) -> Tensor:
+    return with_positions(x, interleaved=wiring.interleaved, rounded_up=wiring.rounded_up)
 
 
 @dataclass(frozen=True)
@@ -171,27 +179,6 @@ def softmax_over_queries(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple
     return torch.cat([run(weigh, piece, totals) for piece in pieces], -2), totals
 
 
-class InstanceNorm(nn.Module):
-    """Instance normalisation with scale and shift of `(n, channels, *size)`, also where the size is one place."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise; one place alone becomes the shift (torch's own layer raises)."""
-        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, 1e-5, False)
-
-
-def norm_layer(norm: Norm, spatial_dims: int, channels: int) -> nn.Module:
-    """Batch or instance normalisation."""
-    if norm == "instance":
-        return InstanceNorm(channels)
-    if norm != "batch":
-        raise ValueError(f"norm must be 'batch' or 'instance', not {norm!r}")
-    return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention of `(n, channels, *size)` with position codes: every place attends to every place.
 
@@ -209,14 +196,14 @@ class SelfAttention(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        self.interleaved, self.residual = wiring.interleaved, residual
+        self.wiring, self.residual = wiring, residual
         self.query, self.key, self.value = (nn.Linear(channels, channels, bias=wiring.self_bias) for _ in range(3))
         self.attend = DotAttention(channels, heads, scale=scale, over=over)
         self.merge = nn.Linear(channels, channels) if wiring.merge else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, channels, *size)` to the same shape."""
-        tokens = with_positions(x, interleaved=self.interleaved).flatten(2).transpose(1, 2)
+        tokens = _coded(x, self.wiring).flatten(2).transpose(1, 2)
         out: Tensor = self.attend(self.query(tokens), self.key(tokens), self.value(tokens), tuple(x.shape[2:]))
         out = self.merge(out).transpose(1, 2).reshape(x.shape)
         return x + out if self.residual else out
@@ -228,7 +215,7 @@ class Gate(Recorder):
     def __init__(self, channels: int, spatial_dims: int, norm: Norm, *, sigmoid: bool) -> None:
         super().__init__()
         self.conv = CONV[spatial_dims](channels, channels, 1)
-        self.norm = norm_layer(norm, spatial_dims, channels)
+        self.norm = norm_layer(norm, channels)
         self.sigmoid, self.mode = sigmoid, LINEAR[spatial_dims]
 
     def forward(self, z: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -277,26 +264,23 @@ class CrossAttention(nn.Module):
         self.wiring, self.stride, self.mode = wiring, stride, LINEAR[spatial_dims]
         inner = skip if wiring.pooled else deep
 
-        def unit(before: int, after: int) -> nn.Sequential:
-            return nn.Sequential(conv(before, after, 1), norm_layer(norm, spatial_dims, after), nn.ReLU(inplace=True))
-
-        self.reduce = unit(deep, inner)
+        self.reduce = nn.Sequential(*conv_norm_relu(spatial_dims, deep, inner, 1, norm=norm))
         self.query = conv(inner, inner, stride, stride=stride, bias=bias)
         self.key = conv(inner, inner, stride, stride=stride, bias=bias)
         self.pool = POOL[spatial_dims](2 * stride) if wiring.pooled else nn.Identity()
-        self.enter = unit(skip, skip)
+        self.enter = nn.Sequential(*conv_norm_relu(spatial_dims, skip, skip, 1, norm=norm))
         kernel = 1 if wiring.pooled else 2 * stride
         self.value = conv(skip, skip, kernel, stride=kernel, bias=bias)
         self.attend = DotAttention(inner, heads, scale=scale, over=over)
         self.gate = Gate(skip, spatial_dims, norm, sigmoid=wiring.sigmoid)
         self.widen = conv(deep, deep, 3, padding=1)
         self.narrow = conv(deep, skip, 1)
-        self.narrow_norm = norm_layer(norm, spatial_dims, skip)
+        self.narrow_norm = norm_layer(norm, skip)
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
         """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`: the filtered skip, then the deep map."""
-        y = with_positions(y, interleaved=self.wiring.interleaved)
-        coded = with_positions(s, interleaved=self.wiring.interleaved)
+        y = _coded(y, self.wiring)
+        coded = _coded(s, self.wiring)
         doubled = self._double(y)
         deep = self.reduce(y)
         q, k, v = self.query(deep), self.key(deep), self.value(self.enter(self.pool(coded)))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
+from napari_medt.nets.layers import crop, pad_to_multiple, per_axis
 from napari_medt.nets.nnformer_host import NnFormer, Stage, TokenPlan
 from napari_medt.nets.registry import register
 from napari_medt.nets.states import AttentionSource
@@ -106,38 +107,12 @@ class WindowNet(nn.Module):
 
     spatial_dims = 3
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        cells: VolumeCells | None,
-        plan: TokenPlan,
-        img_size: Sequence[int],
-        width: int,
-        heads: Sequence[int],
-        depths: Sequence[int],
-        window: int | Sequence[int],
-        patch: Sequence[int],
-        drop_path: float,
-    ) -> None:
+    def __init__(self, host: NnFormer, cells: VolumeCells | None = None) -> None:
         super().__init__()
-        self.in_channels, self.num_classes = in_channels, num_classes
+        self.in_channels, self.num_classes = host.in_channels, host.num_classes
+        self.multiple, self.step = host.multiple, host.halfway_step
         self.takes_position = cells is not None
-        self.cells = cells
-        self.host = NnFormer(
-            in_channels,
-            num_classes,
-            width=width,
-            heads=heads,
-            depths=depths,
-            windows=[window] * len(heads) if isinstance(window, int) else window,
-            patch=patch,
-            plan=plan,
-            img_size=img_size,
-            drop_path=drop_path,
-        )
-        self.multiple, self.step = self.host.multiple, self.host.halfway_step
+        self.cells, self.host = cells, host
 
     def forward(self, x: Tensor, position: Tensor | None = None) -> Tensor | WindowNetOutputs:
         """Segment crops.
@@ -156,22 +131,21 @@ class WindowNet(nn.Module):
             Logits `(n, num_classes, z, y, x)`; in training those of half resolution too.
         """
         size = x.shape[2:]
-        over = [-side % multiple for side, multiple in zip(size, self.multiple, strict=True)]
-        if any(over):
-            x = F.pad(x, (0, over[2], 0, over[1], 0, over[0]), mode="replicate")
-        crop = None
+        place = None
         if self.cells is not None:
             centres = torch.zeros(3) if position is None else position
-            crop = self.cells(centres.to(x.device).expand(len(x), 3))
-        logits: Tensor
-        logits, halfway = self.host(x, crop)
-        logits = logits[:, :, : size[0], : size[1], : size[2]]
+            place = self.cells(centres.to(x.device).expand(len(x), 3))
+        logits, halfway = self.host(pad_to_multiple(x, self.multiple), place)
+        logits = crop(logits, size)
         if halfway is None:
             return logits
-        z, y, w = (-(-side // step) for side, step in zip(size, self.step, strict=True))
-        return WindowNetOutputs(logits, halfway[:, :, :z, :y, :w])
+        return WindowNetOutputs(
+            logits, crop(halfway, [-(-side // step) for side, step in zip(size, self.step, strict=True)])
+        )
 
-    def loss(self, outputs: WindowNetOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def loss(
+        self, outputs: WindowNetOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    ) -> Tensor:
         """Two thirds of the criterion at full resolution and one third at half of it.
 
         Parameters
@@ -181,7 +155,7 @@ class WindowNet(nn.Module):
         target
             Class indices `(n, z, y, x)`.
         criterion
-            Takes logits and target, gives a scalar.
+            Takes logits and target, gives a scalar; cross-entropy by default.
         """
         z, y, x = self.step
         return (2 * criterion(outputs.logits, target) + criterion(outputs.halfway, target[:, ::z, ::y, ::x])) / 3
@@ -201,13 +175,6 @@ class WindowNet(nn.Module):
         return sources
 
 
-def _triple(size: int | Sequence[int]) -> tuple[int, ...]:
-    sides = (size,) * 3 if isinstance(size, int) else tuple(size)
-    if len(sides) != 3 or min(sides) < 1:
-        raise ValueError(f"a size must be one positive number or three, not {size}")
-    return sides
-
-
 @register(
     "fine",
     title="FINE",
@@ -217,6 +184,7 @@ def _triple(size: int | Sequence[int]) -> tuple[int, ...]:
     attention="places of a window to each other and to its token, windows to all windows, and the crop to the rest of the volume",
     small=SMALL,
     published=PUBLISHED,
+    may_be_zero=("window_tokens",),
 )
 def fine(
     in_channels: int = 1,
@@ -229,7 +197,7 @@ def fine(
     patch: Sequence[int] = (2, 4, 4),
     window_tokens: int = 1,
     volume_tokens: bool = True,
-    volume_grid: Sequence[int] = (1, 5, 5),
+    volume_grid: int | Sequence[int] = (1, 5, 5),
     drop_path: float = 0.2,
     wiring: Wiring = "standard",
 ) -> WindowNet:
@@ -243,7 +211,7 @@ def fine(
         Voxels `(z, y, x)` of the crops trained on: the size of a cell of the volume, and that of the learnt positions of
         windows. Crops of other sizes can be given.
     width, heads, depths, window, patch, drop_path
-        As in `NnFormer`; one number for `window` is that of all stages.
+        As in `NnFormer`.
     window_tokens
         Tokens of a window. 0 is the plain host, and needs `volume_tokens=False`.
     volume_tokens
@@ -258,23 +226,23 @@ def fine(
     ValueError
         If options do not fit each other.
     """
-    sides, grid = _triple(img_size), _triple(volume_grid)
+    sides, grid = per_axis(img_size, 3, name="img_size"), per_axis(volume_grid, 3, name="volume_grid")
     if window_tokens < 0 or (volume_tokens and not window_tokens):
         raise ValueError("volume tokens are read by window tokens: without these, give volume_tokens=False too")
     plan = TokenPlan("fine", window_tokens, math.prod(grid) if volume_tokens else 0, wiring)
-    return WindowNet(
+    host = NnFormer(
         in_channels,
         num_classes,
-        cells=VolumeCells(grid, sides, wiring=wiring) if volume_tokens else None,
-        plan=plan,
-        img_size=sides,
         width=width,
         heads=heads,
         depths=depths,
         window=window,
         patch=patch,
+        plan=plan,
+        img_size=sides,
         drop_path=drop_path,
     )
+    return WindowNet(host, VolumeCells(grid, sides, wiring=wiring) if volume_tokens else None)
 
 
 @register(
@@ -286,6 +254,7 @@ def fine(
     attention="places of a window to each other and to its tokens, and windows to all windows",
     small=SMALL,
     published=PUBLISHED,
+    may_be_zero=("window_tokens",),
 )
 def glam(
     in_channels: int = 1,
@@ -306,22 +275,21 @@ def glam(
     in_channels, num_classes
         Channels of the image; classes, background included.
     width, heads, depths, window, patch, drop_path
-        As in `NnFormer`; one number for `window` is that of all stages.
+        As in `NnFormer`.
     window_tokens
         Tokens of a window, 0 is the plain host.
     wiring
         `"standard"`, or `"authors"` with the defects of the released code, for its weights.
     """
-    return WindowNet(
+    host = NnFormer(
         in_channels,
         num_classes,
-        cells=None,
-        plan=TokenPlan("glam", window_tokens, 0, wiring),
-        img_size=(1, 1, 1),
         width=width,
         heads=heads,
         depths=depths,
         window=window,
         patch=patch,
+        plan=TokenPlan("glam", window_tokens, 0, wiring),
         drop_path=drop_path,
     )
+    return WindowNet(host)

@@ -6,87 +6,29 @@ Learning Where to Look for the Pancreas", MIDL 2018, section 2. Layer sizes foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from math import prod
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_medt.nets.capture import Recorder
+from napari_medt.nets.layers import (
+    CONV,
+    LINEAR,
+    Axes,
+    BatchNormNd,
+    Strides,
+    conv_norm_relu,
+    crop,
+    double_conv,
+    level_strides,
+    pad_to_multiple,
+    total_stride,
+)
 from napari_medt.nets.states import AttentionSource, GateState
-
-Axes = tuple[int, ...]  # one number an axis of the image
-Strides = Sequence[int | Sequence[int]] | None
-CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-LINEAR = {2: "bilinear", 3: "trilinear"}
-
-
-class BatchNorm(_BatchNorm):
-    """Batch normalisation of `(n, c, *size)`; where a channel has one value only, training uses the running statistics."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name the base class gives it)
-        """Normalise channel by channel."""
-        if self.training and input.numel() == input.shape[1]:  # no spread to normalise by
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
-        pass  # any number of axes
-
-
-def conv_norm_relu(dims: int, channels: int, width: int, kernel: Axes, stride: Axes | int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size at stride 1, batch norm, ReLU."""
-    conv = CONV[dims](channels, width, kernel, stride, padding=tuple(k // 2 for k in kernel))
-    return [conv, BatchNorm(width), nn.ReLU(inplace=True)]
-
-
-def double_conv(dims: int, channels: int, width: int, kernel: Axes, stride: Axes | int = 1) -> nn.Sequential:
-    """Two convolutions with batch norm and ReLU, the first with the stride."""
-    return nn.Sequential(
-        *conv_norm_relu(dims, channels, width, kernel, stride), *conv_norm_relu(dims, width, width, kernel)
-    )
-
-
-def level_strides(strides: Strides, levels: int, dims: int, default: Axes) -> tuple[Axes, ...]:
-    """The stride of every axis at every level below the first.
-
-    Raises
-    ------
-    ValueError
-        If their number fits neither the levels nor the axes.
-    """
-    given = [default] * levels if strides is None else list(strides)
-    if len(given) != levels:
-        raise ValueError(f"{levels + 1} levels need {levels} strides, not {len(given)}")
-    axes = tuple((stride,) * dims if isinstance(stride, int) else tuple(stride) for stride in given)
-    if any(len(stride) != dims or min(stride) < 1 for stride in axes):
-        raise ValueError(f"a stride is a positive number or {dims} of them, not {given}")
-    return axes
-
-
-def total_stride(strides: Sequence[Axes]) -> int | Axes:
-    """What the size must be a multiple of: a number, or one an axis where they differ."""
-    totals = tuple(prod(axis) for axis in zip(*strides, strict=True))
-    return totals[0] if len(set(totals)) == 1 else totals
-
-
-def pad_to_multiple(x: Tensor, multiple: int | Axes) -> Tensor:
-    """Repeat the last values of every axis of `(n, c, *size)` until its size is a multiple."""
-    size = x.shape[2:]
-    multiples = (multiple,) * len(size) if isinstance(multiple, int) else multiple
-    after = [-length % m for length, m in zip(size, multiples, strict=True)]
-    return F.pad(x, [n for more in reversed(after) for n in (0, more)], mode="replicate") if any(after) else x
-
-
-def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` places of `(n, c, ...)`."""
-    for axis, length in enumerate(size, start=2):
-        x = x.narrow(axis, 0, length)
-    return x
 
 
 class GridGate(Recorder):
@@ -116,7 +58,7 @@ class GridGate(Recorder):
         self.theta = CONV[dims](channels, channels, stride, stride, bias=False)
         self.phi = CONV[dims](signal, channels, 1)
         self.psi = CONV[dims](channels, 1, 1)
-        self.out = nn.Sequential(CONV[dims](channels, channels, 1), BatchNorm(channels))
+        self.out = nn.Sequential(CONV[dims](channels, channels, 1), BatchNormNd(channels))
 
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """`(n, channels, *size)` and `(n, signal, *coarser)` to `(n, channels, *size)`."""
@@ -255,5 +197,5 @@ def _initialise(module: nn.Module) -> None:
     """Normal weights by fan-in for convolutions, near 1 for batch norm, as the authors' training does."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight)
-    elif isinstance(module, BatchNorm):
+    elif isinstance(module, BatchNormNd):
         nn.init.normal_(module.weight, 1.0, 0.02)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
 from napari_medt.nets.dual_attention import ChannelAttention, PositionAttention
+from napari_medt.nets.layers import crop, pad_to_multiple
 from napari_medt.nets.norm import BatchNorm
 from napari_medt.nets.registry import register
 from napari_medt.nets.resnet import ResNeXt, TimmFeatures
@@ -122,9 +123,7 @@ class GuidedStep(nn.Module):
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Four `(n, 2 c, h, w)`, coarse to fine, to four guided attentions, and input, latent and output of the autoencoder."""
         stacked = torch.stack(x, 1).flatten(0, 1)
-        if (
-            stacked.device.type == "cpu" and not self.training
-        ):  # processors convolve and pool this order a seventh faster
+        if stacked.device.type == "cpu" and not self.training:  # a seventh faster there
             stacked = stacked.contiguous(memory_format=torch.channels_last)
         latent, reconstruction = self.autoencoder(stacked)
         by_scale = reconstruction.unflatten(0, (-1, len(SCALES))).unbind(1)
@@ -151,28 +150,28 @@ class GuidedAttentionNet(nn.Module):
         Gives four features at 1/4 to 1/32 of the image and says their `channels`.
     in_channels, num_classes
         Channels of the image; classes, background included.
-    channels
-        Of every scale after the encoder, a multiple of 8.
+    width
+        Channels of every scale after the encoder, a multiple of 8.
 
     Raises
     ------
     ValueError
-        If `channels` is no multiple of 8.
+        If `width` is no multiple of 8.
     """
 
     multiple = 32
     spatial_dims = 2
 
     def __init__(
-        self, encoder: ResNeXt | TimmFeatures, *, in_channels: int = 1, num_classes: int = 2, channels: int = 32
+        self, encoder: ResNeXt | TimmFeatures, *, in_channels: int = 1, num_classes: int = 2, width: int = 32
     ) -> None:
         super().__init__()
-        if channels < 8 or channels % 8:
-            raise ValueError(f"channels must be a multiple of 8, not {channels}")
+        if width < 8 or width % 8:
+            raise ValueError(f"width must be a multiple of 8, not {width}")
         self.in_channels, self.num_classes = in_channels, num_classes
         self.backbone = encoder
-        self.down = nn.ModuleList(nn.Sequential(*_unit(c, channels, 1)) for c in reversed(encoder.channels))
-        c = channels
+        self.down = nn.ModuleList(nn.Sequential(*_unit(c, width, 1)) for c in reversed(encoder.channels))
+        c = width
         self.fuse = nn.Sequential(*_unit(len(SCALES) * c, c, 3), *_unit(c, c, 3), *_unit(c, c, 1))
         self.first, self.second = GuidedStep(c), GuidedStep(c)
         self.coarse_heads, self.refined_heads = (
@@ -184,7 +183,7 @@ class GuidedAttentionNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | GuidedOutputs:
         """`(n, in_channels, h, w)` to logits `(n, num_classes, h, w)`, in training to `GuidedOutputs`."""
-        size, x = (x.shape[2], x.shape[3]), self._pad(x)
+        size, x = x.shape[2:], self._pad(x)
         features = self.backbone(x)[::-1]
         grid = features[-1].shape[2:]
         scales = [_resize(down(f), grid) for down, f in zip(self.down, features, strict=True)]
@@ -194,7 +193,7 @@ class GuidedAttentionNet(nn.Module):
         refined = [head(guided) for head, guided in zip(self.refined_heads, second, strict=True)]
 
         def enlarge(prediction: Tensor) -> Tensor:
-            return _resize(prediction, x.shape[2:])[..., : size[0], : size[1]]
+            return crop(_resize(prediction, x.shape[2:]), size)
 
         if not self.training:  # interpolation is linear: the mean may be taken first
             return enlarge(torch.stack(refined).mean(0))
@@ -210,7 +209,9 @@ class GuidedAttentionNet(nn.Module):
             (out1, out2),
         )
 
-    def loss(self, outputs: GuidedOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def loss(
+        self, outputs: GuidedOutputs, target: Tensor, criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    ) -> Tensor:
         """Sum of the criterion over all eight predictions, plus the guided and the reconstruction loss (section III-D).
 
         Parameters
@@ -220,7 +221,7 @@ class GuidedAttentionNet(nn.Module):
         target
             Class indices `(n, h, w)`.
         criterion
-            Takes logits and target, gives a scalar.
+            Takes logits and target, gives a scalar; cross-entropy by default.
         """
         supervised = torch.stack([criterion(logits, target) for logits in (*outputs.coarse, *outputs.refined)]).sum()
         guided = F.mse_loss(*outputs.latents)  # a mean over the scales; the paper sums them
@@ -238,11 +239,9 @@ class GuidedAttentionNet(nn.Module):
 
     def _pad(self, x: Tensor) -> Tensor:
         """Repeat the border up to multiples; a lone image in training to 64 at least, batch norm needs two values."""
-        h, w = x.shape[2:]
-        down, right = -h % self.multiple, -w % self.multiple
-        if self.training and len(x) == 1 and max(h, w) <= self.multiple:
-            right += self.multiple
-        return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+        x = pad_to_multiple(x, self.multiple)
+        alone = self.training and len(x) == 1 and x.shape[2:] == (self.multiple, self.multiple)
+        return F.pad(x, (0, self.multiple, 0, 0), mode="replicate") if alone else x
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -256,13 +255,13 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     multiple=32,
     paper=PAPER,
     attention="places to places and channels to channels at four scales in two steps, and the guided maps made of them",
-    small={"channels": 16, "stem": 8, "blocks": (1, 2, 2, 1), "groups": 4, "base_width": 32},
-    published={"channels": 64, "stem": 64, "blocks": (3, 4, 23, 3), "groups": 32, "base_width": 8},
+    small={"width": 16, "stem": 8, "blocks": (1, 2, 2, 1), "groups": 4, "base_width": 32},
+    published={"num_classes": 5, "width": 64, "stem": 64, "blocks": (3, 4, 23, 3), "groups": 32, "base_width": 8},
 )
 def guided_attention(
     in_channels: int = 1,
     num_classes: int = 2,
-    channels: int = 32,
+    width: int = 32,
     backbone: str = "resnext",
     stem: int = 32,
     blocks: Sequence[int] = (2, 2, 4, 2),
@@ -273,7 +272,7 @@ def guided_attention(
 
     Parameters
     ----------
-    in_channels, num_classes, channels
+    in_channels, num_classes, width
         As in `GuidedAttentionNet`.
     backbone
         `"resnext"`, whose layout `stem`, `blocks`, `groups` and `base_width` give, or `"timm:<name>"`.
@@ -293,4 +292,4 @@ def guided_attention(
         if name
         else ResNeXt(in_channels, stem=stem, blocks=blocks, groups=groups, base_width=base_width)
     )
-    return GuidedAttentionNet(encoder, in_channels=in_channels, num_classes=num_classes, channels=channels)
+    return GuidedAttentionNet(encoder, in_channels=in_channels, num_classes=num_classes, width=width)

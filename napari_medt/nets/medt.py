@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.axial import HEADS, AxialAttention, AxialBlock, Kind
+from napari_medt.nets.layers import crop, pad_to_multiple, per_axis
 from napari_medt.nets.norm import BatchNorm, conv_norm
 from napari_medt.nets.registry import register
 from napari_medt.nets.states import AttentionSource
@@ -24,19 +25,6 @@ BLOCKS = (1, 2, 4, 1)
 GRID = 4  # the local branch sees the image as a 4 x 4 grid of patches
 
 Size = int | tuple[int, int]
-
-
-def as_size(img_size: Size) -> tuple[int, int]:
-    """`(height, width)` of an image size given as one number or two."""
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return int(height), int(width)
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sides of `(n, c, h, w)` are multiples."""
-    h, w = x.shape[-2:]
-    down, right = -h % multiple, -w % multiple
-    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
 
 class Stem(nn.Module):
@@ -141,6 +129,7 @@ class AxialUNet(nn.Module):
     """
 
     multiple = 16
+    spatial_dims = 2
 
     def __init__(
         self, img_size: Size = 128, *, in_channels: int = 3, num_classes: int = 2, kind: Kind = "axial"
@@ -154,10 +143,9 @@ class AxialUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in_channels, h, w)` to logits `(n, num_classes, h, w)`."""
-        h, w = x.shape[-2:]
+        size = x.shape[2:]
         x = pad_to_multiple(x, self.multiple)
-        logits: Tensor = self.head(self.decoder(self.encoder(x), x.shape[-2:]))
-        return logits[..., :h, :w]
+        return crop(self.head(self.decoder(self.encoder(x), x.shape[-2:])), size)
 
     def attention_blocks(self) -> dict[str, AxialBlock]:
         """Blocks whose attention can be looked at, by name."""
@@ -185,6 +173,7 @@ class LocalGlobalNet(nn.Module):
     """
 
     multiple = 16 * GRID
+    spatial_dims = 2
 
     def __init__(
         self,
@@ -199,7 +188,9 @@ class LocalGlobalNet(nn.Module):
         super().__init__()
         h, w = check_size(img_size, self.multiple)
         self.in_channels, self.num_classes = in_channels, num_classes
-        groups = {"patch": GRID**2, "batch": 1}[local_statistics]
+        if local_statistics not in ("patch", "batch"):
+            raise ValueError(f"local_statistics is 'patch' or 'batch', not {local_statistics!r}")
+        groups = GRID**2 if local_statistics == "patch" else 1
         self.global_encoder = Encoder(in_channels, 8, (h, w), stages=2, kind=global_kind)
         self.global_decoder = Decoder(2)
         self.local_encoder = Encoder(in_channels, 64, (h // GRID, w // GRID), kind=local_kind, groups=groups)
@@ -212,13 +203,12 @@ class LocalGlobalNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in_channels, h, w)` to logits `(n, num_classes, h, w)`."""
-        h, w = x.shape[-2:]
+        size = x.shape[2:]
         x = pad_to_multiple(x, self.multiple)
         whole = self.global_decoder(self.global_encoder(x), x.shape[-2:])
         patches = to_patches(x)
         local = from_patches(self.local_decoder(self.local_encoder(patches), patches.shape[-2:]))
-        logits: Tensor = self.head(F.relu(self.fuse(whole + local)))
-        return logits[..., :h, :w]
+        return crop(self.head(F.relu(self.fuse(whole + local))), size)
 
     def attention_blocks(self) -> dict[str, AxialBlock]:
         """Blocks whose attention can be looked at, by branch, layer and number."""
@@ -258,10 +248,10 @@ def from_patches(x: Tensor) -> Tensor:
 
 def check_size(img_size: Size, multiple: int) -> tuple[int, int]:
     """`(height, width)` after checking that the position tables can be made for it."""
-    size = as_size(img_size)
-    if any(edge < multiple or edge % multiple for edge in size):
-        raise ValueError(f"img_size must be a multiple of {multiple}, not {size[0]} x {size[1]}")
-    return size
+    height, width = per_axis(img_size, 2, name="img_size")
+    if height % multiple or width % multiple:
+        raise ValueError(f"img_size must be a multiple of {multiple}, not {height} x {width}")
+    return height, width
 
 
 ROWS_AND_COLUMNS = "row and column attention of every block"

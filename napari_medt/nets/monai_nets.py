@@ -6,14 +6,13 @@ MONAI is imported when the first of them is built, never before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.core import BadModel
-from napari_medt.nets.grid_attention_unet import Axes, Strides, crop, level_strides, pad_to_multiple, total_stride
+from napari_medt.nets.layers import Axes, Norm, Strides, crop, level_strides, pad_to_multiple, per_axis, total_stride
 from napari_medt.nets.registry import register
 
 INSTALL = "install the baselines: pip install 'napari-medt[baselines]'"
@@ -55,7 +54,7 @@ class MonaiNet(nn.Module):
         """`(n, in_channels, *size)` to logits `(n, num_classes, *size)`."""
         size = x.shape[2:]
         x = pad_to_multiple(x, self.multiple)
-        multiples = (self.multiple,) * len(size) if isinstance(self.multiple, int) else self.multiple
+        multiples = per_axis(self.multiple, len(size))
         if tuple(x.shape[2:]) == multiples:  # one voxel would be left at the bottom, which has no statistics
             x = F.pad(x, (0, multiples[-1]) + (0, 0) * (len(size) - 1), mode="replicate")
         if self.empty_channels:
@@ -94,6 +93,7 @@ def _monai(name: str, spatial_dims: int) -> Callable[..., nn.Module]:
     small={"channels": (16, 32, 64, 128)},
     published={"spatial_dims": 3, "in_channels": 4, "num_classes": 3},
     extra="baselines",
+    may_be_zero=("num_res_units",),
 )
 def unet(
     in_channels: int = 1,
@@ -102,10 +102,10 @@ def unet(
     channels: Sequence[int] = (16, 32, 64, 128, 256),
     strides: Strides = None,
     num_res_units: int = 2,
-    norm: Literal["instance", "batch"] = "instance",
+    norm: Norm = "instance",
 ) -> MonaiNet:
     """U-Net with strided convolutions and residual units: 1.6 million parameters in 2D and 4.8 in 3D at the defaults."""
-    steps = level_strides(strides, len(channels) - 1, spatial_dims, (2,) * spatial_dims)
+    steps = level_strides(strides, len(channels) - 1, spatial_dims)
     net = _monai("UNet", spatial_dims)(
         spatial_dims, in_channels, num_classes, tuple(channels), steps, num_res_units=num_res_units, norm=norm
     )
@@ -124,7 +124,12 @@ def unet(
 def vnet(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3) -> MonaiNet:
     """V-Net, of one width only: 45.6 million parameters in 3D, 9.4 million in 2D."""
     taken = next(c for c in (1, 2, 4, 8, 16) if c >= in_channels) if in_channels <= 16 else in_channels
-    net = _monai("VNet", spatial_dims)(spatial_dims, taken, num_classes, dropout_dim=spatial_dims)
+    net = _monai("VNet", spatial_dims)(spatial_dims, taken, num_classes)
+    if spatial_dims == 2:  # MONAI's `dropout_dim` does not reach the layers, which would leave out whole images
+        layers = [(block, key, layer) for block in net.children() for key, layer in block.named_children()]
+        for block, key, layer in layers:
+            if isinstance(layer, nn.Dropout3d):
+                setattr(block, key, nn.Dropout2d(layer.p))
     return MonaiNet(net, in_channels, num_classes, spatial_dims, multiple=16, net_channels=taken)
 
 
@@ -135,19 +140,18 @@ def vnet(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3) -> M
     multiple=32,
     paper="Hatamizadeh et al., Swin UNETR: Swin Transformers for Semantic Segmentation of Brain Tumors, BrainLes 2021",
     attention="attends in windows; its maps are not shown",
-    small={"feature_size": 12},
-    published={"feature_size": 48, "in_channels": 1, "num_classes": 14},
+    small={"width": 12},
+    published={"width": 48, "in_channels": 1, "num_classes": 14},
     extra="baselines",
 )
-def swin_unetr(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3, feature_size: int = 24) -> MonaiNet:
-    """Swin UNETR: 15.7 million parameters at the defaults; `feature_size` is a multiple of 12."""
-    if feature_size % 12:
-        raise ValueError(f"feature_size is a multiple of 12, not {feature_size}")
+def swin_unetr(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3, width: int = 24) -> MonaiNet:
+    """Swin UNETR: 15.7 million parameters at the defaults; `width` is a multiple of 12."""
+    if width % 12:
+        raise ValueError(f"width is a multiple of 12, not {width}")
     network = _monai("SwinUNETR", spatial_dims)
-    with torch.device(
-        "cpu"
-    ):  # it reads numbers from tensors while it is built, which a device without data cannot give
-        net = network(in_channels, num_classes, feature_size=feature_size, spatial_dims=spatial_dims)
+    # It reads numbers from tensors while it is built, which a device without data cannot give.
+    with torch.device("cpu"):
+        net = network(in_channels, num_classes, feature_size=width, spatial_dims=spatial_dims)
     return MonaiNet(net, in_channels, num_classes, spatial_dims, multiple=32)
 
 
@@ -158,13 +162,13 @@ def swin_unetr(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3
     multiple=8,
     paper="Myronenko, 3D MRI brain tumor segmentation using autoencoder regularization, BrainLes 2018",
     attention=NO_ATTENTION,
-    small={"init_filters": 8},
-    published={"init_filters": 32, "in_channels": 4, "num_classes": 3},
+    small={"width": 8},
+    published={"width": 32, "in_channels": 4, "num_classes": 3},
     extra="baselines",
 )
-def segresnet(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3, init_filters: int = 16) -> MonaiNet:
-    """SegResNet without the autoencoder: 4.7 million parameters at the defaults; `init_filters` is a multiple of 8."""
-    if init_filters % 8:
-        raise ValueError(f"init_filters is a multiple of 8, not {init_filters}")
-    net = _monai("SegResNet", spatial_dims)(spatial_dims, init_filters, in_channels, num_classes)
+def segresnet(in_channels: int = 1, num_classes: int = 2, spatial_dims: int = 3, width: int = 16) -> MonaiNet:
+    """SegResNet without the autoencoder: 4.7 million parameters at the defaults; `width` is a multiple of 8."""
+    if width % 8:
+        raise ValueError(f"width is a multiple of 8, not {width}")
+    net = _monai("SegResNet", spatial_dims)(spatial_dims, width, in_channels, num_classes)
     return MonaiNet(net, in_channels, num_classes, spatial_dims, multiple=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -141,7 +141,7 @@ class Block(nn.Module):
         x = self._finish(x, attended)
         if tokens is None or self.mixer is None:
             return x, tokens
-        layout = Layout.over(x.shape[1:4], self.attend.window, shifted=self.attend.shifted)
+        layout = Layout.over(x.shape[1:4], self.attend.window, shifted=self.attend.shifted, wiring=self.attend.wiring)
         tokens = tokens._replace(window=self._finish(tokens.window, read))
         if isinstance(self.mixer, GlamMixer):
             return x, self.mixer(tokens, layout)
@@ -232,14 +232,15 @@ class NnFormer(nn.Module):
         Channels of the image; classes, background included.
     width
         Channels at the finest stage, doubled at each further one.
-    heads, depths, windows
-        Attention heads, blocks and side of the windows of each stage, finest first; the decoder repeats the first three.
+    heads, depths, window
+        Attention heads, blocks and side of the windows of each stage, finest first; the decoder repeats all but the last. One
+        number for `window` is that of all stages.
     patch
         Voxels of the finest places, 1, 2 or 4 along each axis.
     plan
         Tokens.
     img_size
-        Voxels `(z, y, x)` of the images trained on.
+        Voxels `(z, y, x)` of the images trained on, where windows have learnt positions.
     drop_path
         Share of samples that the last block of the encoder leaves out in training; fewer before.
     """
@@ -252,13 +253,14 @@ class NnFormer(nn.Module):
         width: int,
         heads: Sequence[int],
         depths: Sequence[int],
-        windows: Sequence[int],
+        window: int | Sequence[int],
         patch: Sequence[int],
         plan: TokenPlan,
-        img_size: Sequence[int],
+        img_size: Sequence[int] = (1, 1, 1),
         drop_path: float,
     ) -> None:
         super().__init__()
+        windows = [window] * len(heads) if isinstance(window, int) else window
         if not (len(heads) == len(depths) == len(windows) and len(heads) >= 3):
             raise ValueError(f"heads, depths and window must name the same stages, three or more: {heads}, {depths}")
         if width % 2 or len(patch) != 3 or not set(patch) <= {1, 2, 4}:
@@ -266,6 +268,10 @@ class NnFormer(nn.Module):
         grids = [
             [max(1, -(-n // (side << i))) for n, side in zip(img_size, patch, strict=True)] for i in range(len(heads))
         ]
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is a share from 0 to below 1, not {drop_path}")
+        if plan.wiring not in get_args(Wiring):
+            raise ValueError(f"wiring is one of {', '.join(get_args(Wiring))}, not {plan.wiring!r}")
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         drops = [rates[sum(depths[:i]) : sum(depths[: i + 1])] for i in range(len(depths))]
 
@@ -273,6 +279,7 @@ class NnFormer(nn.Module):
             return Stage(width << i, heads[i], windows[i], plan, grid=grids[i], drops=drops[i])
 
         last = len(heads) - 1
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.patch = tuple(patch)
         self.multiple = tuple(side << last for side in patch)
         self.embed = PatchEmbed(in_channels, width, patch)

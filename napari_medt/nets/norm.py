@@ -32,8 +32,11 @@ class BatchNorm(nn.BatchNorm2d):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name the base class gives it)
-        """Normalise `(n, c, h, w)`; in training `n` must be a multiple of `groups`."""
-        if not self.training:
+        """Normalise `(n, c, h, w)`; in training `n` must be a multiple of `groups`.
+
+        A group with one value a channel has no spread: it is normalised by the running statistics, which stay as they are.
+        """
+        if not self.training or input.numel() == self.groups * input.shape[1]:
             scale, shift = self.scale_shift()
             return torch.addcmul(shift[:, None, None], input, scale[:, None, None])
         n, c, h, w = input.shape

@@ -93,7 +93,25 @@ class GateState:
 
 
 @dataclass(frozen=True)
-class DotState:
+class QueriesAndKeys:
+    """What is kept of a softmax attention: `q` and `k`, images on the first axis."""
+
+    q: Tensor
+    k: Tensor
+
+    @property
+    def samples(self) -> int:
+        """Images in the batch."""
+        return self.q.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept."""
+        return self.q.nbytes + self.k.nbytes
+
+
+@dataclass(frozen=True)
+class DotState(QueriesAndKeys):
     """Softmax attention of all queries over all keys.
 
     Attributes
@@ -106,21 +124,9 @@ class DotState:
         Factor of the logits.
     """
 
-    q: Tensor
-    k: Tensor
     grid: tuple[int, ...]
     key_grid: tuple[int, ...]
     scale: float
-
-    @property
-    def samples(self) -> int:
-        """Images in the batch."""
-        return self.q.shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory kept."""
-        return self.q.nbytes + self.k.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Attention of one cell of `grid`: `(heads, *key_grid)`, sums to 1 a head."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.states import CHUNK, State
+from napari_medt.nets.states import CHUNK, QueriesAndKeys, State
 from napari_medt.nets.window_attention import Layout, WindowState, Wiring
 
 
@@ -46,7 +46,7 @@ class Crop(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TokenState:
+class TokenState(QueriesAndKeys):
     """Attention of window tokens, to each other and to the volume tokens near their image.
 
     Rows are over the windows, spread evenly over their places: what went to volume tokens is in `look` alone.
@@ -65,8 +65,6 @@ class TokenState:
         Where the images lie; None without volume tokens.
     """
 
-    q: Tensor
-    k: Tensor
     scale: float
     layout: Layout
     tokens: int
@@ -76,16 +74,6 @@ class TokenState:
     def grid(self) -> tuple[int, ...]:
         """Places whose windows look and are looked at."""
         return self.layout.grid
-
-    @property
-    def samples(self) -> int:
-        """Images in the batch."""
-        return self.q.shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory kept."""
-        return self.q.nbytes + self.k.nbytes
 
     @property
     def near(self) -> int:
@@ -127,7 +115,7 @@ class TokenState:
 
 
 @dataclass(frozen=True)
-class VolumeState:
+class VolumeState(QueriesAndKeys):
     """Attention of the volume tokens to each other; the image is one place, which looks with the tokens around it.
 
     Places looked at are cells of the volume, not of the image.
@@ -142,8 +130,6 @@ class VolumeState:
         Where the images lie.
     """
 
-    q: Tensor
-    k: Tensor
     scale: float
     crop: Crop
 
@@ -151,16 +137,6 @@ class VolumeState:
     def grid(self) -> tuple[int, ...]:
         """One place, the image."""
         return (1, 1, 1)
-
-    @property
-    def samples(self) -> int:
-        """Images in the batch."""
-        return self.q.shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory kept."""
-        return self.q.nbytes + self.k.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where the volume tokens around the image looked, on average: `(heads, *cells of the volume)`, sums to 1 a head."""

@@ -13,20 +13,10 @@ from math import lcm
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medt.nets.cross_attention import (
-    CONV,
-    POOL,
-    WIRINGS,
-    CrossAttention,
-    Norm,
-    Over,
-    Scale,
-    SelfAttention,
-    norm_layer,
-)
+from napari_medt.nets.cross_attention import WIRINGS, CrossAttention, Over, Scale, SelfAttention
+from napari_medt.nets.layers import CONV, POOL, TRANSPOSED, Norm, crop, double_conv, pad_to_multiple
 from napari_medt.nets.registry import register
 from napari_medt.nets.states import LARGEST, AttentionSource
 
@@ -39,33 +29,23 @@ class Join(nn.Module):
 
     def __init__(self, deep: int, skip: int, spatial_dims: int) -> None:
         super().__init__()
-        transposed = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
-        self.up = transposed(deep, skip, 2, stride=2)
+        self.up = TRANSPOSED[spatial_dims](deep, skip, 2, stride=2)
 
     def forward(self, y: Tensor, s: Tensor) -> Tensor:
         """`(n, deep, *size)` and `(n, skip, *2 size)` to `(n, 2 skip, *2 size)`."""
         return torch.cat((s, self.up(y)), dim=1)
 
 
-def double_conv(before: int, after: int, spatial_dims: int, norm: Norm) -> nn.Sequential:
-    """Twice a 3x3 convolution, norm and ReLU."""
-    layers: list[nn.Module] = []
-    for channels in (before, after):
-        conv = CONV[spatial_dims](channels, after, 3, padding=1)
-        layers += [conv, norm_layer(norm, spatial_dims, after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
-
-
-def usual_strides(levels: int, spatial_dims: int) -> tuple[int, ...]:
-    """Strides, deepest skip first, with which an image of 256 x 256 or 96 x 96 x 96 has at most 4,096 tokens everywhere.
+def usual_token_strides(levels: int, spatial_dims: int) -> tuple[int, ...]:
+    """Strides, finest skip first, with which an image of 256 x 256 or 96 x 96 x 96 has at most 4,096 tokens everywhere.
 
     Examples
     --------
-    >>> usual_strides(3, 2), usual_strides(3, 3)
-    ((1, 1, 2), (1, 2, 4))
+    >>> usual_token_strides(3, 2), usual_token_strides(3, 3)
+    ((2, 1, 1), (4, 2, 1))
     """
     strides = []
-    for level in reversed(range(levels)):
+    for level in range(levels):
         side, stride = USUAL_SIDE[spatial_dims] >> (level + 1), 1
         while (side // stride) ** spatial_dims > LARGEST:
             stride *= 2
@@ -73,25 +53,67 @@ def usual_strides(levels: int, spatial_dims: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
+@register(
+    "u-transformer",
+    title="U-Transformer",
+    spatial_dims=(2, 3),
+    multiple=8,
+    paper=PAPER,
+    attention="all places to all at the deepest level, and how each skip connection is filtered",
+    small={"channels": (16, 32, 64, 128)},
+    published={"token_strides": (1, 1, 1), "num_classes": 7},
+)
 class UTransformer(nn.Module):
-    """The network; see `u_transformer` for its options."""
+    """U-Net with self-attention at the deepest level and cross-attention in the skips: 12.0 million parameters at the defaults.
+
+    Parameters
+    ----------
+    in_channels, num_classes
+        Channels of the image; classes, background included.
+    spatial_dims
+        2 or 3.
+    channels
+        A level, finest first; the image is halved between them.
+    heads
+        Heads of every attention.
+    mhsa
+        Self-attention at the deepest level.
+    mhca
+        Cross-attention in all skips, in none, or in those named: 0 is the skip at full resolution.
+    token_strides
+        Places along each axis that make one token of cross-attention, finest skip first. By default those that keep an image
+        of 256 x 256 or 96 x 96 x 96 within 4,096 tokens.
+    norm
+        `"batch"` as published, or `"instance"` for batches of one.
+    wiring
+        Details in which the public codes differ, see `Wiring`.
+    scale, over
+        See `DotAttention`.
+    residual
+        Adds its input to the result of the self-attention.
+
+    Raises
+    ------
+    ValueError
+        If a value does not fit.
+    """
 
     def __init__(
         self,
-        in_channels: int,
-        num_classes: int,
+        in_channels: int = 1,
+        num_classes: int = 2,
         *,
-        spatial_dims: int,
-        channels: Sequence[int],
-        heads: int,
-        mhsa: bool,
-        mhca: bool | Collection[int],
-        strides: Sequence[int] | None,
-        norm: Norm,
-        wiring: str,
-        scale: Scale,
-        over: Over,
-        residual: bool,
+        spatial_dims: int = 2,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        heads: int = 8,
+        mhsa: bool = True,
+        mhca: bool | Collection[int] = True,
+        token_strides: Sequence[int] | None = None,
+        norm: Norm = "batch",
+        wiring: Literal["standard", "authors", "community"] = "standard",
+        scale: Scale = "channels",
+        over: Over = "keys",
+        residual: bool = False,
     ) -> None:
         super().__init__()
         levels = len(channels) - 1
@@ -104,21 +126,21 @@ class UTransformer(nn.Module):
         crossed = set(range(levels)) if mhca is True else set(mhca or ())
         if not crossed <= set(range(levels)):
             raise ValueError(f"mhca may name the skips 0 (finest) to {levels - 1}, not {sorted(crossed)}")
-        strides = usual_strides(levels, spatial_dims) if strides is None else tuple(strides)
+        strides = usual_token_strides(levels, spatial_dims) if token_strides is None else tuple(token_strides)
         if len(strides) != levels or min(strides) < 1:
-            raise ValueError(f"strides must be {levels} positive numbers, deepest skip first, not {strides}")
+            raise ValueError(f"token_strides must be {levels} positive numbers, finest skip first, not {strides}")
         form = WIRINGS[wiring]
         self.in_channels, self.num_classes, self.spatial_dims = in_channels, num_classes, spatial_dims
         self.multiple = 2**levels
         self.pool = POOL[spatial_dims](2)
         self.encoder = nn.ModuleList(
-            double_conv(before, after, spatial_dims, norm) for before, after in pairwise((in_channels, *channels))
+            double_conv(spatial_dims, before, after, norm=norm) for before, after in pairwise((in_channels, *channels))
         )
         self.self_attention = (
             SelfAttention(channels[-1], heads, wiring=form, scale=scale, over=over, residual=residual) if mhsa else None
         )
         self.joins, self.decoder = nn.ModuleList(), nn.ModuleList()
-        for level, stride in zip(reversed(range(levels)), strides, strict=True):
+        for level, stride in reversed(list(enumerate(strides))):
             skip, deep = channels[level : level + 2]
             if level in crossed:
                 self.joins.append(
@@ -137,14 +159,13 @@ class UTransformer(nn.Module):
                 self.multiple = lcm(self.multiple, 2 ** (level + 1) * stride)
             else:
                 self.joins.append(Join(deep, skip, spatial_dims))
-            self.decoder.append(double_conv(2 * skip, skip, spatial_dims, norm))
+            self.decoder.append(double_conv(spatial_dims, 2 * skip, skip, norm=norm))
         self.head = CONV[spatial_dims](channels[0], num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in_channels, *size)` of any size to logits `(n, num_classes, *size)`."""
         size = x.shape[2:]
-        padding = [side for axis in reversed(size) for side in (0, -axis % self.multiple)]
-        x = F.pad(x, padding, mode="replicate") if any(padding) else x
+        x = pad_to_multiple(x, self.multiple)
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(self.pool(x) if level else x)
@@ -154,8 +175,7 @@ class UTransformer(nn.Module):
             x = self.self_attention(x)
         for join, block in zip(self.joins, self.decoder, strict=True):
             x = block(join(x, skips.pop()))
-        logits: Tensor = self.head(x)
-        return logits[(slice(None), slice(None), *(slice(axis) for axis in size))]
+        return crop(self.head(x), size)
 
     def attention_sources(self) -> dict[AttentionSource, nn.Module]:
         """`"self"` at the deepest level, then `"cross.<level>"` and `"gate.<level>"` of every filtered skip, deepest first."""
@@ -170,73 +190,3 @@ class UTransformer(nn.Module):
                 sources[AttentionSource(f"cross.{level}", "cross", join.attend.heads, tokens)] = join.attend
                 sources[AttentionSource(f"gate.{level}", "gate", 1, level)] = join.gate
         return sources
-
-
-@register(
-    "u-transformer",
-    title="U-Transformer",
-    spatial_dims=(2, 3),
-    multiple=8,
-    paper=PAPER,
-    attention="all places to all at the deepest level, and how each skip connection is filtered",
-    small={"channels": (16, 32, 64, 128)},
-    published={"strides": (1, 1, 1)},
-)
-def u_transformer(
-    in_channels: int = 1,
-    num_classes: int = 2,
-    spatial_dims: int = 2,
-    channels: Sequence[int] = (64, 128, 256, 512),
-    heads: int = 8,
-    mhsa: bool = True,
-    mhca: bool | Collection[int] = True,
-    strides: Sequence[int] | None = None,
-    norm: Norm = "batch",
-    wiring: Literal["standard", "authors", "community"] = "standard",
-    scale: Scale = "channels",
-    over: Over = "keys",
-    residual: bool = False,
-) -> UTransformer:
-    """U-Net with self-attention at the deepest level and cross-attention in the skips: 12.0 million parameters at the defaults.
-
-    Parameters
-    ----------
-    in_channels, num_classes
-        Channels of the image; classes, background included.
-    spatial_dims
-        2 or 3.
-    channels
-        A level, finest first; the image is halved between them.
-    heads
-        Heads of every attention.
-    mhsa
-        Self-attention at the deepest level.
-    mhca
-        Cross-attention in all skips, in none, or in those named: 0 is the skip at full resolution.
-    strides
-        Places along each axis that make one token of cross-attention, deepest skip first. By default those that keep an image
-        of 256 x 256 or 96 x 96 x 96 within 4,096 tokens.
-    norm
-        `"batch"` as published, or `"instance"` for batches of one.
-    wiring
-        Details in which the public codes differ, see `Wiring`.
-    scale, over
-        See `DotAttention`.
-    residual
-        Adds its input to the result of the self-attention.
-    """
-    return UTransformer(
-        in_channels,
-        num_classes,
-        spatial_dims=spatial_dims,
-        channels=channels,
-        heads=heads,
-        mhsa=mhsa,
-        mhca=mhca,
-        strides=strides,
-        norm=norm,
-        wiring=wiring,
-        scale=scale,
-        over=over,
-        residual=residual,
-    )

@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medt.nets.grid_attention_unet import CONV, crop, pad_to_multiple
+from napari_medt.nets.layers import CONV, TRANSPOSED, crop, pad_to_multiple, per_axis
 from napari_medt.nets.registry import register
 from napari_medt.nets.states import AttentionSource
 from napari_medt.nets.vit import PATCH, SelfAttention, ViT
 
 PAPER = "Hatamizadeh et al., UNETR: Transformers for 3D Medical Image Segmentation, WACV 2022"
-UP: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 LEVELS = 4  # halvings from the image to the tokens
 UnetrForm = Literal["self-attention-cv", "monai", "monai-linear"]
 Size = int | Sequence[int]
@@ -78,7 +77,7 @@ class UNETR(nn.Module):
         in_channels: int,
         num_classes: int,
         layout: _Layout,
-        features: int,
+        width: int,
         embed: int,
         heads: int,
         hidden: int,
@@ -97,21 +96,20 @@ class UNETR(nn.Module):
             norm=layout.norm,
             position_std=layout.position_std,
         )
-        self.stem = ResidualBlock(in_channels, features, dims, bias=layout.conv_bias)
+        self.stem = ResidualBlock(in_channels, width, dims, bias=layout.conv_bias)
         self.skips, self.ups, self.fuse = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        widths = [features << level for level in range(LEVELS)]  # finest first
-        for level in range(1, LEVELS):
-            width = widths[level]
-            skip = nn.Sequential(_double(embed, width, dims))
+        widths = [width << level for level in range(LEVELS)]  # finest first
+        for level, channels in enumerate(widths[1:], start=1):
+            skip = nn.Sequential(_double(embed, channels, dims))
             for _ in range(LEVELS - level - 1):
-                skip.append(_double(width, width, dims))
+                skip.append(_double(channels, channels, dims))
                 if layout.refine:
-                    skip.append(ResidualBlock(width, width, dims, bias=False))
+                    skip.append(ResidualBlock(channels, channels, dims, bias=False))
             self.skips.append(skip)
-        for below, width in zip([*widths[1:], embed], widths, strict=True):
-            self.ups.append(_double(below, width, dims))
-            self.fuse.append(ResidualBlock(2 * width, width, dims, bias=layout.conv_bias))
-        self.head = CONV[dims](features, num_classes, 1)
+        for below, channels in zip([*widths[1:], embed], widths, strict=True):
+            self.ups.append(_double(below, channels, dims))
+            self.fuse.append(ResidualBlock(2 * channels, channels, dims, bias=layout.conv_bias))
+        self.head = CONV[dims](width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, in_channels, *size)` of any size to logits `(n, num_classes, *size)`."""
@@ -133,7 +131,7 @@ class UNETR(nn.Module):
 
 
 def _double(channels: int, width: int, dims: int) -> nn.Module:
-    return UP[dims](channels, width, 2, 2, bias=False)
+    return TRANSPOSED[dims](channels, width, 2, 2, bias=False)
 
 
 @register(
@@ -143,7 +141,7 @@ def _double(channels: int, width: int, dims: int) -> nn.Module:
     multiple=PATCH,
     paper=PAPER,
     attention="every patch of 16 to all patches, in each of twelve blocks",
-    small={"img_size": 64, "features": 8, "embed": 64, "heads": 4, "hidden": 128},
+    small={"img_size": 64, "width": 8, "embed": 64, "heads": 4, "hidden": 128},
     published={
         "img_size": (128, 128, 64),
         "in_channels": 4,
@@ -159,7 +157,7 @@ def unetr(
     num_classes: int = 2,
     spatial_dims: int = 3,
     form: UnetrForm = "self-attention-cv",
-    features: int = 16,
+    width: int = 16,
     embed: int = 384,
     heads: int = 6,
     hidden: int = 1536,
@@ -178,7 +176,7 @@ def unetr(
         `"self-attention-cv"`: skips from blocks 3, 6 and 9 through linear layers, the decoder from block 12. `"monai"`: skips from
         blocks 4, 7 and 10 with residual blocks, the decoder from the normalised output. `"monai-linear"`: the same without those
         residual blocks, the default of early versions of MONAI.
-    features
+    width
         Channels at full resolution, doubled at every level.
     embed, heads, hidden
         Channels of a token, attention heads, channels inside the transformer's linear layers.
@@ -192,8 +190,8 @@ def unetr(
         raise ValueError(f"spatial_dims is 2 or 3, not {spatial_dims}")
     if form not in _LAYOUTS:
         raise ValueError(f"form is one of {', '.join(_LAYOUTS)}, not {form}")
-    size = (img_size,) * spatial_dims if isinstance(img_size, int) else tuple(img_size)
-    if len(size) != spatial_dims or any(edge < PATCH or edge % PATCH for edge in size):
+    size = per_axis(img_size, spatial_dims, name="img_size")
+    if any(edge % PATCH for edge in size):
         raise ValueError(f"img_size must be {spatial_dims} multiples of {PATCH}, not {' x '.join(map(str, size))}")
     if form != "self-attention-cv" and embed % heads:
         raise ValueError(f"{heads} heads do not divide {embed} channels")
@@ -202,7 +200,7 @@ def unetr(
         in_channels=in_channels,
         num_classes=num_classes,
         layout=_LAYOUTS[form],
-        features=features,
+        width=width,
         embed=embed,
         heads=heads,
         hidden=hidden,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.grid_attention_unet import CONV, LINEAR
+from napari_medt.nets.layers import CONV, LINEAR
 from napari_medt.nets.states import CHUNK, DotState
 
 PATCH = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.states import CHUNK
+from napari_medt.nets.states import CHUNK, QueriesAndKeys
 
 Wiring = Literal["standard", "authors"]
 FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in every precision, and no row is empty
@@ -26,7 +26,7 @@ FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in e
 
 @dataclass(frozen=True)
 class Layout:
-    """Windows over a grid of places `(z, y, x)`; at the far borders they may hang over, into places that nobody sees.
+    """Windows over a grid of places `(z, y, x)`; at the far borders they may hang over.
 
     Attributes
     ----------
@@ -36,18 +36,25 @@ class Layout:
         Places of a window along each axis.
     shift
         How far the windows are moved towards the far borders; what they leave behind joins the last ones (cyclic shift).
+    wiring
+        `"authors"` lets all see the places into which windows hang over, as zeros; else nobody sees them.
     """
 
     grid: tuple[int, ...]
     window: tuple[int, ...]
     shift: tuple[int, ...]
+    wiring: Wiring = "standard"
 
     @classmethod
-    def over(cls, grid: Sequence[int], window: int, *, shifted: bool) -> Layout:
-        """Windows of `window` places, or of the whole axis where that is shorter; shifted by half where there are several."""
+    def over(cls, grid: Sequence[int], window: int, *, shifted: bool, wiring: Wiring = "standard") -> Layout:
+        """Windows of `window` places, or of the whole axis where that is shorter; shifted by half where there are several.
+
+        The authors shift along no axis if one is too short.
+        """
         sides = tuple(min(window, size) for size in grid)
+        shifted = shifted and (wiring == "standard" or min(grid) > window)
         shift = tuple(window // 2 if shifted and size > window else 0 for size in grid)
-        return cls(tuple(grid), sides, shift)
+        return cls(tuple(grid), sides, shift, wiring)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -92,17 +99,24 @@ class Layout:
         places = shares[..., None] * (inside / inside.sum(1, keepdim=True))
         return self.join(places[..., None]).squeeze(-1)
 
+    def _filled(self) -> Layout:
+        """The same windows over a grid that they fill."""
+        grid = tuple(count * side for count, side in zip(self.counts, self.window, strict=True))
+        return replace(self, grid=grid)
+
     def mask(self, tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """What to add to logits, `(windows, tokens + places, tokens + places)`; None where all see all.
 
-        Places see their neighbours in the image alone, tokens all places of their window, and nobody what hangs over.
+        Places see their neighbours in the image alone, tokens all places of their window.
         """
-        if not any(self.shift) and all(size % side == 0 for size, side in zip(self.grid, self.window, strict=True)):
+        hidden = self.wiring == "standard" and any(n % side for n, side in zip(self.grid, self.window, strict=True))
+        if not any(self.shift) and not hidden:
             return None
-        region = torch.zeros(1, *self.grid, 1, dtype=torch.int8, device=device)
+        full = self if hidden else self._filled()
+        region = torch.zeros(1, *full.grid, 1, dtype=torch.int8, device=device)
         for axis, shift in enumerate(self.shift, start=1):  # the part that the shift wraps round
             region.narrow(axis, 0, shift).add_(2**axis)
-        regions = self.split(region, fill=-1)[0, :, :, 0]
+        regions = full.split(region, fill=-1)[0, :, :, 0]
         outside = (regions < 0)[:, None]
         apart = F.pad((regions[:, :, None] != regions[:, None]) | outside, (0, 0, tokens, 0))
         apart[:, :tokens] = outside
@@ -141,10 +155,11 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WindowState:
+class WindowState(QueriesAndKeys):
     """Window attention of one forward pass.
 
-    Rows are those of a place, over the places of its window: what it gave to the window's tokens is in `look` alone.
+    Rows are those of a place, over the places of its window: what it gave to the window's tokens is in `look` alone, and what
+    to places beyond the grid is left out.
 
     Attributes
     ----------
@@ -160,8 +175,6 @@ class WindowState:
         Factor of the products.
     """
 
-    q: Tensor
-    k: Tensor
     bias: Tensor
     tokens: int
     layout: Layout
@@ -173,14 +186,9 @@ class WindowState:
         return self.layout.grid
 
     @property
-    def samples(self) -> int:
-        """Images in the batch."""
-        return self.q.shape[0]
-
-    @property
     def nbytes(self) -> int:
         """Memory kept."""
-        return self.q.nbytes + self.k.nbytes + self.bias.nbytes
+        return super().nbytes + self.bias.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """Where one place looked among the places: `(heads, z, y, x)`, 0 outside its window, sums to 1 a head."""
@@ -225,7 +233,9 @@ class WindowState:
             part = list(windows[start : start + step])
             logits = self.q[sample, part][:, :, which] @ self.k[sample, part].transpose(-1, -2) * self.scale
             logits = logits + self.bias[:, which]
-            yield part, logits if mask is None else logits + mask[part][:, None, which]
+            logits = logits if mask is None else logits + mask[part][:, None, which]
+            over = F.pad(self.layout.cells[part] < 0, (self.tokens, 0)).to(logits.device)
+            yield part, logits.masked_fill(over[:, None, None], FAR)
 
 
 class WindowAttention(Recorder):
@@ -270,7 +280,7 @@ class WindowAttention(Recorder):
         tuple of Tensor
             Both, in the same shapes; no tokens where there were none.
         """
-        layout = Layout.over(x.shape[1:4], self.window, shifted=self.shifted)
+        layout = Layout.over(x.shape[1:4], self.window, shifted=self.shifted, wiring=self.wiring)
         joint = layout.split(x)
         count = 0
         if tokens is not None:

@@ -14,7 +14,13 @@ from torch import nn
 from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
 from napari_medt.engine.prepare import Scale, fit
 from napari_medt.engine.windows import pad_to_window
-from napari_medt.training.optimise import dice_and_cross_entropy, frozen_norms, learning_rate_at, parameter_groups
+from napari_medt.training.optimise import (
+    dice_and_cross_entropy,
+    frozen_norms,
+    learning_rate_at,
+    net_loss,
+    parameter_groups,
+)
 from napari_medt.zoo.store import save_version
 
 if TYPE_CHECKING:
@@ -110,7 +116,7 @@ def _learn(
     tell: OnStep,
 ) -> None:
     rng = np.random.default_rng(seed)
-    loss_of = dice_and_cross_entropy()
+    criterion = dice_and_cross_entropy()
     optimiser = torch.optim.AdamW(parameter_groups(net, 1e-3), lr=learning_rate)
     with frozen_norms(net):
         for step in range(steps):
@@ -121,7 +127,7 @@ def _learn(
             drawn = [_draw(rng, images, masks, model.card.window, index % 2 == 0) for index in range(batch)]
             inputs = torch.stack([image for image, _ in drawn]).to(model.device)
             labels = torch.stack([mask for _, mask in drawn]).to(model.device)
-            loss = loss_of(net(inputs), labels)
+            loss = net_loss(net, inputs, labels, criterion)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), CLIP)

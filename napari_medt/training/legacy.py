@@ -187,15 +187,7 @@ class _School:
                 cancel.check()
             drawn = [self._window(self.pairs[index]) for index in chosen]
             images, labels = (torch.stack(part).to(self.model.device) for part in zip(*drawn, strict=True))
-            try:
-                loss = nn.functional.cross_entropy(net(images), labels)
-            except ValueError as error:
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                raise BadTrainingData(
-                    f"One window of {self.model.card.window[0]} pixels at a time is too little for the statistics of this network",
-                    remedy="choose a larger --batch_size or --imgsize",
-                ) from error
+            loss = nn.functional.cross_entropy(net(images), labels)
             self._optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.detach()))

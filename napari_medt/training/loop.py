@@ -24,6 +24,7 @@ from napari_medt.training.optimise import (
     MovingAverage,
     dice_and_cross_entropy,
     learning_rate_at,
+    net_loss,
     parameter_groups,
     refresh_norms,
     seed_everything,
@@ -92,7 +93,7 @@ class Run:
         plan = recipe.optimisation
         self._optimiser = torch.optim.AdamW(parameter_groups(self.net, plan.weight_decay), lr=plan.learning_rate)
         self._average = MovingAverage(self.net, plan.average)
-        self._loss = dice_and_cross_entropy()
+        self._criterion = dice_and_cross_entropy()
         self.step = 0
         self._losses: list[float] = []
         self._seconds = 0.0
@@ -169,7 +170,7 @@ class Run:
             group["lr"] = rate
         images, labels = (part.to(self.device) for part in self._sampler.batch(stage.batch, stage.window))
         self.net.train()
-        loss = self._loss(self.net(images), labels)
+        loss = net_loss(self.net, images, labels, self._criterion)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_medt.core import DeviceError, MedtError
+from napari_medt.nets.layers import with_background
 from napari_medt.zoo.devices import choose_device
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -58,6 +59,17 @@ def dice_and_cross_entropy() -> Loss:
 
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     return lambda logits, labels: cast("Tensor", loss(logits, labels[:, None]))
+
+
+def net_loss(net: nn.Module, images: Tensor, labels: Tensor, criterion: Loss) -> Tensor:
+    """Loss of one batch: the network's own where it has one, which adds its further outputs, else the criterion on its logits."""
+
+    def of_classes(logits: Tensor, labels: Tensor) -> Tensor:
+        return criterion(with_background(logits), labels)
+
+    outputs = net(images)
+    own = getattr(net, "loss", None)
+    return cast("Tensor", own(outputs, labels, of_classes)) if own else of_classes(outputs, labels)
 
 
 def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from napari_medt.measure import count
+from napari_medt.nets.layers import with_background
 from napari_medt.training.sampling import Sample
 
 TILES = 3  # windows along each axis
@@ -24,7 +25,7 @@ def validate(net: nn.Module, samples: Sequence[Sample], window: tuple[int, int])
     for sample in samples:
         images, labels = tiles(sample, window)
         with torch.inference_mode():
-            found = net(images.to(device)).argmax(1).cpu().numpy()
+            found = with_background(net(images.to(device))).argmax(1).cpu().numpy()
         dice.setdefault(sample.group, []).append(count(found, labels).dice)
     if not dice:
         return {}

@@ -77,7 +77,8 @@ class ModelCard(_Record):
     architecture, net_options
         For `create_net`.
     classes
-        Names by label value, background first.
+        Names by label value, background first. A network with a single output, `num_classes=1` in its options, gives the logit
+        of the one class against the background: its card names two.
     channels
         `"grey"`, `"rgb"`, `"bgr"`, or the names of the channels.
     window
@@ -147,9 +148,15 @@ class ModelCard(_Record):
             return len(self.channels)
         return 1 if self.channels == "grey" else 3
 
+    @property
+    def outputs(self) -> int:
+        """Number of logits the network gives: one a class, or a single one for two classes."""
+        single = len(self.classes) == 2 and self.net_options.get("num_classes") == 1
+        return 1 if single else len(self.classes)
+
     @model_validator(mode="after")
     def _fits_its_network(self) -> ModelCard:
-        wanted = {"num_classes": len(self.classes), "in_channels": self.in_channels}
+        wanted = {"num_classes": self.outputs, "in_channels": self.in_channels}
         for option, value in wanted.items():
             if self.net_options.get(option, value) != value:
                 raise ValueError(

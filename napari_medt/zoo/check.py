@@ -112,11 +112,11 @@ def _read_selftest(path: Path, card: ModelCard) -> tuple[npt.NDArray[np.uint8], 
         raise BadModel(
             f"The self-test of {card.key} is missing or damaged", remedy="restore the model's folder from a copy"
         ) from error
-    fits = image.shape[:1] == (card.in_channels,) and expected.shape == (len(card.classes), *image.shape[1:])
+    fits = image.shape[:1] == (card.in_channels,) and expected.shape == (card.outputs, *image.shape[1:])
     if not fits or image.dtype != np.uint8 or expected.dtype.kind != "f" or image.ndim != card.spatial_dims + 1:
         raise BadModel(
             f"The self-test of {card.key} does not fit its card: an input of shape {image.shape} and a result of "
-            f"{expected.shape} for {card.in_channels} channels and {len(card.classes)} classes",
+            f"{expected.shape} for {card.in_channels} channels and {card.outputs} outputs",
             remedy="restore the model's folder from a copy",
         )
     return image, expected

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_medt.core import BadWeights
-from napari_medt.zoo.forms import FORMS, Form, Shapes
+from napari_medt.core import BadModel, BadWeights
+from napari_medt.zoo.recognition import MAPPING_FAILS, REMEDY, first_difference, odd_key, promise, recognise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-REMEDY = "give an unchanged checkpoint of the released implementation, or a model folder saved by this plugin"
+COUNTER = "num_batches_tracked"  # of batch norm, which changes no result
 
 
 @dataclass(frozen=True)
@@ -42,36 +44,45 @@ class ForeignCheckpoint:
     notes: tuple[str, ...]
 
 
-def recognise(shapes: Shapes, arch: str | None = None) -> tuple[Form, str, dict[str, Any]]:
-    """The form of a state dict, our architecture and its options.
+def _nearest_state(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint, under the keys by which they are nearest to a known form."""
+    found = [
+        {key: value for key, value in state.items() if hasattr(value, "shape")}
+        for state in peeled(weights_within(content))
+    ]
+    if not found:
+        held = ", ".join(map(repr, islice(content, 5))) or "nothing"
+        raise BadWeights(f"{name} holds no weights of a network: it has {held}", remedy=REMEDY)
+    return max(found, key=lambda state: promise({key: tuple(value.shape) for key, value in state.items()}))
 
-    Raises
-    ------
-    BadWeights
-        If it is of no known form; names the nearest form and the first of its keys that is missing or differs.
+
+def weights_within(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The state dict of a checkpoint, which may lie in it under any name beside other things; empty if there is none.
+
+    Of several the largest is taken, the first of equal ones.
     """
-    found = [(form, *match) for form in FORMS if (match := form.recognise(shapes)) is not None]
-    wanted = [one for one in found if arch in (None, one[1])]
-    if wanted:
-        return wanted[0]
-    if found:
-        raise BadWeights(f"The checkpoint holds {found[0][1]}, not {arch}", remedy="leave the architecture out")
+    if not all(isinstance(key, str) for key in content):
+        return {}  # the state of an optimiser counts its tensors
+    if any(hasattr(value, "shape") for value in content.values()):
+        counter = "n_averaged"  # of torch's averaged networks
+        return {key: value for key, value in content.items() if key != counter}
+    inner = [weights_within(value) for value in content.values() if isinstance(value, Mapping)]
+    return max(inner, key=len, default={})
 
-    def nearness(form: Form) -> float:
-        return sum(key in shapes for key in form.signature) / len(form.signature)
 
-    nearest = max(FORMS, key=nearness)
-    missing = [key for key in nearest.signature if key not in shapes]
-    problem = (
-        f"the key {missing[0]!r} is missing"
-        if missing
-        else f"the key {nearest.signature[0]!r} or another is of an unknown shape"
-    )
-    raise BadWeights(
-        f"This checkpoint is of no known form; the nearest is {nearest.name}, but {problem} "
-        f"(the file begins with {next(iter(shapes), 'nothing')!r})",
-        remedy=REMEDY,
-    )
+def peeled(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A state dict, then without the first word of its keys if most share it, and so on: wrappers of networks add such words."""
+    while state:
+        yield state
+        word, count = Counter(key.partition(".")[0] for key in state).most_common(1)[0]
+        shorter = {key.removeprefix(f"{word}."): value for key, value in state.items()}
+        if 2 * count <= len(state) or shorter.keys() == state.keys():
+            return
+        state = shorter
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: Any) -> ForeignCheckpoint:
@@ -80,7 +91,8 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
     Parameters
     ----------
     path
-        `.pth`, `.pt` or `.safetensors`: a state dict, or a dictionary that holds one under `state_dict` or `model`.
+        `.pth`, `.pt` or `.safetensors`: a state dict, or a dictionary that holds one beside other things. Words that wrappers
+        put before every key (`module.`, `_orig_mod.`, `net.`) do not matter, nor does the precision.
     arch
         Our name of the architecture, to insist on it.
     **net_options
@@ -95,33 +107,33 @@ def import_checkpoint(path: str | Path, arch: str | None = None, **net_options: 
     from napari_medt.zoo.weights import read_state_dict
 
     name = Path(path).name
-    state = read_state_dict(Path(path))
-    for inner in ("state_dict", "model", "model_state_dict"):
-        if inner in state and isinstance(state[inner], Mapping):
-            state = state[inner]
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    shapes = {key: tuple(value.shape) for key, value in state.items() if hasattr(value, "shape")}
+    state = _nearest_state(read_state_dict(Path(path)), name)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
     form, architecture, options = recognise(shapes, arch)
     for option, value in net_options.items():
-        if option not in form.guessed and options.get(option, value) != value:
+        if option not in form.guessed and _plain(options.get(option, value)) != _plain(value):
             raise BadWeights(
                 f"{name} was made with {option}={options[option]}, not {value}", remedy=f"leave {option} out"
             )
     options |= net_options
+    looks = f"{name} looks like {form.name}, but"
     try:
-        mapped = form.map_state({key: value for key, value in state.items() if key in shapes}, options)
+        mapped = form.map_state(state, options)
     except KeyError as error:
-        raise BadWeights(
-            f"{name} looks like {form.name}, but its key {error.args[0]!r} does not belong to it", remedy=REMEDY
-        ) from None
-    expected = create_net(architecture, **options).state_dict()
-    for key, value in expected.items():
-        if key not in mapped or mapped[key].shape != value.shape:
-            found = f"has shape {tuple(mapped[key].shape)}" if key in mapped else "is missing"
-            raise BadWeights(
-                f"{name} looks like {architecture}, but {key!r} {found} where {tuple(value.shape)} is needed",
-                remedy=REMEDY,
-            )
+        raise BadWeights(f"{looks} its key {error.args[0]!r} does not belong to it", remedy=REMEDY) from None
+    except MAPPING_FAILS as error:
+        create_net(architecture, **options)  # raises where it is an option given that does not fit
+        key = odd_key(form, state, options)
+        raise BadWeights(f"{looks} its key {key!r} has the unknown shape {shapes[key]}", remedy=REMEDY) from error
+    try:
+        expected = create_net(architecture, **options).state_dict()
+    except BadModel as error:
+        raise error if net_options else BadWeights(f"{looks} {error.what}", remedy=REMEDY) from error
+    except (TypeError, ArithmeticError, RuntimeError) as error:
+        raise BadWeights(f"{looks} no network has the sizes found in it: {options}", remedy=REMEDY) from error
+    mapped = {key: value for key, value in expected.items() if key.endswith(COUNTER)} | mapped  # old torch had none
+    if problem := first_difference(form, shapes, options, mapped, expected):
+        raise BadWeights(f"{looks} its key {problem}", remedy=REMEDY)
     info = next(info for info in list_nets() if info.name == architecture)
     dims = options.get("spatial_dims", info.spatial_dims[0])
     in_channels = options["in_channels"]

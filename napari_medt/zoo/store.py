@@ -99,13 +99,8 @@ def _load_checkpoint(path: Path, device: str, arch: str | None, net_options: dic
     from napari_medt.zoo.weights import digest, read_bytes
 
     found = import_checkpoint(path, arch, **net_options)
-    count = found.net_options["num_classes"]
+    count = max(2, found.net_options["num_classes"])  # a single output is a class against the background
     size = found.net_options.get("img_size", USUAL_WINDOW[found.spatial_dims])
-    if count < 2:
-        raise BadWeights(
-            f"The network in {path.name} has a single output, so there is no background for its class to win over",
-            remedy="give a checkpoint with at least two classes",
-        )
     card = ModelCard(
         name=slug(path.stem),
         title=path.stem or path.name,
@@ -145,7 +140,7 @@ def build_net(card: ModelCard, state: dict[str, torch.Tensor], *, what: str) -> 
             f"({error})",
             remedy="restore the card that came with the model",
         ) from error
-    for option, wanted in (("num_classes", len(card.classes)), ("in_channels", card.in_channels)):
+    for option, wanted in (("num_classes", card.outputs), ("in_channels", card.in_channels)):
         if getattr(net, option, wanted) != wanted:
             raise BadModel(
                 f"The card of {what} does not fit its network: it describes {option} {wanted}, "

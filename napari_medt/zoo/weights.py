@@ -28,6 +28,26 @@ _REFUSED = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle asks 
 _NEW_PICKLES = (b"\x80\x04", b"\x80\x05")  # first bytes of plain Python pickles, which torch does not write
 
 
+class _LeftOut:
+    """Stands for a harmless object that trainers keep beside weights, and takes whatever it would be made of."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# The best score, usually a number of numpy, and the options of the command line: read as nothing, so that no code of theirs runs.
+_LEFT_OUT: list[Any] = [
+    (_LeftOut, name)
+    for name in (
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+        "argparse.Namespace",
+    )
+]
+
+
 def dump_state(state: Mapping[str, Tensor], *, half: bool) -> bytes:
     """A state dict as safetensors; with `half`, each floating tensor as float16 where that loses nothing that matters.
 
@@ -111,7 +131,8 @@ def parse_state_dict(data: bytes, *, where: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: nothing the user can act on
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_LEFT_OUT):
+                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
         refused = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused or data.startswith(_NEW_PICKLES):

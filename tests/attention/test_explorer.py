@@ -140,6 +140,16 @@ def test_network_without_attention_is_refused(make_model, image, monkeypatch):
         AttentionExplorer(model, image)
 
 
+def test_attention_that_cannot_be_drawn_says_where_it_is(make_model, image):
+    """The attention of a network without rows and columns cannot be drawn yet; it can be read from Python."""
+    model = make_model("medt", window=WINDOW)
+    object.__setattr__(model, "net", create_net("attention-unet", preset="small", in_channels=3))
+    with pytest.raises(
+        BadModel, match=r"cannot be drawn over images yet; read it from Python, with napari_medt\.nets\.capture"
+    ):
+        AttentionExplorer(model, image)
+
+
 def test_capture_does_not_change_the_network(model, image):
     attention_maps(model, image, "global.layer1.0")
     assert all(module.seen is None for module in model.net.attention_sources().values())

@@ -15,7 +15,8 @@ from torch import nn
 from benchmarks.plain.attention_unet import plain
 from napari_medt.core import BadModel
 from napari_medt.nets import attention_unet, capture, create_net, list_attention_sources
-from napari_medt.nets.grid_attention_unet import BatchNorm, GridGate
+from napari_medt.nets.grid_attention_unet import GridGate
+from napari_medt.nets.layers import BatchNormNd
 from napari_medt.zoo.forms.attention_unet import FORMS
 
 from . import golden
@@ -181,7 +182,7 @@ def net(request):
     torch.manual_seed(0)
     net = create_net("attention-unet", form=form, spatial_dims=dims, **TINY)
     for module in net.modules():
-        if isinstance(module, BatchNorm):
+        if isinstance(module, BatchNormNd):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return net
@@ -283,7 +284,7 @@ def test_maps_lie_where_the_image_is_bright(net):
             module.weight.data[(slice(None), 0, *(k // 2 for k in module.kernel_size))] = 1
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        if isinstance(module, BatchNorm):
+        if isinstance(module, BatchNormNd):
             module.reset_parameters()
     size = (16, 24, 36)[-net.spatial_dims :]
     block = [slice(n // 4, n // 4 + 4) for n in size]
@@ -327,7 +328,7 @@ def test_strides_may_differ_by_axis():
         ({"channels": (8,)}, "needs at least two levels, not 1"),
         ({"channels": (8, 16), "form": "grid"}, "needs at least three levels, not 2"),
         ({"strides": (2, 2)}, "5 levels need 4 strides, not 2"),
-        ({"channels": (4, 8), "strides": [(2, 2, 2)]}, "a stride is a positive number or 2 of them"),
+        ({"channels": (4, 8), "strides": [(2, 2, 2)]}, "stride must be one positive number or 2 of them"),
         ({"gate_weights": "softmax"}, "the form 'additive' has sigmoid gates only"),
     ],
 )

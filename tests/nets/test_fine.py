@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.fine import plain
 from napari_medt.core import BadModel
@@ -22,6 +21,7 @@ from napari_medt.nets.registry import create_net
 from napari_medt.nets.token_attention import Crop, TokenAttention, TokenState, compose
 from napari_medt.nets.window_attention import Layout, WindowAttention, relative_index
 from napari_medt.zoo.forms import fine as forms
+from tests.nets.memory import Largest
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models"
 TINY = {"width": 8, "heads": (1, 2, 4), "depths": (2, 2, 2), "window": 2, "patch": (1, 2, 2), "num_classes": 3}
@@ -175,8 +175,9 @@ def test_windows_put_back_what_they_take(grid, window, shifted):
     torch.testing.assert_close(layout.spread(shares).sum((1, 2, 3)), shares.sum(1))
 
 
-@pytest.mark.parametrize(("grid", "window"), GRIDS)
-@WIRINGS
+@pytest.mark.parametrize(
+    ("grid", "window", "wiring"), [*((*case, "standard") for case in GRIDS), (*GRIDS[0], "authors")]
+)
 @torch.no_grad()
 def test_window_attention_place_by_place(grid, window, wiring):
     """Held against a loop over places that knows nothing of rolls, masks and padding."""
@@ -220,6 +221,62 @@ def test_window_attention_place_by_place(grid, window, wiring):
         torch.testing.assert_close(read[0, index], expected[:2])
         for cell, value in zip(inside, expected[2:], strict=True):
             torch.testing.assert_close(out[0, *cell], value)
+
+
+@pytest.mark.parametrize("grid", [(6, 6, 6), (8, 4, 4), (9, 5, 12)])
+@torch.no_grad()
+def test_authors_windows_step_by_step(grid):
+    """What hangs over is seen as zeros, and nothing is shifted if one axis has a single window."""
+    torch.manual_seed(0)
+    side, tokens = 4, 2
+    module = WindowAttention(6, 2, side, shifted=True, wiring="authors").double()
+    module.relative.normal_()
+    x = torch.randn(1, *grid, 6, dtype=torch.float64)
+    over = (0, 0, *(n for size in reversed(grid) for n in (0, -size % side)))
+    padded = F.pad(x, over)
+    counts = [size // side for size in padded.shape[1:4]]
+    shift = side // 2 if min(grid) > side else 0
+    region = torch.zeros(padded.shape[:-1])
+    for axis, code in ((1, 1), (2, 2), (3, 4)):
+        region.narrow(axis, 0, shift).add_(code)
+
+    def windows(t):
+        t = t.roll((-shift,) * 3, (1, 2, 3))
+        return torch.stack(
+            [
+                t[0, z : z + side, y : y + side, c : c + side].flatten(0, 2)
+                for z, y, c in itertools.product(*(range(0, side * count, side) for count in counts))
+            ]
+        )
+
+    extra = torch.randn(1, math.prod(counts), tokens, 6, dtype=torch.float64)
+    apart = windows(region)
+    q, k, v = module.qkv(torch.cat((extra[0], windows(padded)), 1)).unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+    logits = q @ k.mT / math.sqrt(3)
+    logits[..., tokens:, tokens:] += module.relative[relative_index((side,) * 3, side, "authors")].permute(2, 0, 1)
+    logits[..., tokens:, tokens:] -= 100.0 * (apart[:, None, :, None] != apart[:, None, None])
+    expected = module.proj((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    module.seen = []
+    out, read = module(x, extra)
+    torch.testing.assert_close(read[0], expected[:, :tokens])
+    inside = windows(F.pad(torch.ones_like(x), over))
+    torch.testing.assert_close(windows(F.pad(out, over)), expected[:, tokens:] * inside)
+    rows = torch.stack([module.seen[0].row(cell) for cell in itertools.product(*map(range, grid))])
+    torch.testing.assert_close(rows.sum((2, 3, 4)), torch.ones_like(rows[:, :, 0, 0, 0]))
+
+
+def test_positions_of_a_smaller_crop_are_the_middle_of_the_authors_table():
+    table = torch.arange(512.0)[:, None]
+    options = {"img_size": (32, 64, 64), "patch": (2, 4, 4), "window": (4, 4, 4, 2), "heads": (2, 2, 2, 2)}
+    for key, ours, first, last in (
+        ("model_down.layers.0.pe", "host.encoder.0.positions", 224, 287),
+        ("encoder.layers.1.pe", "host.decoder.1.positions", 252, 259),
+    ):
+        mapped = forms.map_state({key: table}, options, architecture="fine")[ours]
+        assert (mapped[0].item(), mapped[-1].item()) == (first, last)
+    assert forms.map_state({"model_down.layers.3.pe": table[:1]}, options | {"img_size": 64}, architecture="fine")[
+        "host.encoder.3.positions"
+    ].shape == (2, 1)
 
 
 def test_relative_positions_are_told_apart_unlike_those_of_the_authors():
@@ -390,7 +447,7 @@ def test_options_that_do_not_fit_are_refused():
         ({"heads": (3, 2, 4)}, "8 channels cannot be shared by 3 heads"),
         ({"depths": (2, 2)}, "must name the same stages"),
         ({"patch": (3, 2, 2)}, "patch three of 1, 2 and 4"),
-        ({"volume_grid": (5, 5)}, "one positive number or three"),
+        ({"volume_grid": (5, 5)}, "one positive number or 3"),
     ):
         with pytest.raises(BadModel, match=words):
             create_net("fine", **(TINY | options))
@@ -522,19 +579,6 @@ def test_hops_compose_as_the_network_does():
 
 
 # -------------------------------------------------------------------------------------------------------------------- memory
-
-
-class Largest(TorchDispatchMode):
-    """Remembers the most elements one operation gave."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
 
 
 def test_many_windows_never_make_a_matrix():

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.guided_attention import plain
 from napari_medt.core import BadModel
@@ -20,12 +19,13 @@ from napari_medt.nets import capture, create_net, list_attention_sources
 from napari_medt.nets.dual_attention import ChannelAttention, PositionAttention
 from napari_medt.nets.guided_attention import SCALES, AutoEncoder, GuidedOutputs
 from napari_medt.zoo.forms.guided_attention import FORM, our_key
+from tests.nets.memory import Largest
 
 from . import golden
 
 PATHS = golden.shared_files("msga_c16.npz")
 TINY = {
-    "channels": 8,
+    "width": 8,
     "stem": 8,
     "blocks": (1, 1, 1, 1),
     "groups": 2,
@@ -207,21 +207,6 @@ def test_gradients_of_position_attention_equal_the_written_out_form():
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor any operation gave."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_training_never_holds_the_matrix(dtype):
     """4,160 places: the matrix would have 17 million elements."""
@@ -392,7 +377,7 @@ def fake_timm(monkeypatch, **more):
 
 def test_encoder_of_timm_gives_the_four_scales(monkeypatch):
     fake_timm(monkeypatch)
-    net = create_net("guided-attention", backbone="timm:known", channels=8, in_channels=2).eval()
+    net = create_net("guided-attention", backbone="timm:known", width=8, in_channels=2).eval()
     assert net.backbone.channels == (5, 6, 7, 8)
     with torch.inference_mode():
         assert net(torch.rand(1, 2, 40, 50)).shape == (1, 2, 40, 50)
@@ -422,7 +407,7 @@ def test_missing_timm_is_said_with_the_way_out(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 12}, "channels must be a multiple of 8, not 12"),
+        ({"width": 12}, "width must be a multiple of 8, not 12"),
         ({"backbone": "vgg"}, "backbone must be 'resnext' or 'timm:<name>', not 'vgg'"),
         ({"blocks": (1, 2)}, "four stages of at least one block, not (1, 2)"),
         ({"stem": 4, "base_width": 8}, "a stem of 4 channels leaves groups of base width 8 without a channel"),

@@ -23,7 +23,7 @@ def build(path):
     meta, state, arrays = golden.load(path)
     architecture, options = recognise({key: tuple(value.shape) for key, value in state.items()})
     net = create_net(architecture, **options)
-    net.load_state_dict(map_state(state, architecture))
+    net.load_state_dict(map_state(state, options))
     return net, meta, arrays
 
 

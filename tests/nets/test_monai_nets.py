@@ -20,8 +20,8 @@ nets = pytest.importorskip("monai.networks.nets", reason="the baselines need MON
 SMALL = {
     "unet": {"channels": (4, 8, 8), "strides": (2, 2)},
     "vnet": {},
-    "swin-unetr": {"feature_size": 12},
-    "segresnet": {"init_filters": 8},
+    "swin-unetr": {"width": 12},
+    "segresnet": {"width": 8},
 }
 
 
@@ -122,7 +122,7 @@ def test_any_size_in_and_out(net, size):
 
 
 def test_swin_unetr_itself_fails_at_the_size_that_is_padded():
-    net = create_net("swin-unetr", spatial_dims=2, feature_size=12)
+    net = create_net("swin-unetr", spatial_dims=2, width=12)
     with pytest.raises(ValueError, match="Expected more than 1 spatial element"):
         net.net(torch.rand(1, 1, 32, 32))
     assert net(torch.rand(1, 1, 32, 32)).shape == (1, 2, 32, 32)
@@ -198,8 +198,8 @@ def test_without_einops_swin_unetr_says_so(monkeypatch):
     [
         ("unet", {"spatial_dims": 1}, "spatial_dims is 2 or 3, not 1"),
         ("unet", {"strides": (2,)}, "5 levels need 4 strides, not 1"),
-        ("swin-unetr", {"feature_size": 10}, "feature_size is a multiple of 12, not 10"),
-        ("segresnet", {"init_filters": 12}, "init_filters is a multiple of 8, not 12"),
+        ("swin-unetr", {"width": 10}, "width is a multiple of 12, not 10"),
+        ("segresnet", {"width": 12}, "width is a multiple of 8, not 12"),
     ],
 )
 def test_options_that_do_not_fit_say_why(name, options, text):

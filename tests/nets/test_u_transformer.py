@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.u_transformer import plain
 from napari_medt.core import BadModel
@@ -18,14 +19,15 @@ from napari_medt.nets.cross_attention import (
     WIRINGS,
     CrossAttention,
     DotAttention,
-    InstanceNorm,
     SelfAttention,
     with_positions,
 )
+from napari_medt.nets.layers import BatchNormNd, InstanceNormNd
 from napari_medt.nets.registry import create_net
 from napari_medt.nets.states import CHUNK
-from napari_medt.nets.u_transformer import usual_strides
+from napari_medt.nets.u_transformer import usual_token_strides
 from napari_medt.zoo.forms import u_transformer as form
+from tests.nets.memory import Largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 COMMUNITY = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models" / "hx_utransformer_dimlast"
@@ -42,7 +44,7 @@ def tiny(**options):
     torch.manual_seed(0)
     net = create_net("u-transformer", **(TINY | options))
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(module, BatchNormNd):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return net.eval()
@@ -120,12 +122,25 @@ def test_first_unknown_key_is_named(community):
         form.map_module({"surprise.weight": torch.ones(1)})
 
 
+@pytest.mark.parametrize("channels", [2, 5, 6, 7, 8])
+def test_positions_of_the_community_fill_any_number_of_channels(channels):
+    """Rows, then columns, each with a share of channels rounded up to an even number; the last is cut short."""
+    codes = with_positions(torch.zeros(1, channels, 3, 4), interleaved=False, rounded_up=True)[0]
+    share = math.ceil(channels / 4) * 2
+    for channel, place in itertools.product(range(channels), range(3)):
+        within = channel % share
+        angle = place / 10000 ** (2 * (within % (share // 2)) / share)
+        expected = math.sin(angle) if within < share // 2 else math.cos(angle)
+        along = codes[channel, place, 0] if channel < share else codes[channel, 0, place]
+        assert along.item() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize("over", ["keys", "queries"])
 @torch.no_grad()
 def test_equals_the_plain_form(spatial_dims, wiring, over):
-    net = tiny(spatial_dims=spatial_dims, wiring=wiring, over=over, strides=(1, 2), scale="head").double()
+    net = tiny(spatial_dims=spatial_dims, wiring=wiring, over=over, token_strides=(2, 1), scale="head").double()
     x = torch.rand(2, 1, *(24, 16, 8)[:spatial_dims], dtype=torch.float64)
     torch.testing.assert_close(net(x), plain(net)(x), rtol=1e-9, atol=1e-9)
 
@@ -146,12 +161,12 @@ def test_gradients_equal_those_of_the_plain_form(over):
 
 
 def test_parameter_counts_of_the_published_sizes():
-    ones, five = {"num_classes": 7, "strides": (1, 1, 1)}, (64, 128, 256, 512, 1024)
+    ones, five = {"num_classes": 7, "token_strides": (1, 1, 1)}, (64, 128, 256, 512, 1024)
     assert count(preset="paper", num_classes=7) == 11_941_255
     assert count(**ones, mhsa=False, mhca=False) == 7_702_215
     assert count(**ones, mhca=False) - count(**ones, mhca=False, mhsa=False) == 1_050_624
     assert count(**ones, wiring="community", heads=1) == 11_677_063
-    assert count(num_classes=7, channels=five, strides=(1, 1, 1, 1)) == 48_135_559
+    assert count(num_classes=7, channels=five, token_strides=(1, 1, 1, 1)) == 48_135_559
     assert count(num_classes=7, channels=five, mhsa=False, mhca=False) == 31_042_759
     assert 0.3e6 < count(preset="small") < 1.5e6
 
@@ -173,7 +188,7 @@ def test_either_attention_can_be_left_out(options, names):
 
 
 def test_sources_say_what_attends_where():
-    sources = list_attention_sources(tiny(strides=(1, 2)))
+    sources = list_attention_sources(tiny(token_strides=(2, 1)))
     assert [(s.kind, s.heads, s.level) for s in sources] == [
         ("token", 2, 2),
         ("cross", 2, 2),
@@ -204,7 +219,7 @@ def test_instance_norm_trains_one_image_down_to_one_place(size):
     net(torch.rand(1, 1, *size)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
     x = torch.randn(2, 3, 5, 7)
-    torch.testing.assert_close(InstanceNorm(3)(x), nn.InstanceNorm2d(3)(x))
+    torch.testing.assert_close(InstanceNormNd(3)(x), nn.InstanceNorm2d(3)(x))
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -226,7 +241,7 @@ def test_options_that_do_not_fit_are_refused():
     for options, words in (
         ({"heads": 5}, "24 channels cannot be shared by 5 heads"),
         ({"mhca": [2]}, "skips 0 .finest. to 1, not .2."),
-        ({"strides": [1]}, "2 positive numbers, deepest skip first"),
+        ({"token_strides": [1]}, "2 positive numbers, finest skip first"),
         ({"spatial_dims": 1}, "spatial_dims must be 2 or 3"),
         ({"wiring": "mine"}, "wiring must be one of standard, authors, community"),
         ({"over": "rows"}, "over one of .'keys', 'queries'., not 'channels', 'rows'"),
@@ -243,7 +258,7 @@ def test_options_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @torch.no_grad()
 def test_capture_changes_nothing_and_rows_sum_to_one(spatial_dims):
-    net = tiny(spatial_dims=spatial_dims, strides=(1, 2))
+    net = tiny(spatial_dims=spatial_dims, token_strides=(2, 1))
     x = torch.rand(2, 1, *(16, 24, 8)[:spatial_dims])
     with capture(net) as captured:
         seen = net(x)
@@ -316,19 +331,6 @@ def test_gate_stands_where_the_skip_is_filtered():
 # -------------------------------------------------------------------------------------------------------------------- memory
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the most elements one operation gave."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
-
-
 @pytest.mark.parametrize(("values", "over"), [(8, "keys"), (4, "keys"), (16, "keys"), (8, "queries")])
 def test_many_tokens_never_make_a_matrix(values, over):
     tokens = 6000
@@ -342,8 +344,8 @@ def test_many_tokens_never_make_a_matrix(values, over):
 
 
 def test_default_strides_keep_usual_images_within_4096_tokens():
-    assert usual_strides(3, 2) == (1, 1, 2)
-    assert usual_strides(3, 3) == (1, 2, 4)
+    assert usual_token_strides(3, 2) == (2, 1, 1)
+    assert usual_token_strides(3, 3) == (4, 2, 1)
     with torch.device("meta"):
         for spatial_dims, side in ((2, 256), (3, 96)):
             net = create_net("u-transformer", spatial_dims=spatial_dims, num_classes=2)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.unetr import plain
 from napari_medt.core import BadModel, BadWeights
@@ -19,10 +18,11 @@ from napari_medt.nets.states import LARGEST, DotState
 from napari_medt.nets.unetr import unetr
 from napari_medt.nets.vit import SelfAttention, rollout
 from napari_medt.zoo.forms import unetr as form
+from tests.nets.memory import Largest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "3d" / "models"
-TINY = {"img_size": 32, "in_channels": 2, "num_classes": 3, "features": 2, "embed": 12, "heads": 3, "hidden": 16}
+TINY = {"img_size": 32, "in_channels": 2, "num_classes": 3, "width": 2, "embed": 12, "heads": 3, "hidden": 16}
 FORMS = ("self-attention-cv", "monai", "monai-linear")
 REFERENCES = {
     "sacv_unetr_instance": (form.SELF_ATTENTION_CV, 5, {"z3": 0, "z6": 1, "z9": 2, "z12": 3}),
@@ -102,7 +102,7 @@ MONAI_AS_IN_THE_PAPER = {"form": "monai", "embed": 768, "heads": 12, "hidden": 3
         ({"preset": "paper"}, 49_667_123),
         (MONAI_AS_IN_THE_PAPER | {"in_channels": 4, "num_classes": 3, "img_size": (128, 128, 64)}, 102_271_539),
         (MONAI_AS_IN_THE_PAPER | {"num_classes": 14}, 92_802_478),
-        (MONAI_AS_IN_THE_PAPER | {"num_classes": 14, "features": 32}, 101_805_646),
+        (MONAI_AS_IN_THE_PAPER | {"num_classes": 14, "width": 32}, 101_805_646),
         (MONAI_AS_IN_THE_PAPER | {"spatial_dims": 2, "img_size": 256}, 87_333_826),
     ],
 )
@@ -186,7 +186,7 @@ def test_published_sizes_are_found_without_being_told():
         "num_classes": 14,
         "spatial_dims": 3,
         "form": "monai",
-        "features": 16,
+        "width": 16,
         "embed": 768,
         "heads": 12,
         "hidden": 3072,
@@ -256,7 +256,7 @@ def test_low_precision_runs(dtype, dims):
     ("options", "message"),
     [
         ({"img_size": 40}, "must be 3 multiples of 16, not 40 x 40 x 40"),
-        ({"img_size": (32, 32)}, "must be 3 multiples of 16, not 32 x 32"),
+        ({"img_size": (32, 32)}, "img_size must be one positive number or 3 of them"),
         ({"form": "monai", "heads": 5}, "5 heads do not divide 12 channels"),
         ({"heads": 13}, "12 channels cannot be shared by 13 heads"),
         ({"form": "pytorch"}, "form is one of self-attention-cv, monai, monai-linear, not pytorch"),
@@ -358,19 +358,6 @@ def test_captured_states_hold_queries_and_keys_alone():
 
 
 # ---------------------------------------------------------------------------------------------------------------- memory
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor made."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(t, torch.Tensor):
-                self.elements = max(self.elements, t.numel())
-        return out
 
 
 def test_no_matrix_of_all_tokens_is_made_in_training_capture_or_rows():

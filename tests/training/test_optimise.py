@@ -17,6 +17,7 @@ from napari_medt.training.optimise import (
     dice_and_cross_entropy,
     frozen_norms,
     learning_rate_at,
+    net_loss,
     parameter_groups,
     refresh_norms,
     training_device,
@@ -51,6 +52,30 @@ def test_without_monai_the_remedy_is_one_line(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MedtError, match=r'pip install "napari-medt\[train\]"'):
         dice_and_cross_entropy()
+
+
+def test_network_with_a_loss_of_its_own_is_taught_by_it():
+    def criterion(logits, labels):
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    images, labels = torch.rand(2, 3, 32, 32), torch.randint(2, (2, 32, 32))
+    guided = create_net("guided-attention", preset="small", in_channels=3, num_classes=2).train()
+    torch.manual_seed(0)
+    expected = guided.loss(guided(images), labels, criterion)
+    torch.manual_seed(0)
+    torch.testing.assert_close(net_loss(guided, images, labels, criterion), expected)
+    plain = create_net("attention-unet", preset="small", in_channels=3, num_classes=2).train()
+    assert net_loss(plain, images, labels, criterion) == criterion(plain(images), labels)
+
+
+def test_single_output_is_taught_as_a_class_against_the_background():
+    def criterion(logits, labels):
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    images, labels = torch.rand(2, 1, 16, 16), torch.randint(2, (2, 16, 16))
+    net = create_net("attention-unet", preset="small", num_classes=1).train()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(net(images)[:, 0], labels.float())
+    torch.testing.assert_close(net_loss(net, images, labels, criterion), expected)
 
 
 def test_only_convolutions_decay():

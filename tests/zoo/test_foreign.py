@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
+import numpy as np
 import pytest
 import torch
 
 from napari_medt.core import BadWeights
-from napari_medt.zoo import load_model, models_folder, save_version, versions
+from napari_medt.engine import predict
+from napari_medt.zoo import check_model, load_model, models_folder, save_version, versions
+from napari_medt.zoo.recognition import recognise
 from napari_medt.zoo.weights import digest
 from tests.nets import golden
 
@@ -47,35 +52,131 @@ def without(*keys):
             without("adjust.weight"),
             "of no known form; the nearest is the Medical Transformer family, but the key 'adjust.weight'",
         ),
-        (without("layer1.0.conv_down.weight"), "'global_encoder.layers.0.0.reduce.weight' is missing"),
+        (without("layer1.0.conv_down.weight"), "'layer1.0.conv_down.weight' is missing"),
         (lambda state: state | {"head2.weight": torch.zeros(1)}, "its key 'head2.weight' does not belong to it"),
         (without("layer1.0.hight_block.f_qr"), "mixes the branches of LoGo and MedT"),
         (lambda state: {"a": torch.zeros(1)}, "the file begins with 'a'"),
         (lambda state: list(state), "holds a list, not a state dict"),
-        (lambda state: {"model": {1: 2}}, "the key 'conv1.weight' is missing"),
+        (lambda state: {"model": {1: 2}}, "holds no weights of a network: it has 'model'"),
         (
             lambda state: state | {"conv1.weight": torch.zeros(3)},
             "the key 'conv1.weight' or another is of an unknown shape",
         ),
-        (lambda state: state | {"adjust.bias": None}, "'head.bias' is missing"),
+        (lambda state: state | {"adjust.bias": None}, "'adjust.bias' is missing"),
         (
             lambda state: state | {"layer2.0.width_block.f_kr": torch.zeros(2)},
             "its gate 'layer2.0.width_block.f_kr' holds 2 values, not one",
         ),
-        (without("layer2.0.width_block.f_kr"), "'global_encoder.layers.1.0.width.gates' is missing"),
+        (without("layer2.0.width_block.f_kr"), "its key 'layer2.0.width_block.f_kr' is missing"),
         (
             lambda state: state | {"adjust.bias": torch.full((2,), torch.nan)},
             "model.pth hold NaN or infinity, first in 'head.bias'",
         ),
+        (without("layer2.1.conv_up.weight"), "its key 'layer2.1.conv_up.weight' is missing"),
         (
-            lambda state: state | {"adjust.weight": torch.zeros(1, 16, 1, 1), "adjust.bias": torch.zeros(1)},
-            "model.pth has a single output, so there is no background",
+            lambda state: state | {"decoder4.weight": torch.zeros(32, 64, 5, 5)},
+            r"'decoder4.weight' has shape \(32, 64, 5, 5\) where \(32, 64, 3, 3\) is needed",
         ),
+        (
+            lambda state: state | {"layer2.2.conv_up.weight": torch.zeros(64, 32, 1, 1)},
+            "its key 'layer2.2.conv_up.weight' has no place in it",
+        ),
+        (
+            lambda state: {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []},
+            "no weights .* 'state', 'param_groups'",
+        ),
+        (lambda state: {}, "holds no weights of a network: it has nothing"),
+        (lambda state: {"net": torch.nn.Linear(1, 1)}, "holds Python code or objects .torch.nn.modules.linear.Linear."),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, sentence):
     with pytest.raises(BadWeights, match=sentence):
         load_model(saved(tmp_path, change))
+
+
+@pytest.mark.parametrize("level", [2, 3, 4])
+def test_level_that_lost_its_first_layer_is_missed(level):
+    """It must not pass for a shallower network."""
+    shapes = {f"Conv{i}.conv.{place}.weight": (4, 4, 3, 3) for i in range(1, 5) for place in (0, 3)}
+    shapes |= {f"Att{i}.psi.0.weight": (1, 2, 1, 1) for i in range(2, 5)}
+    shapes |= {"Up_conv2.conv.0.weight": (4, 8, 3, 3), "Conv_1x1.weight": (2, 4, 1, 1)}
+    assert recognise(shapes)[2]["channels"] == (4, 4, 4, 4)
+    missing = f"Conv{level}.conv.0.weight"
+    del shapes[missing]
+    with pytest.raises(BadWeights, match=f"LeeJunHyun.* but the key '{missing}' is missing"):
+        recognise(shapes)
+
+
+def test_the_nearest_form_is_named_even_if_no_key_fits():
+    with pytest.raises(BadWeights, match="the nearest is Attention U-Net of MONAI"):
+        recognise({"model.1.submodule.attention.psi.0.conv.bias": (4,)})
+
+
+def test_truncated_file_is_damaged(tmp_path):
+    path = saved(tmp_path, without())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(BadWeights, match=r"model\.pth is damaged or is not a checkpoint of PyTorch"):
+        load_model(path)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return load_model(saved(tmp_path_factory.mktemp("plain"), without()), device="cpu").net.state_dict()
+
+
+def prefixed(prefix):
+    return lambda state: {prefix + key: value for key, value in state.items()}
+
+
+def uncounted(state):
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(prefixed, ("model.", "net.", "_orig_mod.", "_orig_mod.module.", "anything.at.all.")),
+        lambda state: {"n_averaged": torch.tensor(3)} | prefixed("module.")(state),
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        lambda state: {"model": {"state_dict": prefixed("model.")(state)}},
+        lambda state: {"best_acc": np.float64(0.5), "epoch": np.int64(3), "args": Namespace(lr=0.1), "weights": state},
+        lambda state: {key: value.double() if value.is_floating_point() else value for key, value in state.items()},
+        uncounted,
+    ],
+)
+def test_wrapping_changes_nothing(tmp_path, plain, change):
+    found = load_model(saved(tmp_path, change), device="cpu").net.state_dict()
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[key], plain[key]) for key in uncounted(plain))
+
+
+def test_half_precision_is_read_as_float32(tmp_path, plain):
+    def halved(state):
+        return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+
+    found = load_model(saved(tmp_path, halved), device="cpu").net.state_dict()
+    assert all(value.dtype == plain[key].dtype for key, value in found.items())
+    for key, value in plain.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_single_output_is_a_class_against_the_background(tmp_path):
+    def single(state):
+        return state | {key: state[key][1:] - state[key][:1] for key in ("adjust.weight", "adjust.bias")}
+
+    one, two = load_model(saved(tmp_path, single), device="cpu"), load_model(saved(tmp_path, without()), device="cpu")
+    image = golden.recipe_input((1, 3, 128, 128), 7)
+    with torch.inference_mode():
+        logit, logits = one.net(torch.from_numpy(image)), two.net(torch.from_numpy(image))
+    torch.testing.assert_close(logit, logits[:, 1:] - logits[:, :1], rtol=1e-4, atol=1e-4)
+    assert one.card.classes == ("background", "class 1")
+    picture = (255 * image[0].transpose(1, 2, 0)).astype(np.uint8)
+    found, wanted = (predict(model, picture, probabilities=True) for model in (one, two))
+    assert 0 < wanted.labels.mean() < 1
+    assert (found.labels == wanted.labels).mean() > 0.999
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=2e-3)
+    kept = save_version(one, one.net)
+    assert check_model(kept.card.key).passed
 
 
 def test_contradicting_options_are_refused(tmp_path):
@@ -84,6 +185,24 @@ def test_contradicting_options_are_refused(tmp_path):
         load_model(path, arch="logo")
     with pytest.raises(BadWeights, match="was made with img_size=128, not 256"):
         load_model(path, img_size=256)
+
+
+@pytest.mark.parametrize(
+    ("option", "why"), [({"heads": 3}, "3 heads do not fit"), ({"heads": 0}, "0 heads"), ({}, "heads=")]
+)
+def test_heads_that_do_not_fit_are_said(tmp_path, option, why):
+    state = {
+        "embed.patch_embeddings.weight": torch.zeros(21, 1, 16, 16),
+        "embed.position_embeddings.abs_pos_enc": torch.zeros(1, 4, 21),
+        "transformer.block_list.0.mhsa.to_qvk.weight": torch.zeros(48, 21),
+        "transformer.block_list.0.mhsa.W_0.weight": torch.zeros(21, 16),
+        "transformer.block_list.0.linear.0.weight": torch.zeros(16, 21),
+        "init_conv.conv_block.0.weight": torch.zeros(2, 1, 3, 3),
+        "out_conv.1.weight": torch.zeros(2, 2, 1, 1),
+    }
+    torch.save(state, path := tmp_path / "unetr.pth")
+    with pytest.raises(BadWeights, match=why):
+        load_model(path, **option)
 
 
 def test_dictionary_around_the_state_dict_is_opened(tmp_path):

@@ -158,7 +158,7 @@ def test_flipped_byte_is_refused_before_it_is_read(folder, monkeypatch):
         ({"sha256": ""}, BadWeights, "it names no digest"),
         ({"architecture": "gated-axial-unet"}, BadWeights, "do not fit its network; the first that differs is"),
         ({"architecture": "axial-unit"}, BadModel, "No architecture is called 'axial-unit'; did you mean 'axial-unet'"),
-        ({"net_options": {"img_size": None}}, BadModel, "axial-unet does not take the options {'img_size': None}"),
+        ({"net_options": {"img_size": None}}, BadModel, "img_size must be whole numbers of at least 1, not None"),
         ({"net_options": {"size": 3}}, BadModel, "axial-unet has no option size"),
         (
             {"classes": ["background", "a", "b"]},

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.zoo.forms.form import Form, Shapes
+from napari_medt.zoo.forms.form import Form, Shapes, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +32,8 @@ _COMMON = re.compile(
 def _recognise_common(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
     if any(key not in shapes for key in ("Conv1.conv.0.weight", "Att2.psi.0.weight", "Conv_1x1.weight")):
         return None
-    channels: list[int] = []
-    while (key := f"Conv{len(channels) + 1}.conv.0.weight") in shapes:
-        channels.append(shapes[key][0])
+    levels = range(1, highest(shapes, r"Conv(\d+)\.") + 1)
+    channels = [shapes[f"Conv{level}.conv.0.weight"][0] for level in levels]
     return "attention-unet", _options("additive", shapes["Conv1.conv.0.weight"], shapes["Conv_1x1.weight"], channels)
 
 
@@ -71,10 +71,9 @@ def _recognise_monai(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
     first, head = shapes.get("model.0.conv.0.conv.weight"), shapes.get("model.2.conv.weight")
     if first is None or head is None or "model.1.attention.psi.0.conv.weight" not in shapes:
         return None
-    channels, nest = [first[0]], "model.1"
-    while (key := f"{nest}.upconv.up.conv.weight") in shapes:
-        channels.append(shapes[key][0])
-        nest += ".submodule.1"
+    depth = max(key.count("submodule.1") for key in shapes) + 1
+    nests = ("model.1" + ".submodule.1" * level for level in range(depth))
+    channels = [first[0], *(shapes[f"{nest}.upconv.up.conv.weight"][0] for nest in nests)]
     return "attention-unet", _options("monai", first, head, channels)
 
 
@@ -113,17 +112,11 @@ _BOTTOM = 4  # their networks have five levels
 
 
 def _recognise_authors(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
-    names = ["conv1", "conv2", "conv3", "conv4", "center"]
-    blocks = [shapes.get(f"{name}.conv1.0.weight") for name in names]
-    if "gating.conv1.0.weight" not in shapes or "final.weight" not in shapes or None in blocks:
+    if "gating.conv1.0.weight" not in shapes or "final.weight" not in shapes:
         return None
-    if "attentionblock2.theta.weight" in shapes:
-        form = "grid"
-    elif "attentionblock2.gate_block_1.theta.weight" in shapes:
-        form = "multi" if "attentionblock2.gate_block_2.theta.weight" in shapes else "single"
-    else:
-        return None
-    channels = [block[0] for block in blocks if block is not None]
+    gates = highest(shapes, r"attentionblock\d\.gate_block_(\d)\.")
+    form = ("grid", "single", "multi")[gates]
+    channels = [shapes[f"{name}.conv1.0.weight"][0] for name in ("conv1", "conv2", "conv3", "conv4", "center")]
     return "attention-unet", _options(form, shapes["conv1.conv1.0.weight"], shapes["final.weight"], channels)
 
 
@@ -160,24 +153,20 @@ def _authors_key(key: str) -> str:
 # MONAI's baselines ----------------------------------------------------------------------------------------------------
 
 
-def _recognise_unet(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
-    units = sum(bool(re.fullmatch(r"model\.0\.conv\.unit\d\.conv\.weight", key)) for key in shapes)
-    entry, leave = ("conv.unit0.conv", "2.0.conv") if units else ("conv", "2.conv")
+def _recognise_unet(shapes: Shapes, *, residual: bool) -> tuple[str, dict[str, Any]] | None:
+    units = highest(shapes, r"model\.0\.conv\.unit(\d+)\.conv\.weight") + 1 if residual else 0
+    entry, leave = ("conv.unit0.conv", "2.0.conv") if residual else ("conv", "2.conv")
     first, last = shapes.get(f"model.0.{entry}.weight"), shapes.get(f"model.{leave}.weight")
     if first is None or last is None:
         return None
-    channels, nest = [first[0]], "model.1.submodule"
-    while (key := f"{nest}.0.{entry}.weight") in shapes:
-        channels.append(shapes[key][0])
-        nest += ".1.submodule"
-    bottom = shapes.get(f"{nest}.{entry}.weight")
-    if bottom is None:
-        return None
+    depth = max(key.count("1.submodule") for key in shapes)
+    nests = ["model" + ".1.submodule" * level for level in range(depth + 1)]
+    widths = [shapes[f"{nest}.0.{entry}.weight"][0] for nest in nests[:-1]]
     return "unet", {
         "in_channels": first[1],
         "num_classes": last[1],
         "spatial_dims": len(first) - 2,
-        "channels": (*channels, bottom[0]),
+        "channels": (*widths, shapes[f"{nests[-1]}.{entry}.weight"][0]),
         "num_res_units": units,
         "norm": "batch" if any(".adn.N." in key for key in shapes) else "instance",
     }
@@ -227,6 +216,12 @@ def _renamed(our_key: Callable[[str], str]) -> Callable[[Mapping[str, Tensor], d
     return lambda state, options: {our_key(key): value for key, value in state.items()}
 
 
+def _alone(our_key: Callable[[str], str]) -> Callable[[str, Shapes, dict[str, Any]], str]:
+    """For forms in which a key tells everything."""
+    return lambda key, shapes, options: our_key(key)
+
+
+UNTOLD = "The file tells nothing of layers without weights; they are taken to be as MONAI makes them by default."
 STRIDES = "The file does not tell the strides; they are taken to be 2 at every level unless you give others."
 FORMS = (
     Form(
@@ -234,6 +229,7 @@ FORMS = (
         signature=("Conv1.conv.0.weight", "Att2.psi.0.weight", "Up_conv2.conv.0.weight", "Conv_1x1.weight"),
         recognise=_recognise_common,
         map_state=_renamed(_common_key),
+        our_key=_alone(_common_key),
         notes=(
             "Its training code scales images to -1..1 and ends in one output, the logit of the foreground before a sigmoid.",
         ),
@@ -243,17 +239,15 @@ FORMS = (
         signature=("model.0.conv.0.conv.weight", "model.1.attention.psi.0.conv.weight", "model.2.conv.weight"),
         recognise=_recognise_monai,
         map_state=_renamed(_monai_key),
+        our_key=_alone(_monai_key),
         notes=(STRIDES,),
     ),
     Form(
         name="Attention U-Net of ozan-oktay/Attention-Gated-Networks, 3D",
-        signature=(
-            "gating.conv1.0.weight",
-            "attentionblock2.theta.weight",
-            "attentionblock2.gate_block_1.theta.weight",
-        ),
+        signature=("gating.conv1.0.weight", "conv1.conv1.0.weight", "center.conv1.0.weight", "final.weight"),
         recognise=_recognise_authors,
         map_state=_map_authors,
+        our_key=_alone(_authors_key),
         notes=(
             "Its training code reads volumes as (x, y, z); the kernels were turned to (z, y, x).",
             "Give gate_weights='softmax' if it was trained with the mode concatenation_residual.",
@@ -261,31 +255,44 @@ FORMS = (
     ),
     Form(
         name="UNet of MONAI",
-        signature=("model.0.conv.unit0.conv.weight", "model.0.residual.weight", "model.2.0.conv.weight"),
-        recognise=_recognise_unet,
+        signature=("model.0.conv.unit0.conv.weight", "model.2.0.conv.weight"),
+        recognise=partial(_recognise_unet, residual=True),
         map_state=_as_it_is("unet"),
-        notes=(STRIDES,),
+        our_key=_alone("net.{}".format),
+        notes=(STRIDES, UNTOLD),
+    ),
+    Form(
+        name="UNet of MONAI without residual units",
+        signature=("model.0.conv.weight", "model.2.conv.weight"),
+        recognise=partial(_recognise_unet, residual=False),
+        map_state=_as_it_is("unet"),
+        our_key=_alone("net.{}".format),
+        notes=(STRIDES, UNTOLD),
     ),
     Form(
         name="VNet of MONAI",
         signature=("in_tr.conv_block.conv.weight", "out_tr.conv2.weight"),
         recognise=_recognise_by("in_tr.conv_block.conv.weight", "out_tr.conv2.weight", "vnet"),
         map_state=_as_it_is("vnet"),
+        our_key=_alone("net.{}".format),
+        notes=(UNTOLD,),
     ),
     Form(
         name="SwinUNETR of MONAI",
         signature=("swinViT.patch_embed.proj.weight", "encoder10.layer.conv1.conv.weight", "out.conv.conv.weight"),
-        recognise=_recognise_by(
-            "swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "feature_size"
-        ),
+        recognise=_recognise_by("swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "width"),
         map_state=_as_it_is("swin-unetr"),
+        our_key=_alone("net.{}".format),
+        notes=(UNTOLD,),
     ),
     Form(
         name="SegResNet of MONAI",
         signature=("convInit.conv.weight", "conv_final.2.conv.weight"),
-        recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "init_filters"),
+        recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "width"),
         map_state=_as_it_is("segresnet"),
+        our_key=_alone("net.{}".format),
         notes=(
+            UNTOLD,
             "Networks of this form trained on BRATS give three overlapping regions, each with its own sigmoid, not classes.",
         ),
     ),

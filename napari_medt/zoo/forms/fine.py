@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import count, takewhile
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.zoo.forms.form import Form, Shapes
+from napari_medt.zoo.forms.form import Form, Shapes, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def recognise(shapes: Shapes, *, architecture: str) -> tuple[str, dict[str, Any]
     own = _FINE if architecture == "fine" else _GLAM
     if any(key not in shapes for key in (*_SHARED, *own)):
         return None
-    stages = len(list(takewhile(lambda i: f"model_down.layers.{i}.global_token" in shapes, count())))
+    stages = highest(shapes, r"model_down\.layers\.(\d+)\.") + 1
     tables = [shapes[f"model_down.layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
     blocks = [
         {key.split(".")[4] for key in shapes if key.startswith(f"model_down.layers.{i}.blocks.")} for i in range(stages)
@@ -69,10 +69,11 @@ def recognise(shapes: Shapes, *, architecture: str) -> tuple[str, dict[str, Any]
         "wiring": "authors",
     }
     if architecture == "fine":
-        side = round(shapes["vt_check"][0] ** 0.5)
-        along = round(shapes["model_down.layers.0.pe"][0] ** (1 / 3))
-        options["volume_grid"] = (1, side, side)
-        options["img_size"] = tuple(along * windows[0] * step for step in patch)  # as many windows along each axis
+        cells = shapes["vt_check"][0]
+        rows = next(side for side in range(round(cells**0.5), 0, -1) if cells % side == 0)
+        options["volume_grid"] = (1, rows, cells // rows)
+        places = windows[-1] << (stages - 1)  # along each axis, since the deepest stage is a single window
+        options["img_size"] = tuple(places * step for step in patch)
     return architecture, options
 
 
@@ -88,8 +89,30 @@ def map_state(state: Mapping[str, Tensor], options: dict[str, Any], *, architect
     ours = {}
     for key, value in state.items():
         if name := our_key(key, stages=stages, architecture=architecture):
-            ours[name] = value.flatten() if name == "cells.visits" else value
+            if name == "cells.visits":
+                value = value.flatten()
+            elif name.endswith(".positions"):
+                value = _of_windows(value, _windows(name, options))
+            ours[name] = value
     return ours
+
+
+def _windows(name: str, options: dict[str, Any]) -> int:
+    """How many windows a stage has at the size that was trained on."""
+    _, side, place, _ = name.split(".")
+    stage = int(place) if side == "encoder" else len(options["heads"]) - 2 - int(place)
+    size, window = options["img_size"], options["window"][stage]
+    edges = (size,) * 3 if isinstance(size, int) else size
+    grid = [-(-edge // (step << stage)) for edge, step in zip(edges, options["patch"], strict=True)]
+    return prod(-(-places // min(window, places)) for places in grid)
+
+
+def _of_windows(positions: Tensor, windows: int) -> Tensor:
+    """Those that the windows get of a table which is made for 32 places along each axis: the middle ones."""
+    if len(positions) == 1:
+        return positions.expand(windows, -1)
+    start = len(positions) // 2 - windows // 2
+    return positions[max(start, 0) : start + windows]
 
 
 def our_key(key: str, *, stages: int, architecture: str) -> str | None:
@@ -140,6 +163,7 @@ def _form(architecture: str, name: str, own: tuple[str, ...], guessed: tuple[str
         signature=(*_SHARED, *own),
         recognise=recogniser,
         map_state=partial(map_state, architecture=architecture),
+        our_key=lambda key, shapes, options: our_key(key, stages=len(options["heads"]), architecture=architecture),
         guessed=guessed,
         notes=(
             "It is run as its authors ran it: relative positions of different offsets share a value, since its weights were "
@@ -154,7 +178,8 @@ FINE = _form(
     _FINE,
     ("img_size", "volume_grid"),
     " Every prediction marks the cells of the volume that it lies in as seen, and crops beyond the far border count as crops at "
-    "the near one.",
+    "the near one. Give img_size= if the crops had not as many patches along every axis, and volume_grid= if the cells of a "
+    "volume make no square.",
 )
 GLAM = _form("glam", "GLAM of themyrl/fine, 3D", _GLAM, (), "")
 FORMS = (FINE, GLAM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def highest(shapes: Shapes, pattern: str) -> int:
+    """The largest number in keys that begin like a pattern, in which it is the first group; 0 if there is none."""
+    return max((int(match[1]) for key in shapes if (match := re.match(pattern, key))), default=0)
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,12 @@ class Form:
     signature
         Keys that only this form has, by which a damaged or changed file is told to be near to it.
     recognise
-        From keys and shapes to our architecture and its options; None where it is another form.
+        From keys and shapes to our architecture and its options; None or KeyError where it is another form, or a damaged one.
     map_state
         From the foreign state dict and the options to ours, in our shapes; raises KeyError at the first unknown key.
+    our_key
+        From one foreign key, the whole state dict's keys and shapes, and the options to the tensor of ours that it goes into;
+        None if it goes into none, KeyError if it is unknown.
     guessed
         Options that `recognise` cannot know and fills in as published; a user may give others.
     colour
@@ -38,6 +47,7 @@ class Form:
     signature: tuple[str, ...]
     recognise: Callable[[Shapes], tuple[str, dict[str, Any]] | None]
     map_state: Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]
+    our_key: Callable[[str, Shapes, dict[str, Any]], str | None]
     guessed: tuple[str, ...] = ()
     colour: Literal["rgb", "bgr"] = "rgb"
     notes: tuple[str, ...] = ()

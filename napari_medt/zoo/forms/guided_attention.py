@@ -60,20 +60,20 @@ def recognise(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
     if not all(key in shapes for key in (*_SIGNATURE, _STEM, grouped, "predict1.weight")):
         return None
     stem, in_channels = shapes[_STEM][:2]
-    width, group_width = shapes[grouped][:2]
+    inner, group_width = shapes[grouped][:2]
     stages = ("layer1.1", "layer2", "layer3", "layer4")
     numbers = (
         {key.removeprefix(f"resnext.{s}.").partition(".")[0] for key in shapes if key.startswith(f"resnext.{s}.")}
         for s in stages
     )
-    num_classes, channels = shapes["predict1.weight"][:2]
+    num_classes, width = shapes["predict1.weight"][:2]
     return "guided-attention", {
         "in_channels": in_channels,
         "num_classes": num_classes,
-        "channels": channels,
+        "width": width,
         "stem": stem,
         "blocks": tuple(map(len, numbers)),
-        "groups": width // group_width,
+        "groups": inner // group_width,
         "base_width": group_width * 64 // stem,
     }
 
@@ -95,4 +95,5 @@ FORM = Form(
     signature=_SIGNATURE,
     recognise=recognise,
     map_state=map_state,
+    our_key=lambda key, shapes, options: our_key(key),
 )

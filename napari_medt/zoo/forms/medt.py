@@ -51,7 +51,10 @@ def our_key(key: str, *, two_branches: bool) -> str | None:
         for theirs, ours in _IN_BLOCK.items():
             if rest.startswith(theirs + "."):
                 rest = rest[len(theirs) + 1 :]
-                return f"{prefix}.{ours}.{_attention_key(rest) if theirs.endswith('_block') else rest}"
+                if not theirs.endswith("_block"):
+                    return f"{prefix}.{ours}.{rest}"
+                if inside := _attention_key(rest):
+                    return f"{prefix}.{ours}.{inside}"
         raise KeyError(key)
     if match := _STEM.fullmatch(key):
         kind, number, local, rest = match.groups()
@@ -72,11 +75,11 @@ def _branch(local: str | None, two_branches: bool) -> str:
     return "" if not two_branches else "local_" if local else "global_"
 
 
-def _attention_key(rest: str) -> str:
+def _attention_key(rest: str) -> str | None:
     name, _, leaf = rest.partition(".")
     if name in GATES:
         return f"gates.{GATES.index(name)}"
-    return _IN_ATTENTION[name] + (f".{leaf}" if leaf else "")
+    return _IN_ATTENTION[name] + (f".{leaf}" if leaf else "") if name in _IN_ATTENTION else None
 
 
 def recognise(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
@@ -133,11 +136,17 @@ def map_state(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str,
     return ours
 
 
+def _tensor_of(key: str, shapes: Shapes, options: dict[str, Any]) -> str | None:
+    name = our_key(key, two_branches="conv1_p.weight" in shapes)
+    return name and re.sub(r"\.gates\.\d$", ".gates", name)
+
+
 FORM = Form(
     name="the Medical Transformer family",
     signature=tuple(SIGNATURE),
     recognise=recognise,
     map_state=map_state,
+    our_key=_tensor_of,
     colour="bgr",
     notes=(BGR,),
 )

@@ -9,12 +9,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.zoo.forms.form import Form, Shapes
+from napari_medt.zoo.forms.form import Form, Shapes, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIGNATURE = ("MHSA.query.weight", "up1.MHCA.Sconv.1.weight", "up1.MHCA.Yconv2.1.weight", "outc.conv.weight")
+SIGNATURE = (
+    "inc.double_conv.0.weight",
+    "MHSA.query.weight",
+    "up1.MHCA.Sconv.1.weight",
+    "up1.MHCA.Yconv2.1.weight",
+    "outc.conv.weight",
+)
 _IN_CROSS = {
     "Sconv.1": "enter.0",
     "Sconv.2": "enter.1",
@@ -54,16 +60,16 @@ _POSITIONS = re.compile(r".*\.inv_freq")  # frequencies of the position codes, c
 
 def recognise(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
     """Our name and options for a state dict of the community code, or None."""
-    if any(key not in shapes for key in (*SIGNATURE, "inc.double_conv.0.weight")):
+    if any(key not in shapes for key in SIGNATURE):
         return None
-    channels = [shapes["inc.double_conv.0.weight"][0]]
-    while (key := f"down{len(channels)}.maxpool_conv.1.double_conv.0.weight") in shapes:
-        channels.append(shapes[key][0])
+    levels = range(1, highest(shapes, r"down(\d+)\.") + 1)
+    blocks = ("inc", *(f"down{level}.maxpool_conv.1" for level in levels))
+    channels = [shapes[f"{block}.double_conv.0.weight"][0] for block in blocks]
     return "u-transformer", {
         "in_channels": shapes["inc.double_conv.0.weight"][1],
         "num_classes": shapes["outc.conv.weight"][0],
         "channels": channels,
-        "strides": [1] * (len(channels) - 1),
+        "token_strides": [1] * (len(channels) - 1),
         "heads": 1,
         "wiring": "community",
         "over": "queries",
@@ -125,6 +131,7 @@ FORM = Form(
     signature=SIGNATURE,
     recognise=recognise,
     map_state=map_state,
+    our_key=lambda key, shapes, options: _our_key(key),
     guessed=("heads", "over"),
     notes=(
         "The code this was trained with normalises attention over the queries instead of the keys, has one head, and opens its "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -79,9 +80,10 @@ def map_cv(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str, Te
     for key, value in state.items():
         name = names[key]
         if name.endswith("qkv.weight"):  # theirs has the head as its fastest axis, then q, k, v
-            if value.shape[0] % (3 * heads):
+            if heads < 1 or len(value) % (3 * heads):
                 raise BadWeights(
-                    f"{heads} heads do not fit the checkpoint", remedy="give the heads= it was trained with"
+                    f"{heads} heads do not fit the checkpoint, whose {key!r} has {len(value)} rows",
+                    remedy="give the heads= it was trained with",
                 )
             value = value.reshape(-1, 3, heads, value.shape[1]).permute(1, 2, 0, 3).reshape(value.shape)
         ours[name] = _positions(value, options) if name == "encoder.positions" else value
@@ -134,7 +136,7 @@ def _options(
         "num_classes": head[0],
         "spatial_dims": dims,
         "form": form,
-        "features": head[1],
+        "width": head[1],
         "embed": embed,
         "hidden": hidden,
     }
@@ -161,6 +163,7 @@ def _positions(value: Tensor, options: dict[str, Any]) -> Tensor:
     return value.transpose(1, 2).reshape(1, -1, *grid)
 
 
+@cache
 def _names_cv() -> dict[str, str]:
     """Their keys and ours."""
     names = {
@@ -184,6 +187,7 @@ def _names_cv() -> dict[str, str]:
     return names | _with_bias({"out_conv.1": "head"})
 
 
+@cache
 def _names_monai(form: str) -> dict[str, str]:
     """Their keys and ours."""
     project = "vit.patch_embedding.patch_embeddings"
@@ -222,6 +226,7 @@ SELF_ATTENTION_CV = Form(
     signature=SIGNATURE_CV,
     recognise=recognise_cv,
     map_state=map_cv,
+    our_key=lambda key, shapes, options: _names_cv()[key],
     guessed=("heads", "img_size"),
     notes=(_NOTE,),
 )
@@ -230,6 +235,7 @@ MONAI = Form(
     signature=SIGNATURE_MONAI,
     recognise=recognise_monai,
     map_state=map_monai,
+    our_key=lambda key, shapes, options: _names_monai(options["form"])[key],
     guessed=("heads", "img_size"),
     notes=(_NOTE,),
 )
