@@ -1,4 +1,4 @@
-"""Make `medt-nuclei-split.csv` from the index of the nuclei images.
+"""Make `nuclei-split.csv` from the index of the nuclei images.
 
     python recipes/make_nuclei_split.py INDEX.csv
 
@@ -34,7 +34,7 @@ def main(index: Path) -> None:
             if fields[field] <= 2 * wanted:
                 validation.add(str(field))
                 wanted -= fields[field]
-    out = Path(__file__).with_name("medt-nuclei-split.csv")
+    out = Path(__file__).with_name("nuclei-split.csv")
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "group", "field", "split"])

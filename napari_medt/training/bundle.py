@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from napari_medt.core import BadTrainingData, Cancel, Progress
 from napari_medt.training.data import find_data, load_case, load_samples
 from napari_medt.training.evaluation import evaluate, to_scores
 from napari_medt.training.loop import Run
-from napari_medt.training.optimise import training_device
+from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe, SplitRow, read_recipe, read_split
 from napari_medt.zoo.card import ModelCard
 from napari_medt.zoo.model import Model
@@ -26,9 +27,11 @@ def train(
     max_minutes: float | None = None,
     resume: bool = False,
     device: str = "auto",
+    processes: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
-) -> Path:
+) -> Path | None:
     """Train a model as its recipe says, measure it on the held-out images, and write it as a model folder.
 
     Parameters
@@ -59,14 +62,16 @@ def train(
     Cancelled
         If `cancel` was set; the checkpoint stays.
     """
-    chosen = training_device(device)
     path, folder = Path(recipe), Path(out)
     if (folder / "model").exists():
         raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
     plan = read_recipe(path)
     rows = read_split(path.parent / plan.data.split)
     images = find_data(plan, Path(data) if data else None)
+    fabric = launch(device, processes=processes)
     sides = {side: [row for row in rows if row.split == side] for side in ("train", "validation", "test")}
+    if workers is None:
+        workers = min(8, (os.cpu_count() or 2) - 1) if fabric.device.type == "cuda" else 0
     run = Run(
         plan,
         load_samples(images, sides["train"], plan, progress=progress),
@@ -74,9 +79,12 @@ def train(
         folder=folder,
         max_minutes=max_minutes,
         resume=resume,
-        device=chosen,
+        fabric=fabric,
+        workers=workers,
     )
     net = run.train(progress=progress, cancel=cancel)
+    if not fabric.is_global_zero:
+        return None
     finish(run.recipe, net, folder / "model", images=images, test=sides["test"], progress=progress, cancel=cancel)
     return folder / "model"
 
@@ -96,21 +104,9 @@ def finish(
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(tensor.half().to(tensor.dtype))
-    card = ModelCard(
-        name=recipe.name,
-        title=recipe.title,
-        description=recipe.description,
-        architecture=recipe.architecture,
-        net_options=recipe.net_options,
-        classes=recipe.classes,
-        channels=recipe.channels,
-        window=recipe.window,
-        intensity=recipe.intensity,
-        recipe=f"recipes/{recipe.name}.toml, {recipe.steps} steps, seed {recipe.seed}",
-        **recipe.card.model_dump(),
-    )
+    card = recipe.to_card()
     model = Model(card, net.eval(), next(net.parameters()).device)
-    cases = [load_case(images, row) for row in test]
+    cases = [load_case(images, row, recipe) for row in test]
     table = evaluate(
         model,
         cases,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_medt.core import BadTrainingData, Progress, Volume, silent
-from napari_medt.engine.prepare import normalise
+from napari_medt.engine.prepare import fit
 from napari_medt.io import read, read_labels
 from napari_medt.training.recipe import Recipe, SplitRow
 from napari_medt.training.sampling import Sample
-from napari_medt.zoo.card import Intensity
+from napari_medt.zoo.card import ModelCard
 
+Labels = npt.NDArray[np.uint8]
 DATA_VARIABLE = "NAPARI_MEDT_DATA"
 
 
@@ -31,49 +34,76 @@ def find_data(recipe: Recipe, data: Path | None = None) -> Path:
     if root is None:
         raise BadTrainingData(f"The recipe {recipe.name} needs the images of {recipe.data.folder}", remedy=remedy)
     for folder in (root / recipe.data.folder, root):
-        if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        if all((folder / part).is_dir() for part in (recipe.data.images, recipe.data.labels)):
             return folder
-    raise BadTrainingData(f"{root} holds no {recipe.data.folder} with images/ and labels/", remedy=remedy)
+    parts = f"{recipe.data.images}/ and {recipe.data.labels}/"
+    raise BadTrainingData(f"{root} holds no {recipe.data.folder} with {parts}", remedy=remedy)
 
 
-def load_case(folder: Path, row: SplitRow) -> tuple[Volume, np.ndarray]:
-    """One image as a volume and its mask `(y, x)` uint8, 1 where any object is."""
-    volume = read(folder / "images" / row.file)
-    labels, _ = read_labels(folder / "labels" / row.file)
-    if labels.shape != volume.spatial_shape:
+def load_case(folder: Path, row: SplitRow, recipe: Recipe) -> tuple[Volume, Labels]:
+    """One image and its classes on its own grid, as `to_classes` gives them.
+
+    Raises
+    ------
+    BadTrainingData
+        If the mask does not lie on the image.
+    """
+    volume = read(folder / recipe.data.images / row.file)
+    mask, geometry = read_labels(_mask_of(folder / recipe.data.labels, row.file))
+    if mask.shape != volume.spatial_shape:
         raise BadTrainingData(
-            f"{row.file} has {volume.spatial_shape} pixels but its mask has {labels.shape}",
+            f"{row.file} has {volume.spatial_shape} samples but its mask has {mask.shape}",
             remedy="give a mask of the same size",
         )
-    return volume, (labels > 0).astype(np.uint8)
+    if volume.geometry.frame == geometry.frame == "patient" and not volume.geometry.close_to(
+        geometry, shape=mask.shape
+    ):
+        raise BadTrainingData(
+            f"The mask of {row.file} lies elsewhere than its image", remedy="give a mask that was drawn on this image"
+        )
+    return volume, to_classes(mask, recipe)
 
 
-def to_sample(
-    volume: Volume, labels: np.ndarray, *, channels: str, intensity: Intensity, group: str, field: str
-) -> Sample:
-    """An image as `engine.prepare` gives it to the network, kept in half precision."""
-    array = volume.array[:3]
-    if channels == "grey" and len(array) > 1:
-        array = array.mean(0, keepdims=True, dtype=np.float32)
-    image = normalise(array, intensity)
-    if channels == "rgb" and len(image) == 1:
-        image = np.repeat(image, 3, axis=0)
-    return Sample(image.astype(np.float16), labels, group, field)
+def _mask_of(folder: Path, name: str) -> Path:
+    """The mask of the same name, or of the same name with another ending."""
+    if (folder / name).is_file():
+        return folder / name
+    stem = name.split(".")[0]
+    return next((path for path in sorted(folder.glob(f"{stem}.*"))), folder / name)
+
+
+def to_classes(mask: npt.NDArray[Any], recipe: Recipe) -> Labels:
+    """Class of every sample `(*spatial)`, or `(k, *spatial)` where classes overlap, uint8, from the values in a mask."""
+    inside = [mask != 0 if values == "any" else np.isin(mask, values) for values in recipe.values]
+    if recipe.overlapping:
+        return np.stack(inside).astype(np.uint8)
+    classes = np.zeros(mask.shape, np.uint8)
+    for value, where in enumerate(inside, start=1):
+        classes[where] = value
+    return classes
+
+
+def to_sample(volume: Volume, labels: Labels, card: ModelCard, *, row: SplitRow | None = None) -> Sample:
+    """An image as `predict` gives it to the network, kept in half precision, and its classes on the same grid."""
+    prepared = fit(volume, card)
+    classes = [prepared.grid.labels(part) for part in (labels if labels.ndim > volume.geometry.ndim else labels[None])]
+    image = prepared.whole().astype(np.float16)
+    where: tuple[Any, ...] = (...,)
+    if prepared.crop is not None:
+        where = (..., *prepared.grid.model_box(prepared.crop))
+    stacked = np.stack(classes)[where] if labels.ndim > volume.geometry.ndim else classes[0][where]
+    group, unit, name = (row.group, row.field, row.file) if row else ("", "", "")
+    return Sample(np.ascontiguousarray(image[where]), np.ascontiguousarray(stacked), group, unit, name)
 
 
 def load_samples(
     folder: Path, rows: Sequence[SplitRow], recipe: Recipe, *, progress: Progress | None = None
 ) -> list[Sample]:
     """All images of `rows`, in order."""
-    report = progress or silent
+    report, card = progress or silent, recipe.to_card()
     samples = []
     for done, row in enumerate(rows):
         report(done, len(rows), "Reading images")
-        volume, labels = load_case(folder, row)
-        samples.append(
-            to_sample(
-                volume, labels, channels=recipe.channels, intensity=recipe.intensity, group=row.group, field=row.field
-            )
-        )
+        samples.append(to_sample(*load_case(folder, row, recipe), card, row=row))
     report(len(rows), len(rows), "Images are read")
     return samples

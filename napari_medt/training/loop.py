@@ -1,4 +1,8 @@
-"""The training loop of a recipe: stages, checkpoints, validation, resumption."""
+"""The training loop of a recipe: stages, checkpoints, validation, resumption, several processes.
+
+Every step follows from the recipe and the number of the step alone: its windows, and what dropout drops. So a run that was
+killed goes on, from its last checkpoint, to the very weights it would have had.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +12,44 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, StorageError, silent
 from napari_medt.io import atomic_write
 from napari_medt.nets import create_net
+from napari_medt.training.curves import draw_curves
 from napari_medt.training.optimise import (
     MovingAverage,
     dice_and_cross_entropy,
     learning_rate_at,
+    make_optimiser,
     net_loss,
-    parameter_groups,
     refresh_norms,
     seed_everything,
 )
 from napari_medt.training.recipe import Recipe, Stage, parse_recipe
-from napari_medt.training.sampling import Sample, Sampler
+from napari_medt.training.sampling import Batch, Sample, Sampler, collate
 from napari_medt.training.validation import number_of_tiles, validate
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 CHECKPOINT_EVERY = 100  # steps
-VALIDATIONS = 8  # a run
+VALIDATIONS = 10  # a run
 MEASURED = 10  # steps whose time a plan with `max_minutes` is made from
-PLAN, METRICS, LAST, BEST = "plan.json", "metrics.csv", "last.pt", "best.pt"
+PLAN, METRICS, CURVES, LAST, BEST = "plan.json", "metrics.csv", "curves.png", "last.pt", "best.pt"
+LOOKING = -(
+    2**31
+)  # steps from which windows for the statistics of norms are drawn, so that they are none of the training's
+Job = tuple[int, int, tuple[int, ...]]  # step, place in the batch, size of the window
 
 
 class Run:
@@ -55,8 +68,10 @@ class Run:
         says to how many steps.
     resume
         Go on from `last.pt`, by the plan that lies beside it. Where there is none, the run begins.
-    device
-        Where the network is trained.
+    fabric
+        Devices, precision and processes, launched; by default one processor.
+    workers
+        Processes that make windows ahead.
 
     Raises
     ------
@@ -75,11 +90,14 @@ class Run:
         folder: Path,
         max_minutes: float | None = None,
         resume: bool = False,
-        device: torch.device | str = "cpu",
+        fabric: Fabric | None = None,
+        workers: int = 0,
     ) -> None:
         if not training:
             raise BadTrainingData("There are no images to learn from", remedy="check the split file")
-        self.folder, self._validation, self.device = folder, validation, torch.device(device)
+        self.folder, self._validation = folder, validation
+        self._fabric = fabric or one_processor()
+        self.device = self._fabric.device
         self._minutes, self._validations = max_minutes, VALIDATIONS
         unfinished = (folder / LAST).is_file()
         if unfinished and not resume:
@@ -87,24 +105,29 @@ class Run:
                 f"{folder} holds a run already", remedy="go on with it by --resume, or choose another folder"
             )
         self.recipe = self._planned(recipe) if unfinished else recipe
+        self._check_share()
         seed_everything(recipe.seed)
-        self.net = create_net(recipe.architecture, **recipe.net_options).to(self.device)
-        self._sampler = Sampler(training, weights=recipe.data.weights, scales=recipe.data.scale, seed=recipe.seed)
-        plan = recipe.optimisation
-        self._optimiser = torch.optim.AdamW(parameter_groups(self.net, plan.weight_decay), lr=plan.learning_rate)
-        self._average = MovingAverage(self.net, plan.average)
-        self._criterion = dice_and_cross_entropy()
-        self.step = 0
+        self.net = create_net(recipe.architecture, **recipe.net_options)
+        self._gates = [p for name, p in self.net.named_parameters() if name.endswith("gates")]
+        self._sampler, self._workers = Sampler(training, recipe), workers
+        self._optimiser = make_optimiser(self.net, recipe.optimisation)
+        if self._fabric.world_size > 1 and self.device.type == "cuda":
+            self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
+        self._wrapped, self._wrapped_optimiser = self._fabric.setup(self.net, self._optimiser)
+        self._average = MovingAverage(self.net, recipe.optimisation.average)
+        self._criterion = dice_and_cross_entropy(overlapping=training[0].overlapping)
+        self.step, self._stale, self._best = 0, 0, -1.0
         self._losses: list[float] = []
-        self._seconds = 0.0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"The run folder {folder} cannot be made: {error.strerror}") from error
+        self._seconds = self._waited = 0.0
+        if self._fabric.is_global_zero:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"The run folder {folder} cannot be made: {error.strerror}") from error
         if unfinished:
             self._restore()
-        else:  # of a run that ended before its first checkpoint
-            for leftover in (BEST, METRICS):
+        elif self._fabric.is_global_zero:  # of a run that ended before its first checkpoint
+            for leftover in (BEST, METRICS, CURVES):
                 (folder / leftover).unlink(missing_ok=True)
         self._started = time.monotonic() - self._seconds
         self._first = self.step
@@ -120,18 +143,26 @@ class Run:
         """
         report = progress or silent
         self._write_plan()
+        batches = self._batches()
         while self.step < self.recipe.steps:
             if cancel is not None and cancel.is_set():
                 self._save()
                 cancel.check()
-            self._losses.append(self._one_step())
+            began = time.monotonic()
+            batch = next(batches)
+            self._waited += time.monotonic() - began
+            self._losses.append(self._one_step(batch))
             if self._minutes is not None and self.step - self._first == MEASURED:
                 self._shorten()
+                batches = self._batches()
             report(self.step, self.recipe.steps, f"loss {np.mean(self._losses[-50:]):.3f}")
             last, every = self.step >= self.recipe.steps, max(1, self.recipe.steps // self._validations)
             if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
-                self._validate(report)
+                ended = self._validate(report)
                 self._save()
+                if ended:
+                    report(self.step, self.recipe.steps, "ended early, since it did not get better any more")
+                    break
             elif self.step % CHECKPOINT_EVERY == 0:
                 self._save()
         return self.best() or self.averaged()
@@ -139,12 +170,11 @@ class Run:
     def averaged(self) -> nn.Module:
         """The moving average of the weights, with norm statistics taken from training windows of the last stage."""
         stage, plan = self.recipe.stages[-1], self.recipe.optimisation
-        sampler = self._sampler
-        state = sampler.rng.bit_generator.state
-        batches = (sampler.batch(stage.batch, stage.window)[0].to(self.device) for _ in range(plan.norm_batches))
-        net = refresh_norms(self._average.network(self.net), batches)
-        sampler.rng.bit_generator.state = state  # looking must not change what is drawn next
-        return net
+        drawn = (
+            self._sampler.batch(LOOKING + number, stage.batch, stage.size(len(self.recipe.window))).to(self.device)
+            for number in range(plan.norm_batches)
+        )
+        return refresh_norms(self._average.network(self.net), ((b.images, b.positions) for b in drawn))
 
     def best(self) -> nn.Module | None:
         """The state with the highest Dice on the validation images so far, if there were any."""
@@ -155,24 +185,62 @@ class Run:
         net.load_state_dict(torch.load(path, map_location=self.device, weights_only=True)["net"])
         return net.eval()
 
-    def _stage(self) -> Stage:
+    @property
+    def loading_share(self) -> float:
+        """Share of the time so far that went by waiting for windows."""
+        return self._waited / max(1e-9, time.monotonic() - self._started - self._seconds)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the steps to come; helpers make them ahead where there are any."""
+        dims, world, rank = len(self.recipe.window), self._fabric.world_size, self._fabric.global_rank
+
+        def jobs() -> Iterator[list[Job]]:
+            for step in range(self.step, self.recipe.steps):
+                stage = self._stage(step)
+                yield [(step, index, stage.size(dims)) for index in range(stage.batch)[rank::world]]
+
+        return iter(
+            DataLoader(
+                _Windows(self._sampler),
+                batch_sampler=jobs(),
+                collate_fn=collate,
+                num_workers=self._workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        )
+
+    def _check_share(self) -> None:
+        for stage in self.recipe.stages:
+            if stage.batch % self._fabric.world_size:
+                raise BadTrainingData(
+                    f"A batch of {stage.batch} windows cannot be shared by {self._fabric.world_size} processes",
+                    remedy="choose a number of processes that divides the batch, or change the batch in the recipe",
+                )
+
+    def _stage(self, step: int) -> Stage:
         before = 0
         for stage in self.recipe.stages:
             before += stage.steps
-            if self.step < before:
+            if step < before:
                 return stage
         return self.recipe.stages[-1]
 
-    def _one_step(self) -> float:
-        plan, stage = self.recipe.optimisation, self._stage()
-        rate = learning_rate_at(self.step, steps=self.recipe.steps, peak=plan.learning_rate, warmup=plan.warmup)
+    def _one_step(self, batch: Batch) -> float:
+        plan, steps = self.recipe.optimisation, self.recipe.steps
+        rate = learning_rate_at(
+            self.step, steps=steps, peak=plan.learning_rate, warmup=plan.warmup, schedule=plan.schedule
+        )
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        images, labels = (part.to(self.device) for part in self._sampler.batch(stage.batch, stage.window))
+        seed_everything(hash((self.recipe.seed, self.step, self._fabric.global_rank)) % 2**31)  # what dropout drops
+        images, labels, positions = batch.to(self.device)
         self.net.train()
-        loss = net_loss(self.net, images, labels, self._criterion)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = net_loss(self._wrapped, images, labels, self._criterion, positions=positions)
+        self._wrapped_optimiser.zero_grad()
+        self._fabric.backward(loss)
+        if self.step < plan.gates_held * steps:
+            for gate in self._gates:
+                gate.grad = None
         nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -180,7 +248,7 @@ class Run:
                 f"The training lost its way at step {self.step + 1}: the loss is not a number any more",
                 remedy="choose a smaller learning rate",
             )
-        self._optimiser.step()
+        self._wrapped_optimiser.step()
         self._average.update(self.net)
         self.step += 1
         return value
@@ -189,6 +257,7 @@ class Run:
         """Plan the number of steps anew from the time of the first ones; a validation counts as forward passes."""
         assert self._minutes is not None
         seconds = (time.monotonic() - self._started - self._seconds) / MEASURED
+        seconds = float(self._fabric.broadcast(seconds))
         windows = number_of_tiles(self._validation, self.recipe.window)
         passes = self.recipe.optimisation.norm_batches + windows / self.recipe.stages[-1].batch
         look = passes / 3  # in steps: a step takes about three times as long as its forward pass
@@ -199,21 +268,23 @@ class Run:
             self.recipe = self.recipe.scaled_to(steps)
             self._write_plan(seconds_per_step=round(seconds, 3))
 
-    def _validate(self, report: Progress) -> None:
+    def _validate(self, report: Progress) -> bool:
+        """Look how far it is, on the first process; whether the run is to end."""
         if not self._validation:
-            return
-        report(self.step, self.recipe.steps, "validating")
-        net = self.averaged()
-        scores = validate(net, self._validation, self.recipe.window)
-        self._add_metrics(scores)
-        if scores["all"] >= self._best_score():
-            state = {"step": self.step, "score": scores["all"], "net": net.state_dict()}
-            atomic_write(self.folder / BEST, lambda file: torch.save(state, file))
-        report(self.step, self.recipe.steps, "validation " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-
-    def _best_score(self) -> float:
-        path = self.folder / BEST
-        return float(torch.load(path, weights_only=True)["score"]) if path.is_file() else -1.0
+            return False
+        if self._fabric.is_global_zero:
+            report(self.step, self.recipe.steps, "validating")
+            net = self.averaged()
+            scores = validate(net, self._validation, self.recipe.window)
+            self._add_metrics(scores)
+            self._stale += 1
+            if scores["all"] >= self._best:
+                self._best, self._stale = scores["all"], 0
+                state = {"step": self.step, "score": scores["all"], "net": net.state_dict()}
+                atomic_write(self.folder / BEST, lambda file: torch.save(state, file))
+            report(self.step, self.recipe.steps, "validation " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+        patience = self.recipe.optimisation.patience
+        return bool(self._fabric.broadcast(0 < patience <= self._stale))
 
     def _add_metrics(self, scores: dict[str, float]) -> None:
         """Add a row; rows of a stretch that a resumed run goes through again are replaced."""
@@ -230,6 +301,7 @@ class Run:
                 rows = [old for old in csv.DictReader(file) if int(old["step"]) < self.step]
         lines = [",".join(row), *(",".join(r.get(column) or "" for column in row) for r in (*rows, row))]
         atomic_write(path, ("\n".join(lines) + "\n").encode())
+        draw_curves(path, self.folder / CURVES)
 
     def _planned(self, recipe: Recipe) -> Recipe:
         """The recipe that the run in this folder follows, which may have been shortened."""
@@ -249,36 +321,69 @@ class Run:
         return recipe.model_copy(update={"stages": planned.stages})
 
     def _write_plan(self, **measured: float) -> None:
+        if not self._fabric.is_global_zero:
+            return
         plan = {
             "recipe": self.recipe.model_dump(),
             "steps": self.recipe.steps,
             **measured,
-            "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "numpy", "monai")}},
+            "versions": {
+                "python": platform.python_version(),
+                **_versions("torch", "numpy", "monai", "lightning-fabric"),
+            },
             "device": str(self.device),
+            "processes": self._fabric.world_size,
             "threads": torch.get_num_threads(),
         }
         atomic_write(self.folder / PLAN, json.dumps(plan, indent=1).encode())
 
     def _save(self) -> None:
-        state = {
-            "step": self.step,
-            "seconds": time.monotonic() - self._started,
-            "net": self.net.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "average": self._average.state,
-            "updates": self._average.updates,
-            "losses": self._losses,
-            "sampler": json.dumps(self._sampler.rng.bit_generator.state),
-            "torch": torch.get_rng_state(),
-        }
-        atomic_write(self.folder / LAST, lambda file: torch.save(state, file))
+        if self._fabric.is_global_zero:
+            state = {
+                "step": self.step,
+                "seconds": time.monotonic() - self._started,
+                "net": self.net.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "average": self._average.state,
+                "updates": self._average.updates,
+                "losses": self._losses,
+                "best": self._best,
+                "stale": self._stale,
+            }
+            atomic_write(self.folder / LAST, lambda file: torch.save(state, file))
+        self._fabric.barrier()
 
     def _restore(self) -> None:
         state: dict[str, Any] = torch.load(self.folder / LAST, map_location=self.device, weights_only=True)
         self.net.load_state_dict(state["net"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._average.state, self._average.updates = state["average"], state["updates"]
-        self._losses, self.step = state["losses"], state["step"]
-        self._seconds = state.get("seconds", 0.0)
-        self._sampler.rng.bit_generator.state = json.loads(state["sampler"])
-        torch.set_rng_state(state["torch"].cpu())
+        self._losses, self.step, self._seconds = state["losses"], state["step"], state["seconds"]
+        self._best, self._stale = state["best"], state["stale"]
+
+
+class _Windows(Dataset[Batch]):
+    """The windows of a sampler by step and place in the batch."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def __getitem__(self, job: Job) -> Batch:
+        return self._sampler.window(*job)
+
+
+def one_processor() -> Fabric:
+    """Fabric on one processor, in single precision."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # as in a source tree that is not installed
+            continue
+    return found

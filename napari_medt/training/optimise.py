@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from napari_medt.core import DeviceError, MedtError
 from napari_medt.nets.layers import with_background
 from napari_medt.zoo.devices import choose_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from napari_medt.training.recipe import Optimisation
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,8 +49,52 @@ def training_device(name: str = "auto") -> torch.device:
     return chosen
 
 
-def dice_and_cross_entropy() -> Loss:
-    """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, h, w)` and classes `(n, h, w)`.
+def launch(device: str = "auto", *, processes: int = 1) -> Fabric:
+    """Fabric on a device, with its processes started: bfloat16 on a GPU that has it, single precision elsewhere.
+
+    Under `torchrun`, its processes are taken; otherwise `processes` on this computer are started.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device, or it cannot train.
+    MedtError
+        If Lightning Fabric is not installed.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MedtError(
+            f"Training needs Lightning Fabric, which cannot be imported here ({error})",
+            remedy='install it with: pip install "napari-medt[train]"',
+        ) from error
+    chosen = training_device(device)
+    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    count = int(os.environ["LOCAL_WORLD_SIZE"]) if shared else processes
+    fabric = Fabric(
+        accelerator=chosen.type,
+        devices=[chosen.index] if count == 1 and chosen.index is not None else count,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // count if shared else 1,
+        strategy="ddp" if shared or count > 1 else "auto",
+        precision="bf16-mixed" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
+    """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, *size)` and classes `(n, *size)`.
+
+    Parameters
+    ----------
+    overlapping
+        Whether a place can be of several classes: labels are then `(n, k, *size)`, each logit stands for itself, and the
+        cross-entropy is the binary one.
+
+    Notes
+    -----
+    Where several processes share a batch, each computes the loss of the whole batch, so that their mean gradient is that of
+    one process: Dice over a batch is not the mean of Dice over its parts.
 
     Raises
     ------
@@ -50,45 +102,84 @@ def dice_and_cross_entropy() -> Loss:
         If MONAI is not installed.
     """
     try:
-        from monai.losses.dice import DiceCELoss
+        from monai.losses.dice import DiceCELoss, DiceLoss
     except ImportError as error:
         raise MedtError(
             f"Training needs MONAI, which cannot be imported here ({error})",
             remedy='install it with: pip install "napari-medt[train]"',
         ) from error
 
-    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    return lambda logits, labels: cast("Tensor", loss(logits, labels[:, None]))
+    if overlapping:
+        dice = DiceLoss(sigmoid=True, batch=True)
+
+        def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+            wanted = labels.to(logits.dtype)
+            return cast("Tensor", dice(logits, wanted) + F.binary_cross_entropy_with_logits(logits, wanted))
+    else:
+        both = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+        def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+            return cast("Tensor", both(logits, labels[:, None]))
+
+    return lambda logits, labels: loss_of(whole_batch(logits.float()), whole_batch(labels))
 
 
-def net_loss(net: nn.Module, images: Tensor, labels: Tensor, criterion: Loss) -> Tensor:
+def whole_batch(part: Tensor) -> Tensor:
+    """What all processes of a training hold of a batch, joined; gradients find their way back. Alone, the part itself."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return part
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(part.contiguous()))  # type: ignore[no-untyped-call]
+
+
+def forward(net: nn.Module, images: Tensor, positions: Tensor | None = None) -> Any:
+    """What a network makes of windows `(n, c, *window)`, told their positions if it takes them."""
+    return net(images, positions) if getattr(net, "takes_position", False) else net(images)
+
+
+def net_loss(
+    net: nn.Module, images: Tensor, labels: Tensor, criterion: Loss, *, positions: Tensor | None = None
+) -> Tensor:
     """Loss of one batch: the network's own where it has one, which adds its further outputs, else the criterion on its logits."""
 
     def of_classes(logits: Tensor, labels: Tensor) -> Tensor:
-        return criterion(with_background(logits), labels)
+        return criterion(with_background(logits) if labels.ndim < logits.ndim else logits, labels)
 
-    outputs = net(images)
+    outputs = forward(net, images, positions)
     own = getattr(net, "loss", None)
     return cast("Tensor", own(outputs, labels, of_classes)) if own else of_classes(outputs, labels)
 
 
+def make_optimiser(net: nn.Module, plan: Optimisation) -> torch.optim.Optimizer:
+    """AdamW, or gradient descent with Nesterov momentum 0.99, as a recipe says."""
+    groups = parameter_groups(net, plan.weight_decay)
+    if plan.method == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.99, nesterov=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+
+
 def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights of convolutions with weight decay; position tables, gates, norms and biases without.
+    """Weights of convolutions and matrices with weight decay; position tables, tokens, gates, norms and biases without.
 
     Decay would pull gates to zero whatever the data say, because the batch norm behind them undoes their scale.
     """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in net.parameters():
-        if parameter.requires_grad:
-            (decayed if parameter.ndim == 4 else free).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    decayed = {m.weight for m in net.modules() if isinstance(m, (_ConvNd, nn.Linear))}
+    learnt = [p for p in net.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in learnt if p in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in learnt if p not in decayed], "weight_decay": 0.0},
+    ]
 
 
-def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int) -> float:
-    """Linear increase over `warmup` steps, then a cosine to a thousandth of the peak; `step` counts from 0."""
+def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int, schedule: str = "cosine") -> float:
+    """Linear increase over `warmup` steps, then a cosine, or the power 0.9 of what is left, to a thousandth of the peak.
+
+    `step` counts from 0.
+    """
     rise = min(1.0, (step + 1) / max(1, warmup))
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+    done = min(1.0, step / max(1, steps))
+    fall = 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else (1 - done) ** 0.9
     return peak * rise * max(fall, 1e-3)
 
 
@@ -115,19 +206,23 @@ class MovingAverage:
 
 
 @torch.no_grad()
-def refresh_norms(net: nn.Module, images: Iterable[Tensor]) -> nn.Module:
-    """Take the running statistics of all batch norms anew, as plain means over `images`; leaves `net` in evaluation mode.
+def refresh_norms(net: nn.Module, windows: Iterable[tuple[Tensor, Tensor | None]]) -> nn.Module:
+    """Take the running statistics of all batch norms anew, as plain means over batches of images and their positions.
+
+    The network is left in evaluation mode, and untouched if it has no batch norms.
 
     Averaged weights do not fit the statistics gathered on the way, and those of patch-wise norms move many times a step.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return net.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     net.train()
-    for batch in images:
-        net(batch)
+    for images, positions in windows:
+        forward(net, images, positions)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return net.eval()

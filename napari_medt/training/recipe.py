@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_medt.core import BadTrainingData
-from napari_medt.zoo.card import Intensity
+from napari_medt.zoo.card import Intensity, ModelCard
 
 
 class _Part(BaseModel):
@@ -20,32 +20,64 @@ class _Part(BaseModel):
 class Stage(_Part):
     """A part of the training with one window and one batch size."""
 
-    window: int = Field(ge=16, description="edge of the square windows, px")
+    window: int | tuple[int, ...] = Field(
+        description="sizes of the windows, in samples of the model's grid; one for a cube"
+    )
     batch: int = Field(ge=1)
     steps: int = Field(ge=1)
 
+    def size(self, dims: int) -> tuple[int, ...]:
+        """Of the windows, along `dims` axes."""
+        return (self.window,) * dims if isinstance(self.window, int) else self.window
+
 
 class Data(_Part):
-    """Where the images are and how they are drawn."""
+    """Where the images are and which part of their masks is learnt."""
 
     folder: str = Field(description="folder with images/ and labels/, below the data root")
     split: str = Field(description="CSV beside the recipe: file, group, field, split")
-    weights: dict[str, float] = Field(description="share of the windows drawn from each group")
-    scale: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description="range of magnification by group; 0.5 to 2 by default"
+    images: str = Field(default="images", description="folder of the images in it")
+    labels: str = Field(default="labels", description="folder of the masks in it, with the names of the images")
+    values: dict[str, Literal["any"] | tuple[int, ...]] = Field(
+        default_factory=dict,
+        description="values in the masks that make up a class, 'any' for all but 0; by default a class's place in the list",
     )
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="share of the windows by group; by default equal"
+    )
+    foreground: float = Field(default=0.5, ge=0, le=1, description="share of the windows drawn around a structure")
     source: str = Field(description="where a user gets the images")
+
+
+class Augmentation(_Part):
+    """How windows are varied, so that the network meets more than there is."""
+
+    preset: Literal["none", "microscopy", "fundus", "ct", "mr"] = Field(
+        description="of intensities, see `augmentation`"
+    )
+    scale: tuple[float, float] = Field(default=(1.0, 1.0), description="range of magnification")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="largest turn in degrees, in every plane")
+    quarter_turns: bool = Field(
+        default=False, description="whether windows are turned by 90 degrees in the last two axes"
+    )
+    mirror: tuple[int, ...] = Field(default=(), description="axes that are mirrored half of the time")
 
 
 class Optimisation(_Part):
     """How the weights move."""
 
+    method: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "polynomial"] = "cosine"
     learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0, description="of convolutions; tables, gates and norms have none")
-    warmup: int = Field(ge=0, description="steps of linear increase before the cosine")
+    weight_decay: float = Field(
+        ge=0, description="of convolutions and matrices; tables, gates, norms and biases have none"
+    )
+    warmup: int = Field(ge=0, description="steps of linear increase before the schedule")
     clip: float = Field(gt=0, description="norm the gradient is clipped to")
     average: float = Field(ge=0, lt=1, description="decay of the moving average of the weights")
     norm_batches: int = Field(ge=1, description="batches that the running statistics are taken from at the end")
+    gates_held: float = Field(default=0.0, ge=0, lt=1, description="share of the steps before gates of attention move")
+    patience: int = Field(default=0, ge=0, description="validations without a gain before the run ends; 0 for never")
 
 
 class CardTexts(_Part):
@@ -69,11 +101,15 @@ class Recipe(_Part):
     architecture: str
     net_options: dict[str, Any]
     classes: tuple[str, ...]
-    channels: Literal["grey", "rgb"]
-    window: tuple[int, int]
+    channels: Literal["grey", "rgb"] | tuple[str, ...]
+    window: tuple[int, ...]
+    spacing: tuple[float, ...] | None = None
+    orientation: str = ""
+    crop: Literal["none", "foreground"] = "none"
     intensity: Intensity
     seed: int
     data: Data
+    augmentation: Augmentation
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimisation: Optimisation
     card: CardTexts
@@ -82,6 +118,39 @@ class Recipe(_Part):
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def values(self) -> tuple[Literal["any"] | tuple[int, ...], ...]:
+        """Which values of a mask make up each class beside the background."""
+        return tuple(self.data.values.get(name, (value,)) for value, name in enumerate(self.classes[1:], start=1))
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a place can be of several classes."""
+        lists = [set(values) for values in self.values if values != "any"]
+        alone = len(lists) == len(self.values) or len(self.values) == 1
+        return not alone or sum(map(len, lists)) > len(set().union(*lists))
+
+    def to_card(self, **more: Any) -> ModelCard:
+        """The card of a model made by this recipe, without what only a run can tell."""
+        shared = ("name", "title", "description", "architecture", "net_options", "classes", "channels", "window")
+        given = {entry: getattr(self, entry) for entry in (*shared, "spacing", "orientation", "crop", "intensity")}
+        made = f"recipes/{self.name}.toml, {self.steps} steps, seed {self.seed}"
+        dims: Any = len(self.window)
+        return ModelCard(spatial_dims=dims, recipe=made, **given, **self.card.model_dump(), **more)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        dims = len(self.window)
+        for stage in self.stages:
+            if len(stage.size(dims)) != dims:
+                raise ValueError(f"a stage has windows of {len(stage.size(dims))} axes, but the model has {dims}")
+        if any(not 0 <= axis < dims for axis in self.augmentation.mirror):
+            raise ValueError(f"augmentation.mirror names an axis that is none of 0 to {dims - 1}")
+        if unknown := set(self.data.values) - set(self.classes[1:]):
+            raise ValueError(f"data.values names {sorted(unknown)[0]!r}, which is no class beside the background")
+        self.to_card()
+        return self
 
     def scaled_to(self, steps: int) -> Recipe:
         """The same recipe with its stages shortened or lengthened in proportion to `steps` in all."""

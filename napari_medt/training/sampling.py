@@ -1,9 +1,16 @@
-"""Windows for training: drawn evenly, with some foreground, and varied as microscopes and stains vary."""
+"""Windows for training: drawn evenly, around structures as often as wished, turned and varied.
+
+Nothing is remembered from one window to the next: what the n-th window of a step is follows from the seed, the step and n
+alone. So a run goes on after an interruption as if there had been none, several processes share a batch without changing
+it, and windows can be made ahead by helpers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,133 +18,244 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from napari_medt.training.augmentation import Vary, variation
+from napari_medt.training.recipe import Recipe
+
 Floats = npt.NDArray[np.float32]
-FOREGROUND = 0.7  # share of the windows that are looked for until they hold some foreground
-TRIES = 5  # windows looked at for one with enough of it
-MIN_FOREGROUND = 0.02
+Box = tuple[Any, ...]  # an index of an array, all channels first
+TURNED = 0.3  # share of the windows that are turned where turning is allowed
+PLACES = 20_000  # places of each class that are remembered
+
+
+class Batch(NamedTuple):
+    """Windows to learn from.
+
+    Attributes
+    ----------
+    images
+        `(n, c, *window)` float32.
+    labels
+        `(n, *window)` int64 class of every sample, or `(n, k, *window)` where classes overlap.
+    positions
+        `(n, dims)` float32: centre of each window minus that of its image, in samples, as it is after turning and mirroring.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
+
+
+def collate(windows: Sequence[Batch]) -> Batch:
+    """One batch of single windows."""
+    return Batch(*(torch.stack(part) for part in zip(*windows, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image to draw from.
+    """One image to draw from, on the grid of the model.
 
     Attributes
     ----------
     image
-        `(c, y, x)` float16 in [0, 1].
+        `(c, *spatial)` float16, as the network wants it.
     labels
-        `(y, x)` class of every pixel, uint8.
-    group, field
-        Image type; field of view.
+        `(*spatial)` class of every sample, or `(k, *spatial)` 1 where a class is, if classes overlap; uint8.
+    group, unit
+        Kind of image; what is never split between training and held out: a patient, a field of view.
+    name
+        For people.
     """
 
     image: npt.NDArray[np.float16]
     labels: npt.NDArray[np.uint8]
-    group: str
-    field: str
+    group: str = ""
+    unit: str = ""
+    name: str = ""
+    places: dict[int, npt.NDArray[np.int32]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Remember where the classes are."""
+        found = {}
+        flat = self.labels.reshape(-1) if not self.overlapping else None
+        values = range(1, int(self.labels.max(initial=0)) + 1) if flat is not None else range(len(self.labels))
+        for value in values:
+            where = np.flatnonzero(flat == value if flat is not None else self.labels[value])
+            if where.size:
+                chosen = where[:: -(-where.size // PLACES)]
+                found[value] = np.stack(np.unravel_index(chosen, self.shape), axis=1).astype(np.int32)
+        object.__setattr__(self, "places", found)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return self.image.shape[1:]
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether a place can be of several classes."""
+        return self.labels.ndim == self.image.ndim
 
 
 class Sampler:
-    """Draws batches of windows from a seeded stream.
+    """Makes windows of a recipe from images.
 
     Parameters
     ----------
     samples
         Images of the training side.
-    weights
-        Share of windows by group; groups without images are left out.
-    scales
-        Range of magnification by group, (0.5, 2) where none is given.
-    seed
-        The same seed gives the same batches.
+    recipe
+        Its seed, data, augmentation and spacing are followed. Groups without a share of their own are left out if others have
+        one.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        *,
-        weights: Mapping[str, float],
-        scales: Mapping[str, tuple[float, float]],
-        seed: int,
-    ) -> None:
-        self.rng = np.random.default_rng(seed)
-        self._scales = scales
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe) -> None:
+        weights = recipe.data.weights or dict.fromkeys((s.group for s in samples), 1.0)
         self._groups = [group for group in weights if any(s.group == group for s in samples)]
         share = np.array([weights[group] for group in self._groups], dtype=float)
         self._share = share / share.sum()
         self._images = {group: [s for s in samples if s.group == group] for group in self._groups}
-        self._fields = {
-            group: [[s for s in images if s.field == field] for field in dict.fromkeys(s.field for s in images)]
+        self._units = {
+            group: [[s for s in images if s.unit == unit] for unit in dict.fromkeys(s.unit for s in images)]
             for group, images in self._images.items()
         }
+        self._seed, self._foreground, self._how = recipe.seed, recipe.data.foreground, recipe.augmentation
+        dims = len(recipe.window)
+        self._spacing = np.array(recipe.spacing or (1.0,) * dims)
+        self._vary: Vary = variation(self._how.preset)
 
-    def batch(self, size: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `(size, c, window, window)` float32 and classes `(size, window, window)` int64."""
-        drawn = [self._draw(window) for _ in range(size)]
-        return torch.stack([image for image, _ in drawn]), torch.stack([labels for _, labels in drawn])
+    def batch(self, step: int, size: int, window: tuple[int, ...], *, part: slice = slice(None)) -> Batch:
+        """The windows of one step.
 
-    def _draw(self, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-        group = self._groups[self.rng.choice(len(self._groups), p=self._share)]
+        Parameters
+        ----------
+        step
+            Which; the same step always gives the same windows.
+        size, window
+            Windows in the batch, and their spatial size.
+        part
+            Which of them are wanted, for a process that shares the batch with others.
+
+        """
+        return collate([self.window(step, index, window) for index in range(size)[part]])
+
+    def window(self, step: int, index: int, size: tuple[int, ...]) -> Batch:
+        """One window, as a batch without its first axis."""
+        rng = np.random.default_rng((self._seed, step + 2**32, index))
+        sample = self.choose(rng)
+        image, labels, position = self.cut(sample, size, rng)
+        image = self._vary(image, rng)
+        return Batch(torch.from_numpy(image), torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(position))
+
+    def choose(self, rng: np.random.Generator) -> Sample:
+        """An image, by the shares of groups; half of the time by unit, so that long series do not dominate."""
+        group = self._groups[rng.choice(len(self._groups), p=self._share)]
         pool = self._images[group]
-        if self.rng.random() < 0.5:  # half of the time by field of view, so that series of crops do not dominate
-            fields = self._fields[group]
-            pool = fields[self.rng.integers(len(fields))]
-        sample = pool[self.rng.integers(len(pool))]
-        image, labels = self._crop(sample, window)
-        image, labels = self._turn(image, labels)
-        return torch.from_numpy(self._vary(image.numpy())), labels
+        if rng.random() < 0.5:
+            units = self._units[group]
+            pool = units[rng.integers(len(units))]
+        return pool[rng.integers(len(pool))]
 
-    def _crop(self, sample: Sample, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-        low, high = self._scales.get(sample.group, (0.5, 2.0))
-        height, width = sample.labels.shape
-        for _ in range(TRIES if self.rng.random() < FOREGROUND else 1):
-            scale = np.exp(self.rng.uniform(np.log(low), np.log(high)))
-            edge = min(max(16, round(window / scale)), height, width)
-            y, x = self.rng.integers(height - edge + 1), self.rng.integers(width - edge + 1)
-            labels = sample.labels[y : y + edge, x : x + edge]
-            if np.count_nonzero(labels) > MIN_FOREGROUND * labels.size:
-                break
-        image = torch.from_numpy(sample.image[:, y : y + edge, x : x + edge].astype(np.float32))
-        image = F.interpolate(image[None], (window, window), mode="bilinear", antialias=edge > window)[0]
-        rows = (np.arange(window) + 0.5) * edge / window
-        nearest = np.minimum(rows.astype(int), edge - 1)
-        return image, torch.from_numpy(labels[np.ix_(nearest, nearest)].astype(np.int64))
+    def cut(
+        self, sample: Sample, size: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:
+        """A window `(c, *size)` of one image, magnified, turned and mirrored, its classes likewise, and its position."""
+        matrix = self._matrix(rng)
+        reach = np.abs(matrix) @ (np.array(size) / 2)
+        centre = self._centre(sample, reach, rng)
+        if np.array_equal(matrix, np.eye(len(size))):
+            centre = np.round(centre - reach) + reach  # windows on the grid need no interpolation
+        image, labels = resampled(sample, centre, matrix, size)
+        position = np.linalg.solve(matrix, centre - np.array(sample.shape) / 2).astype(np.float32)
+        if self._how.quarter_turns and size[-1] == size[-2]:
+            turns = int(rng.integers(4))
+            image, labels = np.rot90(image, turns, (-2, -1)), np.rot90(labels, turns, (-2, -1))
+            y, x = position[-2:]
+            position[-2:] = ((y, x), (-x, y), (-y, -x), (x, -y))[turns]
+        for axis in self._how.mirror:
+            if rng.random() < 0.5:
+                image, labels = np.flip(image, axis - len(size)), np.flip(labels, axis - len(size))
+                position[axis] *= -1
+        return np.ascontiguousarray(image), np.ascontiguousarray(labels), position
 
-    def _turn(self, image: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        quarter = int(self.rng.integers(4))
-        image, labels = torch.rot90(image, quarter, (1, 2)), torch.rot90(labels, quarter, (0, 1))
-        if self.rng.random() < 0.5:
-            image, labels = image.flip(2), labels.flip(1)
-        return image.contiguous(), labels.contiguous()
+    def _matrix(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """From offsets in the window to offsets in the image."""
+        dims = len(self._spacing)
+        low, high = self._how.scale
+        matrix: npt.NDArray[np.float64] = np.eye(dims) / np.exp(rng.uniform(np.log(low), np.log(high)))
+        if self._how.rotate and rng.random() < TURNED:
+            for plane in combinations(range(dims), 2):
+                angle = np.deg2rad(rng.uniform(-self._how.rotate, self._how.rotate))
+                turn = np.eye(dims)
+                turn[np.ix_(plane, plane)] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+                matrix = matrix @ (turn * self._spacing / self._spacing[:, None])
+        return matrix
 
-    def _vary(self, image: Floats) -> Floats:
-        """Another microscope, lamp and stain: colour, light, contrast, focus and noise."""
-        rng = self.rng
-        channels = (len(image), 1, 1)
-        if rng.random() < 0.2:  # a colour image taken in grey
-            image = np.repeat(image.mean(0, keepdims=True), len(image), axis=0)
-        if np.ptp(image, axis=0).max() > 0 and rng.random() < 0.7:  # another stain
-            image = image * _uniform(rng, 0.7, 1.2, channels)
-            mixing = np.eye(len(image), dtype=np.float32) + _uniform(rng, -0.15, 0.15, (len(image), len(image)))
-            image = np.einsum("dc,cyx->dyx", mixing, image)
-        if rng.random() < 0.05:
-            image = 1 - image
-        if rng.random() < 0.3:  # paler, over a background of any tone
-            share = _uniform(rng, 0.3, 1.0)
-            image = share * image + (1 - share) * _uniform(rng, 0.0, 1.0, channels)
-        if rng.random() < 0.2:  # light that falls off to one side
-            y, x = np.linspace(-1, 1, image.shape[1]), np.linspace(-1, 1, image.shape[2])
-            slope = y[:, None] * rng.uniform(-0.3, 0.3) + x * rng.uniform(-0.3, 0.3)
-            image = image * (1 + slope).astype(np.float32)
-        image = np.clip(image * _uniform(rng, 0.6, 1.3) + _uniform(rng, -0.1, 0.1), 0, 1)
-        image = image ** np.float32(2 ** rng.uniform(-1.0, 1.0))
-        if rng.random() < 0.2:
-            sigma = rng.uniform(0.3, 1.2)
-            image = ndimage.gaussian_filter(image, (0, sigma, sigma))
-        if rng.random() < 0.3:
-            image = image + rng.standard_normal(image.shape, dtype=np.float32) * _uniform(rng, 0.0, 0.06)
-        return np.clip(image, 0, 1).astype(np.float32)
+    def _centre(
+        self, sample: Sample, reach: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> npt.NDArray[np.float64]:
+        """Around a structure or anywhere, in the image as far as there is room; edges of samples count, not middles."""
+        size = np.array(sample.shape)
+        centre = rng.uniform(0, size)
+        if sample.places and rng.random() < self._foreground:
+            classes = list(sample.places)
+            places = sample.places[classes[rng.integers(len(classes))]]
+            centre = places[rng.integers(len(places))] + 0.5 + rng.uniform(-0.5, 0.5, len(size)) * reach
+        fitting: npt.NDArray[np.float64] = np.where(
+            2 * reach < size, np.clip(centre, reach, np.maximum(reach, size - reach)), size / 2
+        )
+        return fitting
 
 
-def _uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...] = ()) -> Floats:
-    return np.asarray(rng.uniform(low, high, shape), dtype=np.float32)
+def resampled(
+    sample: Sample, centre: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64], size: tuple[int, ...]
+) -> tuple[Floats, npt.NDArray[np.uint8]]:
+    """A window around a place of an image; beyond its edge the image goes on as its mirror image, and so do the classes.
+
+    Parameters
+    ----------
+    centre
+        Of the window, measured from the outer edge of the image.
+    matrix
+        From offsets in the window to offsets in the image; the identity cuts without interpolation where the window lies on
+        the grid.
+    size
+        Of the window.
+    """
+    dims = len(size)
+    reach = np.abs(matrix) @ (np.array(size) / 2)
+    low = np.maximum(0, np.floor(centre - reach).astype(int) - 1)
+    high = np.minimum(sample.shape, np.ceil(centre + reach).astype(int) + 1)
+    start = centre - reach
+    if np.array_equal(matrix, np.eye(dims)) and np.array_equal(start, np.round(start)):
+        first = start.astype(int)
+        if (first >= 0).all() and (first + size <= sample.shape).all():
+            where: Box = (..., *(slice(s, s + n) for s, n in zip(first, size, strict=True)))
+            return sample.image[where].astype(np.float32), sample.labels[where].copy()
+    where = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    image, labels = sample.image[where].astype(np.float32), sample.labels[where]
+    coarser = np.linalg.det(matrix) ** (1 / dims)
+    if coarser > 1.2:  # what is made smaller is smoothed first, so that it does not shimmer
+        image = ndimage.gaussian_filter(image, (0, *((coarser - 1) / 2,) * dims))
+    grid = _grid(centre - low, matrix, size, image.shape[1:])
+    moved = _sample(image, grid, "bilinear")
+    classes = labels if labels.ndim == image.ndim else labels[None]
+    kept = _sample(classes.astype(np.float32), grid, "nearest").astype(np.uint8)
+    return moved, kept if labels.ndim == image.ndim else kept[0]
+
+
+def _grid(
+    centre: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64], size: tuple[int, ...], shape: tuple[int, ...]
+) -> torch.Tensor:
+    """Places of the window's samples for `grid_sample`, `(1, *size, dims)`, last axis first, -1 and 1 at the outer edges."""
+    offsets = np.stack(np.meshgrid(*(np.arange(n) + 0.5 - n / 2 for n in size), indexing="ij"), -1)
+    places = (offsets @ matrix.T + centre) / np.array(shape) * 2 - 1
+    return torch.from_numpy(np.ascontiguousarray(places[..., ::-1], dtype=np.float32))[None]
+
+
+def _sample(array: Floats, grid: torch.Tensor, mode: str) -> npt.NDArray[Any]:
+    values = torch.from_numpy(np.ascontiguousarray(array))[None]
+    return F.grid_sample(values, grid, mode=mode, padding_mode="reflection", align_corners=False)[0].numpy()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,48 +13,64 @@ from torch import nn
 
 from napari_medt.measure import count
 from napari_medt.nets.layers import with_background
-from napari_medt.training.sampling import Sample
+from napari_medt.training.optimise import forward
+from napari_medt.training.sampling import Batch, Sample
 
 TILES = 3  # windows along each axis
+BATCH = 8
 
 
-def validate(net: nn.Module, samples: Sequence[Sample], window: tuple[int, int]) -> dict[str, float]:
+def validate(net: nn.Module, samples: Sequence[Sample], window: tuple[int, ...]) -> dict[str, float]:
     """Mean Dice over images, by group and as `"all"`, on windows cut side by side from the middle of each image.
 
-    Anything but class 0 counts as found. Empty if there are no images.
+    Of an image, it is the mean over the classes beside the background. Empty if there are no images.
     """
     device = next(net.parameters()).device
     dice: dict[str, list[float]] = {}
     for sample in samples:
-        images, labels = tiles(sample, window)
+        images, masks, positions = (torch.split(part, BATCH) for part in tiles(sample, window))
         with torch.inference_mode():
-            found = with_background(net(images.to(device))).argmax(1).cpu().numpy()
-        dice.setdefault(sample.group, []).append(count(found, labels).dice)
+            found = [
+                forward(net, *(part.to(device) for part in parts)) for parts in zip(images, positions, strict=True)
+            ]
+        logits, labels = torch.cat([part.float().cpu() for part in found]), torch.cat(masks)
+        if sample.overlapping:
+            pairs = [(logits[:, k] > 0, labels[:, k]) for k in range(logits.shape[1])]
+        else:
+            logits = with_background(logits)
+            best = logits.argmax(1)
+            pairs = [(best == k, labels == k) for k in range(1, logits.shape[1])]
+        dice.setdefault(sample.group, []).append(float(np.mean([count(one, other).dice for one, other in pairs])))
     if not dice:
         return {}
     means = {group: float(np.mean(values)) for group, values in sorted(dice.items())}
     return {**means, "all": float(np.mean([value for values in dice.values() for value in values]))}
 
 
-def number_of_tiles(samples: Sequence[Sample], window: tuple[int, int]) -> int:
+def number_of_tiles(samples: Sequence[Sample], window: tuple[int, ...]) -> int:
     """Windows that `validate` passes through the network."""
-    return sum(int(np.prod([_along(*pair) for pair in zip(s.labels.shape, window, strict=True)])) for s in samples)
+    return sum(prod(_along(*pair) for pair in zip(s.shape, window, strict=True)) for s in samples)
 
 
 def _along(size: int, edge: int) -> int:
     return max(1, min(TILES, size // edge))
 
 
-def tiles(sample: Sample, window: tuple[int, int]) -> tuple[torch.Tensor, np.ndarray]:
-    """At most 3 x 3 windows around the middle: `(n, c, *window)` float32 and their classes; smaller images are padded."""
-    spans = []
-    for size, edge in zip(sample.labels.shape, window, strict=True):
+def tiles(sample: Sample, window: tuple[int, ...]) -> Batch:
+    """At most 3 windows an axis, side by side around the middle; smaller images are padded."""
+    spans, middle = [], []
+    for size, edge in zip(sample.shape, window, strict=True):
         number = _along(size, edge)
         start = max(0, (size - number * edge) // 2)
         spans.append([slice(start + i * edge, start + (i + 1) * edge) for i in range(number)])
-    pad = [(0, max(0, edge - size)) for size, edge in zip(sample.labels.shape, window, strict=True)]
-    image = np.pad(sample.image, ((0, 0), *pad), mode="edge")
-    mask = np.pad(sample.labels, pad)
-    where = [(rows, columns) for rows in spans[0] for columns in spans[1]]
-    images = np.stack([image[:, rows, columns] for rows, columns in where]).astype(np.float32)
-    return torch.from_numpy(images), np.stack([mask[rows, columns] for rows, columns in where])
+        middle.append(max(size, edge) / 2)
+    pad = [(0, max(0, edge - size)) for size, edge in zip(sample.shape, window, strict=True)]
+    image = np.pad(sample.image, ((0, 0), *pad), mode="edge").astype(np.float32)
+    classes = np.pad(sample.labels, ((0, 0), *pad) if sample.overlapping else pad).astype(np.int64)
+    where: list[tuple[Any, ...]] = list(product(*spans))
+    centres = np.array([[(part.start + part.stop) / 2 for part in box] for box in where])
+    return Batch(
+        torch.from_numpy(np.stack([image[(..., *box)] for box in where])),
+        torch.from_numpy(np.stack([classes[(..., *box)] for box in where])),
+        torch.from_numpy((centres - middle).astype(np.float32)),
+    )

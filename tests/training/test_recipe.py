@@ -56,8 +56,8 @@ class TestOwnRecipe:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         module.main(data_folder / "nuclei_dsb2018" / "index.csv")
-        made = (tmp_path / "medt-nuclei-split.csv").read_bytes()
-        assert made == (root / "recipes" / "medt-nuclei-split.csv").read_bytes()
+        made = (tmp_path / "nuclei-split.csv").read_bytes()
+        assert made == (root / "recipes" / "nuclei-split.csv").read_bytes()
 
 
 @pytest.mark.parametrize(
