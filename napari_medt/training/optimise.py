@@ -125,12 +125,27 @@ def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
 
 
 def whole_batch(part: Tensor) -> Tensor:
-    """What all processes of a training hold of a batch, joined; gradients find their way back. Alone, the part itself."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return part
-    from torch.distributed.nn.functional import all_gather
+    """What all processes of a training hold of a batch, joined; alone, the part itself."""
+    alone = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
+    return part if alone else cast("Tensor", _Joined.apply(part.contiguous()))
 
-    return torch.cat(all_gather(part.contiguous()))  # type: ignore[no-untyped-call]
+
+class _Joined(torch.autograd.Function):
+    """All parts of a batch, of which each process knows the gradient of its own.
+
+    Gradients of processes are averaged, and all compute the same loss of the whole, so that of a part counts once for each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        parts = [torch.empty_like(part) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, part)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        count = distributed.get_world_size()
+        return gradients[0].chunk(count)[distributed.get_rank()] * count
 
 
 def forward(net: nn.Module, images: Tensor, positions: Tensor | None = None) -> Any:

@@ -31,7 +31,14 @@ seed = 1
 folder = "discs"
 split = "split.csv"
 weights = { bright = 0.5, dark = 0.5 }
+values = { disc = "any" }
 source = "the image collection DISCS"
+
+[augmentation]
+preset = "microscopy"
+scale = [0.5, 2.0]
+quarter_turns = true
+mirror = [1]
 
 [[stages]]
 window = 16

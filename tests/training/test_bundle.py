@@ -119,7 +119,7 @@ class TestData:
     @pytest.mark.parametrize("channels", ["rgb", "grey"])
     def test_images_are_held_as_the_model_will_see_them(self, recipe_file, data, make_model, channels):
         """Training and prediction share one intensity treatment, for grey and colour files."""
-        recipe = read_recipe(recipe_file).model_copy(update={"channels": channels})
+        recipe = read_recipe(recipe_file).model_copy(update={"channels": channels, "net_options": {}})
         rows = read_split(recipe_file.parent / recipe.data.split)[:4]
         colour = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         imwrite(data / "discs" / "images" / "1.png", colour)
@@ -127,11 +127,11 @@ class TestData:
         for row, sample in zip(rows, load_samples(data / "discs", rows, recipe), strict=True):
             expected, _ = prepare(read(data / "discs" / "images" / row.file), model.card)
             np.testing.assert_array_equal(sample.image, expected.astype(np.float16))
-            assert (sample.group, sample.field) == (row.group, row.field)
+            assert (sample.group, sample.unit, sample.name) == (row.group, row.field, row.file)
 
     def test_a_mask_of_another_size_is_named(self, recipe_file, data):
         recipe = read_recipe(recipe_file)
         imwrite(data / "discs" / "labels" / "0.png", np.zeros((5, 7), np.uint8))
         rows = read_split(recipe_file.parent / recipe.data.split)[:1]
-        with pytest.raises(BadTrainingData, match=r"0\.png has \(48, 48\) pixels but its mask has \(5, 7\)"):
+        with pytest.raises(BadTrainingData, match=r"0\.png has \(48, 48\) samples but its mask has \(5, 7\)"):
             load_samples(data / "discs", rows, recipe)

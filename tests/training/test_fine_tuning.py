@@ -23,7 +23,7 @@ def taught(make_model, make_discs):
     cases = [(picture, (ids > 0).astype(np.uint8)) for picture, ids in (make_discs(seed) for seed in range(4))]
     model = make_model()
     batch = torch.from_numpy(np.stack([np.repeat(p[None] / 255, 3, axis=0) for p, _ in cases]).astype(np.float32))
-    refresh_norms(model.net, [batch])
+    refresh_norms(model.net, [(batch, None)])
     return fine_tune(model, cases, steps=40, learning_rate=2e-2, batch=4)
 
 
@@ -65,7 +65,7 @@ class TestLearning:
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(net(images), masks).backward()
             optimiser.step()
-        refresh_norms(net, [images, images.flip(3), images.rot90(1, (2, 3))])
+        refresh_norms(net, [(seen, None) for seen in (images, images.flip(3), images.rot90(1, (2, 3)))])
         model = make_model(net, architecture=architecture, net_options={"img_size": size}, window=(size, size))
         losses = []
         fine_tune(model, [(picture, ids == 0)], steps=12, on_step=lambda event: losses.append(event["loss"]))

@@ -52,7 +52,8 @@ def test_it_learns_discs(start, tmp_path):
     net = run.train()
     assert validate(net, run._validation, (32, 32))["all"] > max(0.9, first + 0.2)
     rows = metrics(tmp_path / "run")
-    assert [int(row["step"]) for row in rows] == list(range(10, 81, 10))
+    assert [int(row["step"]) for row in rows] == list(range(8, 81, 8))
+    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["dice bright"]) == float(rows[-1]["dice all"]) > 0.9
 
@@ -150,11 +151,11 @@ def test_without_validation_images_the_last_state_is_the_model(recipe, make_samp
 def test_stages_feed_their_window_and_batch(start):
     run = start("run", 8)
     shapes = []
-    inner = run._sampler.batch
-    run._sampler.batch = lambda size, window: (shapes.append((size, window)), inner(size, window))[1]
+    inner = run._one_step
+    run._one_step = lambda batch: (shapes.append(batch.images.shape), inner(batch))[1]
     run._validation = []
     run.train()
-    assert shapes[:8] == [(4, 16)] * 3 + [(4, 32)] * 5
+    assert shapes == [(4, 3, 16, 16)] * 3 + [(4, 3, 32, 32)] * 5
 
 
 def test_minutes_become_steps_and_the_learning_rate_comes_to_its_end(start, tmp_path, monkeypatch):
@@ -162,7 +163,7 @@ def test_minutes_become_steps_and_the_learning_rate_comes_to_its_end(start, tmp_
     clock = iter(range(10**6))
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     run = start("run", 4000, max_minutes=2)
-    run._one_step = lambda step=run._one_step: (next(clock), step())[1]
+    run._one_step = lambda batch, step=run._one_step: (next(clock), step(batch))[1]
     with pytest.raises(Cancelled):
         run.train(**interrupt_at(12))
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
@@ -184,7 +185,7 @@ def test_the_plan_tells_what_it_was_made_with(start, tmp_path):
     start("run", 2).train()
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["recipe"]["seed"] == 1
-    assert set(plan["versions"]) == {"python", "torch", "numpy", "monai"}
+    assert set(plan["versions"]) == {"python", "torch", "numpy", "monai", "lightning-fabric"}
     assert plan["versions"]["torch"] == torch.__version__
     assert (plan["device"], plan["threads"]) == ("cpu", 1)
 
@@ -210,16 +211,17 @@ def test_a_run_folder_that_cannot_be_made(recipe, make_samples, tmp_path):
 class TestValidation:
     def test_windows_lie_side_by_side_around_the_middle(self, make_samples):
         (sample,) = make_samples(1, size=(40, 150))
-        images, labels = tiles(sample, (32, 32))
+        images, labels, positions = tiles(sample, (32, 32))
         assert images.shape == (3, 3, 32, 32)  # one row of three
+        assert positions.tolist() == [[0, -32], [0, 0], [0, 32]]
         for index in range(3):
             where = slice(4, 36), slice(27 + 32 * index, 59 + 32 * index)
-            assert (labels[index] == sample.labels[where]).all()
+            assert (labels[index].numpy() == sample.labels[where]).all()
             assert (images[index].numpy() == sample.image[(slice(None), *where)]).all()
 
     def test_small_images_are_filled_up_with_background(self, make_samples):
         (sample,) = make_samples(1, size=(20, 20))
-        images, labels = tiles(sample, (32, 32))
+        images, labels, _ = tiles(sample, (32, 32))
         assert images.shape == (1, 3, 32, 32)
         assert labels.sum() == sample.labels.sum()
 

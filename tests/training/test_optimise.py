@@ -89,7 +89,7 @@ def test_only_convolutions_decay():
         there = {name for name in names.values() if part in name and net.get_parameter(name).requires_grad}
         assert there
         assert there <= kept
-    assert all(p.ndim == 4 for p in decayed["params"])
+    assert all(p.ndim == 4 for p in decayed["params"])  # this one has no matrices
     learnt = sum(p.requires_grad for p in net.parameters())
     assert len(decayed["params"]) + len(free["params"]) == learnt
 
@@ -137,7 +137,7 @@ class TestNorms:
         net = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3))
         nn.init.constant_(net[0].running_mean, 77)
         batches = [torch.randn(4, 3, 5, 5) * (i + 1) + i for i in range(6)]
-        refresh_norms(net, batches)
+        refresh_norms(net, [(batch, None) for batch in batches])
         means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
         variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
         torch.testing.assert_close(net[0].running_mean, means)
@@ -156,7 +156,7 @@ class TestNorms:
                 parameter.mul_(1.5)
             wanted = net.train()(batch)
             stale = net.eval()(batch)
-            found = refresh_norms(net, [batch] * 3)(batch)
+            found = refresh_norms(net, [(batch, None)] * 3)(batch)
         error, error_before = ((x - wanted).std() / wanted.std() for x in (found, stale))
         assert error < 0.5 * error_before
         if statistics == "batch":  # the batch's own statistics, up to the unbiased variance
@@ -165,7 +165,7 @@ class TestNorms:
     def test_weights_do_not_move(self):
         net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
         before = copy.deepcopy(dict(net.named_parameters()))
-        refresh_norms(net, [torch.randn(2, 1, 8, 8)])
+        refresh_norms(net, [(torch.randn(2, 1, 8, 8), None)])
         assert all(torch.equal(value, before[name]) for name, value in net.named_parameters())
 
     def test_frozen_norms_use_and_keep_their_statistics(self):

@@ -33,7 +33,6 @@ class TestOwnRecipe:
 
     def test_its_groups_are_those_of_the_split(self, nuclei, split):
         assert set(nuclei.data.weights) == {row.group for row in split}
-        assert set(nuclei.data.scale) <= set(nuclei.data.weights)
 
     def test_every_kind_of_image_is_on_every_side(self, split):
         sides = {
