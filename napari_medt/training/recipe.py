@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_medt.core import BadTrainingData
+from napari_medt.nets import list_nets
 from napari_medt.zoo.card import Intensity, ModelCard
 
 
@@ -135,9 +136,12 @@ class Recipe(_Part):
         """The card of a model made by this recipe, without what only a run can tell."""
         shared = ("name", "title", "description", "architecture", "net_options", "classes", "channels", "window")
         given = {entry: getattr(self, entry) for entry in (*shared, "spacing", "orientation", "crop", "intensity")}
+        texts = self.card.model_dump()
+        paper = next((net.paper for net in list_nets() if net.name == self.architecture), "")
+        texts["citation"] = "; ".join(filter(None, (texts["citation"], paper)))
         made = f"recipes/{self.name}.toml, {self.steps} steps, seed {self.seed}"
         dims: Any = len(self.window)
-        return ModelCard(spatial_dims=dims, recipe=made, **given, **self.card.model_dump(), **more)
+        return ModelCard(spatial_dims=dims, recipe=made, **given, **texts, **more)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -160,20 +164,32 @@ class Recipe(_Part):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe in TOML.
+    """Read a recipe in TOML; what several share may stand in another, which `extends` names.
 
     Raises
     ------
     BadTrainingData
         If the file is missing, is not TOML, or a value does not fit; the sentence names the value.
     """
+    return parse_recipe(_content(path), where=f"recipe {path.name}")
+
+
+def _content(path: Path, *, depth: int = 0) -> dict[str, Any]:
+    """What is in the file, over what is in the file that it `extends`, table by table."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadTrainingData(f"The recipe {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadTrainingData(f"The recipe {path.name} is not valid TOML: {error}") from error
-    return parse_recipe(content, where=f"recipe {path.name}")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str) or depth > 3:
+        raise BadTrainingData(f"In the recipe {path.name}, extends must name one other recipe, and not in a circle")
+    below = _content(path.parent / base, depth=depth + 1)
+    tables = {name: below[name] | value for name, value in content.items() if name in below and isinstance(value, dict)}
+    return below | content | tables
 
 
 def parse_recipe(content: Any, *, where: str) -> Recipe:
