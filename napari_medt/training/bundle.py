@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Progress
-from napari_medt.training.data import find_data, load_case, load_samples
+from napari_medt.training.data import find_data, load, load_samples
+from napari_medt.training.datasets import DataSet
 from napari_medt.training.evaluation import evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
-from napari_medt.training.recipe import Recipe, SplitRow, read_recipe, read_split
+from napari_medt.training.recipe import Recipe, read_recipe
 from napari_medt.zoo.card import ModelCard
 from napari_medt.zoo.model import Model
 from napari_medt.zoo.store import save_model
@@ -66,16 +67,14 @@ def train(
     if (folder / "model").exists():
         raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
     plan = read_recipe(path)
-    rows = read_split(path.parent / plan.data.split)
-    images = find_data(plan, Path(data) if data else None)
+    images = find_data(plan, Path(data) if data else None, beside=path.parent)
     fabric = launch(device, processes=processes)
-    sides = {side: [row for row in rows if row.split == side] for side in ("train", "validation", "test")}
     if workers is None:
         workers = min(8, (os.cpu_count() or 2) - 1) if fabric.device.type == "cuda" else 0
     run = Run(
         plan,
-        load_samples(images, sides["train"], plan, progress=progress),
-        load_samples(images, sides["validation"], plan),
+        load_samples(images, "train", plan, progress=progress, cancel=cancel),
+        load_samples(images, "validation", plan, cancel=cancel),
         folder=folder,
         max_minutes=max_minutes,
         resume=resume,
@@ -85,7 +84,7 @@ def train(
     net = run.train(progress=progress, cancel=cancel)
     if not fabric.is_global_zero:
         return None
-    finish(run.recipe, net, folder / "model", images=images, test=sides["test"], progress=progress, cancel=cancel)
+    finish(run.recipe, net, folder / "model", images=images, progress=progress, cancel=cancel)
     return folder / "model"
 
 
@@ -94,8 +93,7 @@ def finish(
     net: nn.Module,
     folder: Path,
     *,
-    images: Path,
-    test: list[SplitRow],
+    images: DataSet,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> ModelCard:
@@ -106,12 +104,14 @@ def finish(
                 tensor.copy_(tensor.half().to(tensor.dtype))
     card = recipe.to_card()
     model = Model(card, net.eval(), next(net.parameters()).device)
-    cases = [load_case(images, row, recipe) for row in test]
+    cases = images.on("test")
+    if not cases:
+        return save_model(folder, card, net)
     table = evaluate(
         model,
-        cases,
-        names=[row.file for row in test],
-        groups=[row.group for row in test],
+        (load(case, recipe, rule=images.rule) for case in cases),
+        names=[case.name for case in cases],
+        groups=[case.group for case in cases],
         progress=progress,
         cancel=cancel,
     )

@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import BadTrainingData, Progress, Volume, silent
+from napari_medt.core import BadTrainingData, Cancel, MedtError, Progress, Volume, silent
 from napari_medt.engine.prepare import fit
-from napari_medt.io import read, read_labels
-from napari_medt.training.recipe import Recipe, SplitRow
+from napari_medt.training.datasets import Case, DataSet, MaskRule, Side, find_cases, load_case
+from napari_medt.training.recipe import Recipe
 from napari_medt.training.sampling import Sample
+from napari_medt.training.splits import apply_split
 from napari_medt.zoo.card import ModelCard
 
 Labels = npt.NDArray[np.uint8]
 DATA_VARIABLE = "NAPARI_MEDT_DATA"
 
 
-def find_data(recipe: Recipe, data: Path | None = None) -> Path:
-    """The folder with `images/` and `labels/`: below `data`, or below the folder that NAPARI_MEDT_DATA names.
+def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> DataSet:
+    """The cases of a recipe, each on its side of the split.
+
+    Parameters
+    ----------
+    recipe
+        What to look for.
+    data
+        The folder of the images, or one that holds it; by default the one that NAPARI_MEDT_DATA names.
+    beside
+        The folder of the recipe, where its split lies.
 
     Raises
     ------
     BadTrainingData
-        If it is not there; says where the images can be had.
+        If the images are not there, with the place where they can be had; if the split does not fit them.
     """
+    how = recipe.data
     root = data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
-    remedy = f"get {recipe.data.source} and give its folder with --data or {DATA_VARIABLE}"
+    remedy = f"get {how.source} and give its folder with --data or {DATA_VARIABLE}"
     if root is None:
-        raise BadTrainingData(f"The recipe {recipe.name} needs the images of {recipe.data.folder}", remedy=remedy)
-    for folder in (root / recipe.data.folder, root):
-        if all((folder / part).is_dir() for part in (recipe.data.images, recipe.data.labels)):
-            return folder
-    parts = f"{recipe.data.images}/ and {recipe.data.labels}/"
-    raise BadTrainingData(f"{root} holds no {recipe.data.folder} with {parts}", remedy=remedy)
+        raise BadTrainingData(f"The recipe {recipe.name} needs the images of {how.folder}", remedy=remedy)
+    folder = root / how.folder if (root / how.folder).is_dir() else root
+    try:
+        found = find_cases(folder, how.layout, images=how.images, labels=how.labels, rule=how.rule)
+    except BadTrainingData as error:
+        raise BadTrainingData(f"{root} holds no {how.folder}: {error.what}", remedy=remedy) from error
+    if not how.split:
+        return found
+    found = apply_split(found, beside / how.split)
+    for problem in found.problems:
+        if problem.kind in (
+            "row without files",
+            "side",
+        ):  # scores on a part of the held-out images would not be the recipe's
+            raise BadTrainingData(problem.what, remedy=problem.remedy)
+    return found
 
 
-def load_case(folder: Path, row: SplitRow, recipe: Recipe) -> tuple[Volume, Labels]:
-    """One image and its classes on its own grid, as `to_classes` gives them.
-
-    Raises
-    ------
-    BadTrainingData
-        If the mask does not lie on the image.
-    """
-    volume = read(folder / recipe.data.images / row.file)
-    mask, geometry = read_labels(_mask_of(folder / recipe.data.labels, row.file))
-    if mask.shape != volume.spatial_shape:
-        raise BadTrainingData(
-            f"{row.file} has {volume.spatial_shape} samples but its mask has {mask.shape}",
-            remedy="give a mask of the same size",
-        )
-    if volume.geometry.frame == geometry.frame == "patient" and not volume.geometry.close_to(
-        geometry, shape=mask.shape
-    ):
-        raise BadTrainingData(
-            f"The mask of {row.file} lies elsewhere than its image", remedy="give a mask that was drawn on this image"
-        )
+def load(case: Case, recipe: Recipe, *, rule: MaskRule = "classes") -> tuple[Volume, Labels]:
+    """One image and its classes on its own grid, as `to_classes` gives them."""
+    try:
+        volume, mask = load_case(case, rule=rule)
+    except MedtError as error:
+        raise BadTrainingData(f"The case {case.name} cannot be used: {error.what}", remedy=error.remedy) from error
     return volume, to_classes(mask, recipe)
-
-
-def _mask_of(folder: Path, name: str) -> Path:
-    """The mask of the same name, or of the same name with another ending."""
-    if (folder / name).is_file():
-        return folder / name
-    stem = name.split(".")[0]
-    return next((path for path in sorted(folder.glob(f"{stem}.*"))), folder / name)
 
 
 def to_classes(mask: npt.NDArray[Any], recipe: Recipe) -> Labels:
@@ -83,27 +80,29 @@ def to_classes(mask: npt.NDArray[Any], recipe: Recipe) -> Labels:
     return classes
 
 
-def to_sample(volume: Volume, labels: Labels, card: ModelCard, *, row: SplitRow | None = None) -> Sample:
+def to_sample(volume: Volume, labels: Labels, card: ModelCard, *, case: Case | None = None) -> Sample:
     """An image as `predict` gives it to the network, kept in half precision, and its classes on the same grid."""
-    prepared = fit(volume, card)
-    classes = [prepared.grid.labels(part) for part in (labels if labels.ndim > volume.geometry.ndim else labels[None])]
+    prepared, overlapping = fit(volume, card), labels.ndim > volume.geometry.ndim
     image = prepared.whole().astype(np.float16)
-    where: tuple[Any, ...] = (...,)
+    classes = np.stack([prepared.grid.labels(part) for part in (labels if overlapping else labels[None])])
     if prepared.crop is not None:
-        where = (..., *prepared.grid.model_box(prepared.crop))
-    stacked = np.stack(classes)[where] if labels.ndim > volume.geometry.ndim else classes[0][where]
-    group, unit, name = (row.group, row.field, row.file) if row else ("", "", "")
-    return Sample(np.ascontiguousarray(image[where]), np.ascontiguousarray(stacked), group, unit, name)
+        where = (slice(None), *prepared.grid.model_box(prepared.crop))
+        image, classes = image[where], classes[where]
+    group, unit, name = (case.group, case.unit, case.name) if case else ("", "", "")
+    stored = np.ascontiguousarray(classes if overlapping else classes[0])
+    return Sample(np.ascontiguousarray(image), stored, group, unit, name)
 
 
 def load_samples(
-    folder: Path, rows: Sequence[SplitRow], recipe: Recipe, *, progress: Progress | None = None
+    dataset: DataSet, side: Side, recipe: Recipe, *, progress: Progress | None = None, cancel: Cancel | None = None
 ) -> list[Sample]:
-    """All images of `rows`, in order."""
-    report, card = progress or silent, recipe.to_card()
+    """All images of one side of the split, in order."""
+    report, card, cases = progress or silent, recipe.to_card(), dataset.on(side)
     samples = []
-    for done, row in enumerate(rows):
-        report(done, len(rows), "Reading images")
-        samples.append(to_sample(*load_case(folder, row, recipe), card, row=row))
-    report(len(rows), len(rows), "Images are read")
+    for done, case in enumerate(cases):
+        if cancel is not None:
+            cancel.check()
+        report(done, len(cases), "Reading images")
+        samples.append(to_sample(*load(case, recipe, rule=dataset.rule), card, case=case))
+    report(len(cases), len(cases), "Images are read")
     return samples

@@ -127,7 +127,7 @@ def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
 def whole_batch(part: Tensor) -> Tensor:
     """What all processes of a training hold of a batch, joined; alone, the part itself."""
     alone = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
-    return part if alone else cast("Tensor", _Joined.apply(part.contiguous()))
+    return part if alone else cast("Tensor", _Joined.apply(part.contiguous()))  # type: ignore[no-untyped-call]
 
 
 class _Joined(torch.autograd.Function):

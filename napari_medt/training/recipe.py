@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from napari_medt.core import BadTrainingData
 from napari_medt.nets import list_nets
+from napari_medt.training.datasets import Layout, MaskRule
 from napari_medt.zoo.card import Intensity, ModelCard
 
 
@@ -33,12 +33,14 @@ class Stage(_Part):
 
 
 class Data(_Part):
-    """Where the images are and which part of their masks is learnt."""
+    """Where the images are and which part of their masks is learnt; the first entries are those of `find_cases`."""
 
-    folder: str = Field(description="folder with images/ and labels/, below the data root")
-    split: str = Field(description="CSV beside the recipe: file, group, field, split")
-    images: str = Field(default="images", description="folder of the images in it")
-    labels: str = Field(default="labels", description="folder of the masks in it, with the names of the images")
+    folder: str = Field(description="of the images and masks, below the data root")
+    layout: Layout = "auto"
+    images: str | None = None
+    labels: str | None = None
+    rule: MaskRule | None = None
+    split: str = Field(default="", description="CSV beside the recipe: file, group, field, split; or as the data say")
     values: dict[str, Literal["any"] | tuple[int, ...]] = Field(
         default_factory=dict,
         description="values in the masks that make up a class, 'any' for all but 0; by default a class's place in the list",
@@ -47,7 +49,7 @@ class Data(_Part):
         default_factory=dict, description="share of the windows by group; by default equal"
     )
     foreground: float = Field(default=0.5, ge=0, le=1, description="share of the windows drawn around a structure")
-    source: str = Field(description="where a user gets the images")
+    source: str = Field(default="the images", description="where a user gets the images")
 
 
 class Augmentation(_Part):
@@ -84,13 +86,13 @@ class Optimisation(_Part):
 class CardTexts(_Part):
     """What a card says and no run can measure."""
 
-    modality: str
-    training_data: str
-    attribution: str
-    licence: str
-    citation: str
-    intended_use: str
-    limits: str
+    modality: str = ""
+    training_data: str = ""
+    attribution: str = ""
+    licence: str = ""
+    citation: str = ""
+    intended_use: str = ""
+    limits: str = ""
 
 
 class Recipe(_Part):
@@ -98,7 +100,7 @@ class Recipe(_Part):
 
     name: str
     title: str
-    description: str
+    description: str = ""
     architecture: str
     net_options: dict[str, Any]
     classes: tuple[str, ...]
@@ -113,7 +115,7 @@ class Recipe(_Part):
     augmentation: Augmentation
     stages: tuple[Stage, ...] = Field(min_length=1)
     optimisation: Optimisation
-    card: CardTexts
+    card: CardTexts = CardTexts()
 
     @property
     def steps(self) -> int:
@@ -208,34 +210,3 @@ def parse_recipe(content: Any, *, where: str) -> Recipe:
         message = first["msg"].removeprefix("Value error, ")
         problem = f"{place}: {message}" if place else message
         raise BadTrainingData(f"In the {where}, {problem}", remedy="correct that value") from error
-
-
-class SplitRow(_Part):
-    """One image of the split."""
-
-    file: str
-    group: str
-    field: str = Field(description="crops of one field of view share it; a field is never split")
-    split: Literal["train", "validation", "test"]
-
-
-def read_split(path: Path) -> list[SplitRow]:
-    """Rows of the split file; checks that no field of view is on two sides.
-
-    Raises
-    ------
-    BadTrainingData
-        If the file is missing or damaged, or a field of view is in two splits.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [SplitRow.model_validate(row) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise BadTrainingData(f"The split {path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise BadTrainingData(f"The split {path.name} has a damaged row: {error.errors()[0]['msg']}") from error
-    sides: dict[str, str] = {}
-    for row in rows:
-        if sides.setdefault(row.field, row.split) != row.split:
-            raise BadTrainingData(f"In {path.name}, images of the field {row.field} are in two splits")
-    return rows

@@ -10,13 +10,13 @@ import pytest
 import torch
 from imageio.v3 import imread, imwrite
 
-from napari_medt.core import BadTrainingData, Cancel, Cancelled
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, MedtError
 from napari_medt.engine import predict
 from napari_medt.engine.prepare import prepare
 from napari_medt.io import read
 from napari_medt.training import bundle, train
-from napari_medt.training.data import find_data, load_samples
-from napari_medt.training.recipe import read_recipe, read_split
+from napari_medt.training.data import find_data, load, load_samples, to_classes, to_sample
+from napari_medt.training.recipe import read_recipe
 from napari_medt.zoo import load_model
 
 
@@ -45,7 +45,7 @@ def test_a_recipe_becomes_a_model_with_the_scores_it_has(recipe_file, data, tmp_
     assert scores["all"].dice == pytest.approx((scores["bright"].dice + scores["dark"].dice) / 2, abs=1e-4)
     assert scores["all"].dice > 0.85
     table = pd.read_csv(tmp_path / "run" / "held_out.csv", dtype={"name": str})
-    assert list(table["name"]) == ["10.png", "11.png"]
+    assert list(table["name"]) == ["10", "11"]
     assert any("loss" in message for _, _, message in messages)
 
 
@@ -67,13 +67,13 @@ def test_weights_are_measured_as_rounded_for_storage(recipe_file, data, tmp_path
 
 
 def test_held_out_images_are_not_read_before_the_end(recipe_file, data, tmp_path):
-    """With the test images gone, the training itself still runs."""
+    """With the test images damaged, the training itself still runs."""
     for number in (10, 11):
-        (data / "discs" / "images" / f"{number}.png").unlink()
+        (data / "discs" / "images" / f"{number}.png").write_bytes(b"no picture")
     recipe_file.write_text(
         recipe_file.read_text().replace("steps = 30", "steps = 2").replace("steps = 50", "steps = 2")
     )
-    with pytest.raises(Exception, match=r"10\.png"):
+    with pytest.raises(BadTrainingData, match="The case 10 cannot be used"):
         train(recipe_file, out=tmp_path / "run", data=data, device="cpu")
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["step"] == 4
@@ -101,37 +101,106 @@ def test_a_finished_run_is_measured_again_without_training(recipe_file, data, tm
         train(recipe_file, out=tmp_path / "run", data=data, device="cpu", resume=True)
 
 
+def test_held_out_images_that_are_missing_are_told_at_once(recipe_file, data, tmp_path):
+    (data / "discs" / "images" / "10.png").unlink()
+    with pytest.raises(BadTrainingData, match=r"10\.png stands in split\.csv, but there is no image"):
+        train(recipe_file, out=tmp_path / "run", data=data, device="cpu")
+
+
 class TestData:
     def test_missing_images_say_where_to_get_them(self, recipe_file, tmp_path, monkeypatch):
         monkeypatch.delenv("NAPARI_MEDT_DATA", raising=False)
-        recipe = read_recipe(recipe_file)
+        recipe, beside = read_recipe(recipe_file), recipe_file.parent
         with pytest.raises(BadTrainingData, match=r"get the image collection DISCS and give its folder with --data"):
-            find_data(recipe)
-        with pytest.raises(BadTrainingData, match=r"holds no discs with images/ and labels/; get the image collection"):
-            find_data(recipe, tmp_path)
+            find_data(recipe, beside=beside)
+        with pytest.raises(
+            BadTrainingData, match=r"holds no discs: .*no layout that is understood; get the image coll"
+        ):
+            find_data(recipe, tmp_path, beside=beside)
 
     def test_root_or_folder_by_option_or_environment(self, recipe_file, data, monkeypatch):
-        recipe = read_recipe(recipe_file)
-        assert find_data(recipe, data) == find_data(recipe, data / "discs") == data / "discs"
+        recipe, beside = read_recipe(recipe_file), recipe_file.parent
+        found = find_data(recipe, data, beside=beside)
+        assert found.folder == find_data(recipe, data / "discs", beside=beside).folder == data / "discs"
+        assert [len(found.on(side)) for side in ("train", "validation", "test")] == [8, 2, 2]
         monkeypatch.setenv("NAPARI_MEDT_DATA", str(data))
-        assert find_data(recipe) == data / "discs"
+        assert find_data(recipe, beside=beside).folder == data / "discs"
 
     @pytest.mark.parametrize("channels", ["rgb", "grey"])
     def test_images_are_held_as_the_model_will_see_them(self, recipe_file, data, make_model, channels):
         """Training and prediction share one intensity treatment, for grey and colour files."""
         recipe = read_recipe(recipe_file).model_copy(update={"channels": channels, "net_options": {}})
-        rows = read_split(recipe_file.parent / recipe.data.split)[:4]
         colour = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         imwrite(data / "discs" / "images" / "1.png", colour)
         model = make_model(intensity=recipe.intensity, channels=channels)
-        for row, sample in zip(rows, load_samples(data / "discs", rows, recipe), strict=True):
-            expected, _ = prepare(read(data / "discs" / "images" / row.file), model.card)
+        found = find_data(recipe, data, beside=recipe_file.parent)
+        for case, sample in zip(found.on("train"), load_samples(found, "train", recipe), strict=True):
+            expected, _ = prepare(read(case.images[0]), model.card)
             np.testing.assert_array_equal(sample.image, expected.astype(np.float16))
-            assert (sample.group, sample.unit, sample.name) == (row.group, row.field, row.file)
+            assert (sample.group, sample.unit, sample.name) == (case.group, f"patient {case.patient}", case.name)
+
+    def test_scans_are_held_on_the_grid_of_the_model(self, recipe_file, tmp_path):
+        """Turned, resampled and cropped to the body, image and mask alike."""
+        import nibabel
+
+        changes = {
+            'channels = "rgb"': 'channels = "grey"',
+            "in_channels = 3": "in_channels = 1",
+            "window = [32, 32]": "window = [16, 16, 16]\nspacing = [2.0, 2.0, 2.0]",
+            "seed = 1": 'orientation = "SPL"\ncrop = "foreground"\nseed = 1',
+        }
+        text = recipe_file.read_text()
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        recipe_file.write_text(text)
+        recipe = read_recipe(recipe_file)
+        ct = np.full((80, 70, 30), -1000, np.int16)
+        ct[20:60, 20:50, 5:25] = 40
+        mask = np.zeros(ct.shape, np.uint8)
+        mask[30:50, 30:40, 10:20] = 1
+        affine = np.diag([1.0, 1.0, 4.0, 1.0])
+        (tmp_path / "ct" / "images").mkdir(parents=True)
+        (tmp_path / "ct" / "labels").mkdir()
+        for folder, array in (("images", ct), ("labels", mask)):
+            nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "ct" / folder / "a.nii.gz")
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folder": "ct", "split": ""})})
+        (case,) = find_data(recipe, tmp_path, beside=tmp_path).cases
+        sample = to_sample(*load(case, recipe), recipe.to_card(), case=case)
+        assert sample.labels.shape == sample.shape
+        assert sample.shape < (60, 35, 40)  # smaller than the scan at 2 mm
+        assert sample.labels.sum() * 8 == pytest.approx(mask.sum() * 4, rel=0.15)
+        assert sample.image[0][sample.labels > 0].min() == 1
 
     def test_a_mask_of_another_size_is_named(self, recipe_file, data):
         recipe = read_recipe(recipe_file)
         imwrite(data / "discs" / "labels" / "0.png", np.zeros((5, 7), np.uint8))
-        rows = read_split(recipe_file.parent / recipe.data.split)[:1]
-        with pytest.raises(BadTrainingData, match=r"0\.png has \(48, 48\) samples but its mask has \(5, 7\)"):
-            load_samples(data / "discs", rows, recipe)
+        with pytest.raises(MedtError, match="The case 0 cannot be used: The mask of 5 x 7"):
+            load_samples(find_data(recipe, data, beside=recipe_file.parent), "train", recipe)
+
+
+class TestClasses:
+    def test_by_place_by_value_and_by_anything(self, recipe_file):
+        recipe = read_recipe(recipe_file)
+        mask = np.array([0, 1, 2, 4], np.uint8)
+        assert to_classes(mask, recipe).tolist() == [0, 1, 1, 1]
+        two = {"classes": ("background", "core", "rim"), "net_options": {}}
+        plain = recipe.model_copy(update={**two, "data": recipe.data.model_copy(update={"values": {}})})
+        assert to_classes(mask, plain).tolist() == [0, 1, 2, 0]
+        chosen = plain.model_copy(
+            update={"data": recipe.data.model_copy(update={"values": {"core": (4,), "rim": (1, 2)}})}
+        )
+        assert not chosen.overlapping
+        assert to_classes(mask, chosen).tolist() == [0, 2, 2, 1]
+
+    def test_overlapping_classes_get_a_channel_each(self, recipe_file):
+        """Whole tumour and tumour core, as of the brain tumour challenge."""
+        recipe = read_recipe(recipe_file)
+        values = {"whole": (1, 2, 4), "core": (1, 4)}
+        recipe = recipe.model_copy(
+            update={
+                "classes": ("background", "whole", "core"),
+                "data": recipe.data.model_copy(update={"values": values}),
+            }
+        )
+        assert recipe.overlapping
+        assert to_classes(np.array([0, 1, 2, 4], np.uint8), recipe).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1]]

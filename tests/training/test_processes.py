@@ -21,14 +21,13 @@ torch.set_num_threads(1)
 from napari_medt.training import loop
 from napari_medt.training.data import find_data, load_samples
 from napari_medt.training.optimise import launch
-from napari_medt.training.recipe import read_recipe, read_split
+from napari_medt.training.recipe import read_recipe
 
 recipe_file, data, out = map(Path, sys.argv[1:4])
 loop.CHECKPOINT_EVERY = 3
 recipe = read_recipe(recipe_file)
-rows = read_split(recipe_file.parent / recipe.data.split)
-images = find_data(recipe, data)
-sides = [load_samples(images, [r for r in rows if r.split == side], recipe) for side in ("train", "validation")]
+images = find_data(recipe, data, beside=recipe_file.parent)
+sides = [load_samples(images, side, recipe) for side in ("train", "validation")]
 run = loop.Run(recipe, *sides, folder=out, resume=True, fabric=launch("cpu"), workers=int(sys.argv[4]))
 if sys.argv[5] == "gradients":
     run._one_step(next(run._batches()))

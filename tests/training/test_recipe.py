@@ -4,56 +4,62 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import re
 import shutil
-from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from napari_medt.core import BadTrainingData
 from napari_medt.nets import create_net
-from napari_medt.training.recipe import read_recipe, read_split
+from napari_medt.training.data import find_data
+from napari_medt.training.recipe import read_recipe
 
 
-@pytest.fixture(scope="module")
-def nuclei(root):
-    return read_recipe(root / "recipes" / "medt-nuclei.toml")
+def script(path):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.fixture(scope="module")
-def split(root, nuclei):
-    return read_split(root / "recipes" / nuclei.data.split)
+def own(root):
+    return sorted(path.stem for path in (root / "recipes").glob("*.toml"))
 
 
-class TestOwnRecipe:
-    def test_its_network_can_be_built_and_its_card_filled(self, nuclei):
-        net = create_net(nuclei.architecture, **nuclei.net_options)
-        assert net.num_classes == len(nuclei.classes) == 2
-        assert all(nuclei.card.model_dump().values())
+def pytest_generate_tests(metafunc):
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", own(Path(__file__).parents[2]))
 
-    def test_its_groups_are_those_of_the_split(self, nuclei, split):
-        assert set(nuclei.data.weights) == {row.group for row in split}
 
-    def test_every_kind_of_image_is_on_every_side(self, split):
-        sides = {
-            side: Counter(row.group for row in split if row.split == side) for side in ("train", "validation", "test")
-        }
-        assert len({frozenset(kinds) for kinds in sides.values()}) == 1
-        assert {side: kinds.total() for side, kinds in sides.items()} == {"train": 392, "validation": 36, "test": 81}
+class TestOwnRecipes:
+    def test_network_card_and_size(self, root, name):
+        """Each can be built, says all that a card needs, and stays under 8 MB at half precision."""
+        recipe = read_recipe(root / "recipes" / f"{name}.toml")
+        net = create_net(recipe.architecture, **recipe.net_options)
+        assert net.num_classes == len(recipe.classes)
+        assert recipe.name == name
+        assert all(recipe.card.model_dump().values())
+        assert recipe.to_card().citation.count(";") >= 1  # the data and the network
+        assert 2 * sum(p.numel() for p in net.parameters()) < 8e6
 
-    def test_held_out_images_are_exactly_those_of_the_index(self, split, data_folder):
-        with (data_folder / "nuclei_dsb2018" / "index.csv").open(newline="") as file:
-            index = {row["file"]: row for row in csv.DictReader(file)}
-        assert {row.file for row in split} == set(index)
-        for row in split:
-            assert (row.split == "test") == (index[row.file]["split"] == "val")
-            assert (row.field, row.group) == (index[row.file]["group_id"], index[row.file]["type"])
+    def test_held_out_images_are_exactly_those_of_the_index(self, root, data_folder, name):
+        recipe = read_recipe(root / "recipes" / f"{name}.toml")
+        found = find_data(recipe, data_folder, beside=root / "recipes")
+        assert not found.problems
+        with (found.folder / "index.csv").open(newline="") as file:
+            held_out = {row["file"].split(".")[0] for row in csv.DictReader(file) if row["split"] != "train"}
+        assert {case.name for case in found.on("test")} == held_out
+        groups = [{case.group for case in found.on(side)} for side in ("train", "validation", "test")]
+        assert groups[0] == groups[1] == groups[2] == (set(recipe.data.weights) or {""})
 
-    def test_its_script_makes_it_again(self, root, data_folder, tmp_path):
-        script = shutil.copy(root / "recipes" / "make_nuclei_split.py", tmp_path)
-        spec = importlib.util.spec_from_file_location("make_nuclei_split", script)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    def test_the_other_splits_are_made_again(self, root, data_folder, tmp_path):
+        module = script(shutil.copy(root / "recipes" / "make_splits.py", tmp_path))
+        module.main(data_folder, tmp_path)
+        for name in module.FOLDERS:
+            assert (tmp_path / f"{name}-split.csv").read_text() == (root / "recipes" / f"{name}-split.csv").read_text()
+
+    def test_the_split_of_the_nuclei_is_made_again(self, root, data_folder, tmp_path):
+        module = script(shutil.copy(root / "recipes" / "make_nuclei_split.py", tmp_path))
         module.main(data_folder / "nuclei_dsb2018" / "index.csv")
         made = (tmp_path / "nuclei-split.csv").read_bytes()
         assert made == (root / "recipes" / "nuclei-split.csv").read_bytes()
@@ -65,7 +71,7 @@ class TestOwnRecipe:
         ("seed = 1", "seed = 'one'", r"In the recipe discs\.toml, seed: .*integer.*; correct that value\."),
         ("batch = 4", "batch = 0", r"stages\.0\.batch: .*greater than or equal to 1"),
         ("clip = 5.0", "clip = 5.0\nclap = 1", r"optimisation\.clap: Extra inputs are not permitted"),
-        ('limits = "discs only"', "", r"card\.limits: Field required"),
+        ('title = "Discs"', "", r"title: Field required"),
         ('kind = "percentile"', 'kind = "log"', r"intensity\.kind: .*'percentile'"),
         ("[card]", "[card", r"discs\.toml is not valid TOML"),
     ],
@@ -93,17 +99,37 @@ def test_stages_are_shortened_in_proportion(recipe_file):
     assert [stage.steps for stage in recipe.scaled_to(1).stages] == [1, 1]
 
 
-class TestSplit:
-    def test_a_field_of_view_on_two_sides_is_refused(self, recipe_file):
-        path = recipe_file.with_name("split.csv")
-        path.write_text(re.sub(r"11,test", "0,test", path.read_text()))
-        with pytest.raises(BadTrainingData, match=r"images of the field 0 are in two splits"):
-            read_split(path)
+class TestShared:
+    def test_a_recipe_changes_what_it_extends(self, tmp_path, recipe_file):
+        (tmp_path / "base.toml").write_text(recipe_file.read_text())
+        more = tmp_path / "more.toml"
+        more.write_text('extends = "base.toml"\nname = "more"\n[optimisation]\nclip = 1.0\n')
+        recipe, base = read_recipe(more), read_recipe(recipe_file)
+        assert (recipe.name, recipe.optimisation.clip) == ("more", 1.0)
+        assert recipe.optimisation.learning_rate == base.optimisation.learning_rate
+        assert recipe.stages == base.stages
 
-    def test_a_missing_or_damaged_split(self, recipe_file, tmp_path):
-        path = recipe_file.with_name("split.csv")
-        path.write_text(path.read_text().replace("test", "exam"))
-        with pytest.raises(BadTrainingData, match="damaged row"):
-            read_split(path)
-        with pytest.raises(BadTrainingData, match="cannot be read"):
-            read_split(tmp_path / "none.csv")
+    def test_a_circle_or_a_missing_one_is_told(self, tmp_path):
+        (tmp_path / "a.toml").write_text('extends = "a.toml"')
+        with pytest.raises(BadTrainingData, match="not in a circle"):
+            read_recipe(tmp_path / "a.toml")
+        (tmp_path / "b.toml").write_text('extends = "c.toml"')
+        with pytest.raises(BadTrainingData, match=r"c\.toml cannot be read"):
+            read_recipe(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("window = 16\n", "window = [16, 16, 16]\n", "a stage has windows of 3 axes, but the model has 2"),
+        ("mirror = [1]", "mirror = [2]", "mirror names an axis that is none of 0 to 1"),
+        ('values = { disc = "any" }', 'values = { disk = "any" }', "'disk', which is no class"),
+        ("num_classes = 2", "num_classes = 3", "num_classes"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_named(recipe_file, old, new, sentence):
+    text = recipe_file.read_text()
+    assert old in text
+    recipe_file.write_text(text.replace(old, new))
+    with pytest.raises(BadTrainingData, match=sentence):
+        read_recipe(recipe_file)
