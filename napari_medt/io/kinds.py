@@ -87,14 +87,15 @@ def _by_content(head: bytes, place: Path) -> str:
     ending = ending_of(place)
     if ending in FORMATS["slide"]:
         return "slide"
+    dicom = head[128:132] == b"DICM"  # what is before that may be the beginning of a TIFF, so that both can be read
     for kind, signatures in _SIGNATURES.items():
-        if head.startswith(signatures):
+        if head.startswith(signatures) and (not dicom or ending in FORMATS[kind]):
             return kind
     if head.startswith(b"\x1f\x8b"):
         return "NIfTI" if ending == ".nii.gz" or is_nifti(_unpacked(place)) else ""
     if is_nifti(head) or (ending == ".img" and place.with_suffix(".hdr").is_file()):
         return "NIfTI"
-    if head[128:132] == b"DICM" or (head.startswith(_DICOM_STARTS) and ending in ("", *FORMATS["DICOM"])):
+    if dicom or (head.startswith(_DICOM_STARTS) and ending in ("", *FORMATS["DICOM"])):
         return "DICOM"
     if b"NDims" in head and b"=" in head and head[:1].isalpha():
         return "MetaImage"
