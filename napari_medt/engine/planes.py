@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Literal, Protocol
 
 from napari_medt.core import AxisMap, BadImage, Geometry
@@ -110,13 +111,20 @@ def region(roi: Roi | None, shape: Sequence[int]) -> Box:
     """
     if roi is None:
         return whole(shape)
-    if len(roi) != len(shape):
-        raise BadImage(f"The region has {len(roi)} axes, but the image has {len(shape)}")
+    try:
+        parts = [part if isinstance(part, slice) else slice(index(part), index(part) + 1) for part in roi]
+        explicit = [part.indices(size) for part, size in zip(parts, shape, strict=False)]
+    except TypeError:
+        raise BadImage(
+            f"The region {roi!r} is none", remedy="give a slice or a whole number for each axis of the image"
+        ) from None
+    if len(parts) != len(shape):
+        raise BadImage(f"The region has {len(parts)} axes, but the image has {len(shape)}")
     box = []
-    for part, size in zip(roi, shape, strict=True):
-        part = slice(part, part + 1) if isinstance(part, int) else part
-        start, stop, step = part.indices(size)
-        if step != 1 or start >= stop:
+    for start, stop, step in explicit:
+        if step != 1:
+            raise BadImage("The region leaves out samples in between", remedy="give slices without a step")
+        if start >= stop:
             raise BadImage(f"The region {_text(roi)} does not lie in this image of {' x '.join(map(str, shape))}")
         box.append(slice(start, stop))
     return tuple(box)
@@ -128,4 +136,4 @@ def _text(roi: Roi) -> str:
     def end(value: Any) -> str:
         return "" if value is None else str(value)
 
-    return ",".join(str(part) if isinstance(part, int) else f"{end(part.start)}:{end(part.stop)}" for part in roi)
+    return ",".join(f"{end(part.start)}:{end(part.stop)}" if isinstance(part, slice) else str(part) for part in roi)

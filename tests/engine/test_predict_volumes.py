@@ -134,7 +134,10 @@ def test_current_slice_of_another_plane_is_one_image(make, scan):
     assert not np.delete(found.labels, 12, axis=1).any()
 
 
-@pytest.mark.parametrize("roi", [(slice(30, 40), slice(None), slice(None)), (slice(5, 5), 0, 0), (0, 0)])
+@pytest.mark.parametrize(
+    "roi",
+    [(slice(30, 40), slice(None), slice(None)), (slice(5, 5), 0, 0), (0, 0), (slice(0, 9, 2), 0, 0), (2.5, 0, 0), 5],
+)
 def test_region_beside_the_image_is_refused(make, scan, roi):
     with pytest.raises(BadImage, match="The region"):
         predict(make(Sign()), scan, roi=roi)
