@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from napari_medt._cli.describe import masks_in
 from napari_medt.core import AmbiguousImage, BadImage, LabelMap
 
-_MASKS_ONLY = (".seg.nrrd", ".dcm", ".zarr")
+_MASKS_ONLY = (".seg.nrrd", ".dcm")
+_MOST_LABELS = 64  # that an unnamed mask may hold before it is taken for an image
 
 
 def convert_file(
@@ -65,7 +68,20 @@ def convert_file(
         masks = masks_in(path, choose=choose)
         if any(mask.names for mask in masks):
             return write(_one_or_all(masks), target), _notes(masks)
+        if masks and target.suffix.lower() == ".zarr" and _few_labels(masks[0]):  # the one form that tells them apart
+            why = f"{path.name} holds few whole numbers, so it is written as a mask"
+            return write(_one_or_all(masks), target), (*_notes(masks), why)
     return write(volume, target), volume.notes
+
+
+def _few_labels(mask: LabelMap) -> bool:
+    """Whether a mask holds few values; of an image this is known after its first slices."""
+    found: set[int] = set()
+    for plane in mask.array:
+        found.update(np.unique(plane).tolist())
+        if len(found) > _MOST_LABELS:
+            return False
+    return True
 
 
 def _one_or_all(masks: Sequence[LabelMap]) -> LabelMap | Sequence[LabelMap]:

@@ -134,12 +134,12 @@ def _encoder(contents: Contents, place: Path, ending: str, source: Volume | None
 
 
 def _write_zarr(contents: Contents, place: Path, source: Volume | None) -> Path:
-    if not contents.labels:
-        raise BadImage(
-            f"OME-Zarr is written for masks, but this is none ({place.name})", remedy="use .ome.tif or .nii.gz"
-        )
     for module in ("zarr", "dask"):
         needs(module, "lazy", doing="Writing OME-Zarr")
+    if not contents.labels:
+        from napari_medt.io.zarr_image_out import write_zarr_image
+
+        return write_zarr_image(contents, place)
     from napari_medt.io.zarr_out import write_zarr_labels
 
     return write_zarr_labels(

@@ -163,7 +163,6 @@ def test_names_and_colours_stay_with_their_labels(tmp_path, ending):
     [
         (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.seg.nrrd", "holds masks, but this is none"),
         (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.dcm", "is written for masks"),
-        (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.ome.zarr", "is written for masks"),
         (Volume(np.zeros((2, 3, 4), np.uint8), Geometry.from_spacing((1, 1))), "a.png", "has 2 channels"),
         (LabelMap(np.zeros((2, 3, 4), np.uint8), SCAN), "a.dcm", "refers to the DICOM files of its image"),
         ([LabelMap(np.zeros((2, 3, 4), np.uint8), g) for g in (SCAN, SCAN.part((1, 0, 0)))], "a.seg.nrrd", "same grid"),
