@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from napari_medt.core import BadImage, Geometry
+from napari_medt.core.memory import allowed
 from napari_medt.core.volume import Array
 
 MAX_PIXELS = 2**30
@@ -52,7 +53,7 @@ def check_size(
             f"{name} says it has {pixels / 1e6:,.0f} million pixels; {limit / 1e6:,.0f} million are the limit",
             remedy="crop it or scale it down first",
         )
-    free = psutil.virtual_memory().available
+    free = allowed(psutil.virtual_memory().available)
     if bytes_needed > free:
         raise BadImage(
             f"{name} needs {bytes_needed / 1e9:,.1f} GB of memory, but only {free / 1e9:,.1f} GB are free",
@@ -62,4 +63,4 @@ def check_size(
 
 def fits_memory(size_bytes: int) -> bool:
     """Whether an image takes less than a quarter of the memory that is free; a larger one better stays on disk."""
-    return bool(size_bytes < psutil.virtual_memory().available / 4)
+    return bool(size_bytes < allowed(psutil.virtual_memory().available) / 4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_medt.core import BadImage, BadModel, Cancel, Cancelled, Geometry, Volume
+from napari_medt.core import BadImage, BadModel, Cancel, Cancelled, Geometry, OutOfMemory, Volume
 from napari_medt.engine import predict
 from napari_medt.engine.planes import plane_axes
 from napari_medt.engine.rows import Rows
@@ -141,6 +141,17 @@ def test_current_slice_of_another_plane_is_one_image(make, scan):
 def test_region_beside_the_image_is_refused(make, scan, roi):
     with pytest.raises(BadImage, match="The region"):
         predict(make(Sign()), scan, roi=roi)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [({}, r"write the mask into an \.ome\.zarr"), ({"uncertainty": True}, "do without uncertainty")],
+)
+def test_results_that_cannot_be_held_are_refused_before_the_work(make, options, remedy):
+    model, shape = make(Sign(), window=(64, 64)), (20_000,) * 3
+    with pytest.raises(OutOfMemory, match=rf"of this image would take .*GB are free; {remedy}"):
+        predict(model, np.broadcast_to(np.int16(1), shape), **options)
+    assert not model.net.seen
 
 
 class Corner(nn.Module):
