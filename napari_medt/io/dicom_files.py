@@ -51,6 +51,7 @@ _TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Se
     DiffusionBValue DiffusionGradientOrientation Units DecayCorrection CorrectedImage RadiopharmaceuticalInformationSequence
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationType
     TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType"""
+_CONTENTS = "DICOMDIR"
 SIEMENS_B_VALUE, GE_B_VALUE = Tag(0x0019, 0x100C), Tag(0x0043, 0x1039)
 HEADER_TAGS: list[Any] = [*_TAGS.split(), SIEMENS_B_VALUE, GE_B_VALUE]
 
@@ -122,9 +123,32 @@ def read_header(path: str | Path, *, tags: Sequence[Any] | None = HEADER_TAGS) -
     """
     place = Path(path)
     try:
-        return dcmread(place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True)
+        header = dcmread(place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True)
     except DAMAGE:
         raise BadImage(f"{place.name} is a damaged or incomplete DICOM file", remedy="export it again") from None
+    check_count(header, place)
+    return header
+
+
+def check_count(header: Dataset, place: Path) -> None:
+    """Refuse a file that says it holds more frames than it has room for, before anything counts them.
+
+    Raises
+    ------
+    BadImage
+        If that is so.
+    """
+    count = number(header, "NumberOfFrames") or 1
+    if count > place.stat().st_size:
+        raise BadImage(
+            f"{place.name} is damaged: it says that it holds {count:,.0f} frames, for which it is too small",
+            remedy="export it again",
+        )
+
+
+def place_of(path: Path) -> Path:
+    """The file or folder to read: of the table of contents of a disc, the folder it lies in."""
+    return path.parent if path.name.upper() == _CONTENTS and path.is_file() else path
 
 
 def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = None) -> Found:
@@ -159,7 +183,10 @@ def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = Non
             cancel.check()
         progress(done, len(places), "Reading DICOM headers")
         if not is_dicom(place):
-            strangers += 1
+            if place.is_file() and not place.stat().st_size:
+                damaged += 1
+            else:
+                strangers += 1
             continue
         try:
             header = read_header(place)
@@ -182,7 +209,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for home, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in names:
-            if not name.startswith(".") and name.upper() not in ("DICOMDIR", "THUMBS.DB"):
+            if not name.startswith(".") and name.upper() not in (_CONTENTS, "THUMBS.DB"):
                 yield Path(home, name)
 
 

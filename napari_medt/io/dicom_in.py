@@ -9,7 +9,18 @@ import numpy as np
 
 from napari_medt.core import Acquisition, BadImage, Choice, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import Found, find, has_image, is_mask, is_tiled, modality, number, quietly, series_uid
+from napari_medt.io.dicom_files import (
+    Found,
+    find,
+    has_image,
+    is_mask,
+    is_tiled,
+    modality,
+    number,
+    place_of,
+    quietly,
+    series_uid,
+)
 from napari_medt.io.dicom_grid import Grid, grid_of
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
@@ -47,13 +58,14 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     BadImage
         If there is no image, or it is damaged, or compressed in a way nobody here reads.
     """
+    path = place_of(path)
     found = find(path)
     _check(found, path)
     stacks = stacks_in(found)
     options = [(Choice(stack.key, series_of(stack).title), stack) for stack in stacks]
     stack, copies = without_copies(chosen(f"{path.name} holds {len(options)} images", options, choose))
     series = series_of(stack)
-    name = f"the series {series.description}" if series.description else path.name
+    name = f"DICOM series {series.description}" if series.description else path.name
     notes = list(found.odd)
     if copies:
         notes.append(f"{copies} slice{'s are' if copies > 1 else ' is'} there twice and read once")
@@ -108,6 +120,9 @@ def _check(found: Found, path: Path) -> None:
     if not path.is_file() and not found.headers:
         if found.masks:
             raise BadImage(f"{path.name} holds segmentations but no image", remedy="open them as masks")
+        if found.damaged:
+            what = f"{path.name} holds no DICOM image that can be read: {'; '.join(found.odd)}"
+            raise BadImage(what, remedy="copy or export it again")
         raise BadImage(f"There is no DICOM image in {path.name}", remedy="choose the folder of the scan")
     if path.is_file() and not has_image(found.headers[0][1]):
         kind = modality(found.headers[0][1])

@@ -162,10 +162,19 @@ def _raw(frames: Sequence[Frame]) -> Iterator[Array]:
         for frame in frames:
             values = pixel_array(data, index=frame.number, decoding_plugin=_plugin(data))
             if text(data, "PhotometricInterpretation") == "PALETTE COLOR":
-                values = apply_color_lut(values, data)
+                values = _coloured(values, data)
             yield apply_modality_lut(values, data) if "ModalityLUTSequence" in data else values
     except DAMAGE:
         raise _damaged(first) from None
+
+
+def _coloured(values: Array, data: Dataset) -> Array:
+    """Colours of a palette; its 16 bits become the 8 of the pixels, if they are needed at all."""
+    found: Array = apply_color_lut(values, data)
+    if values.dtype.itemsize == 1 and found.dtype.itemsize == 2:
+        highest = apply_color_lut(np.arange(256, dtype=np.uint8)[None], data).max()
+        return (found >> (8 if highest > 255 else 0)).astype(np.uint8)
+    return found
 
 
 def _plugin(header: Dataset) -> str:

@@ -42,8 +42,11 @@ def meaning_of(frames: Sequence[Frame]) -> Meaning:
     first = frames[0]
     header = first.header
     modality, unit, factor, notes = text(header, "Modality"), "", 1.0, []
-    if modality == "CT" and (text(header, "RescaleType") or "HU") == "HU" and "RescaleSlope" in _rescaled(header):
-        unit = "HU"
+    if modality == "CT" and (text(header, "RescaleType") or "HU") == "HU":
+        if number(_rescaled(header), "RescaleSlope") is None:
+            notes.append("The file does not say how its values become HU; they are as stored")
+        else:
+            unit = "HU"
     elif modality == "RTDOSE" and text(header, "DoseUnits").upper() == "GY":
         unit = "Gy"
     elif modality == "PT":

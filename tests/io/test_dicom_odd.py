@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom")
+
+from pydicom.dataset import Dataset  # noqa: E402
+from pydicom.fileset import FileSet  # noqa: E402
+
+import napari_medt as medt  # noqa: E402
+from napari_medt.core import BadImage  # noqa: E402
+from napari_medt.io import list_series, read_segmentation  # noqa: E402
+from tests.io import dicom_made as made  # noqa: E402
+
+
+@pytest.fixture
+def block(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 3000, (6, 5, 7)).astype(np.int16)
+
+
+@pytest.mark.parametrize("change", ["image", "mask"])
+def test_a_file_that_claims_more_frames_than_it_has_room_for_is_refused_at_once(change, block, tmp_path):
+    def claim(data: Dataset, index: int) -> None:
+        data.NumberOfFrames = 2_000_000_000
+        if change == "mask":
+            data.Modality = "SEG"
+
+    path = made.make_series(tmp_path, block[:1], made.positions(1), change=claim)[0]
+    with pytest.raises(BadImage, match="says that it holds 2,000,000,000 frames"):
+        (medt.read if change == "image" else read_segmentation)(path)
+    if change == "image":
+        with pytest.raises(BadImage, match="no DICOM image that can be read: 1 file in the folder cannot be read"):
+            medt.read(tmp_path)
+
+
+def test_an_empty_file_among_slices_is_told_as_unreadable(block, tmp_path):
+    made.make_series(tmp_path, block, made.positions(6))[-1].write_bytes(b"")
+    volume = medt.read(tmp_path)
+    assert volume.array.shape == (1, 5, 5, 7)
+    assert volume.notes == ("1 file in the folder cannot be read and is left out",)
+
+
+def test_the_table_of_contents_of_a_disc_stands_for_the_disc(block, tmp_path):
+    disc = FileSet()
+    for path in made.make_series(tmp_path / "scan", block, made.positions(6)):
+        disc.add(path)
+    disc.write(tmp_path / "disc")
+    contents = tmp_path / "disc" / "DICOMDIR"
+    assert np.array_equal(medt.read(contents).array, medt.read(tmp_path / "scan").array)
+    assert [series.shape for series in list_series(contents)] == [(6, 5, 7)]
+
+
+def test_a_palette_of_16_bits_gives_the_8_bits_of_its_pixels(tmp_path):
+    def palette(data: Dataset, index: int) -> None:
+        data.PhotometricInterpretation = "PALETTE COLOR"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+        for place, colour in enumerate(("Red", "Green", "Blue")):
+            table = ((np.arange(256) * (place + 1)) % 256 * 256).astype("<u2")
+            setattr(data, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            setattr(data, f"{colour}PaletteColorLookupTableData", table.tobytes())
+        data.PixelData = np.arange(30, dtype=np.uint8).tobytes()
+
+    path = made.make_series(tmp_path, np.zeros((1, 5, 6)), None, modality="OT", change=palette)[0]
+    volume = medt.read(path)
+    assert volume.array.dtype == np.uint8
+    assert np.array_equal(volume.array, np.arange(30).reshape(5, 6) * np.array([1, 2, 3])[:, None, None])
+
+
+def test_what_the_file_leaves_open_is_noted(block, tmp_path):
+    def no_rescale(data: Dataset, index: int) -> None:
+        data.RescaleSlope = data.RescaleIntercept = None
+
+    def mosaic(data: Dataset, index: int) -> None:
+        data.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+
+    made.make_series(tmp_path / "raw", block, made.positions(6), change=no_rescale)
+    made.make_series(tmp_path / "sparse", block, made.positions(6, step=9.0))
+    made.make_series(tmp_path / "mosaic", block[:1], made.positions(1), modality="MR", change=mosaic)
+    raw = medt.read(tmp_path / "raw")
+    assert raw.acquisition.value_unit == ""
+    assert "does not say how its values become HU" in raw.notes[0]
+    assert medt.read(tmp_path / "sparse").notes == (
+        "The slices lie 9 mm apart but are 3 mm thick, so some may be missing",
+    )
+    assert "mosaic of slices" in medt.read(tmp_path / "mosaic").notes[0]
