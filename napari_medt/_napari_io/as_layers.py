@@ -168,7 +168,7 @@ def contrast_limits(volume: Volume, levels: list[Any]) -> tuple[float, float] | 
     return (low, high) if high > low else None
 
 
-_SAID = re.compile(r"seg|label|mask(?!ed)")
+_SAID = re.compile(r"seg|label|mask(?!ed)|lesion|annotat|ground.?truth")
 _FOLDERS = re.compile(r"(labels?|masks?|segmentations?)(tr|ts|_.*)?")
 _MOST_LABELS = 256
 

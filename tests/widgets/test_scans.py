@@ -95,6 +95,7 @@ def test_only_the_slice_that_is_shown_is_changed(scan, viewer, walk, worker, qtb
     now = dock.review.work.snapshot()
     np.testing.assert_array_equal(now[3], whole[3])
     np.testing.assert_array_equal(now[[0, 1, 2, 4]], painted[[0, 1, 2, 4]])
+    assert box.currentText() == texts.THIS_SLICE, "the choice stays for the next run"
 
 
 def test_wishes_are_passed_on(scan, walk, worker):
