@@ -35,7 +35,7 @@ def plain_errors() -> Iterator[None]:
         errors.print(escape(str(error)), highlight=False)
         raise typer.Exit(130) from None
     except AmbiguousImage as error:
-        say_error(f"{error.what}; choose one:")
+        say_error(f"{error.what}; add one of these:")
         for choice in error.choices:
             errors.print(f"  --choose {shlex.quote(choice.key)}   {choice.title}", highlight=False, markup=False)
         raise typer.Exit(2) from None

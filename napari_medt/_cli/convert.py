@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt._cli.describe import masks_in
-from napari_medt.core import AmbiguousImage, BadImage, LabelMap
+from napari_medt.core import AmbiguousImage, BadImage, Cancel, LabelMap, Progress, silent
 
 _MASKS_ONLY = (".seg.nrrd", ".dcm")
 _MOST_LABELS = 64  # that an unnamed mask may hold before it is taken for an image
 
 
 def convert_file(
-    path: Path, target: Path, *, choose: Sequence[str] = (), like: Path | None = None
+    path: Path,
+    target: Path,
+    *,
+    choose: Sequence[str] = (),
+    like: Path | None = None,
+    progress: Progress = silent,
+    cancel: Cancel | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
     """Write an image or a mask in another format, with its geometry and, where the format has room, its names.
 
@@ -27,6 +33,8 @@ def convert_file(
         As for `read`, for `path`, or for `like` where that is given.
     like
         The image a mask belongs to: the mask is laid on its grid. A DICOM segmentation needs the series it was drawn on.
+    progress, cancel
+        As for `read`.
 
     Returns
     -------
@@ -37,6 +45,8 @@ def convert_file(
     ------
     BadImage
         If it cannot be read, or the format of `target` does not hold it.
+    Cancelled
+        If asked to stop.
     """
     from napari_medt.io import read, read_segmentation, write
     from napari_medt.io.kinds import kind_of
@@ -44,7 +54,7 @@ def convert_file(
     if path.resolve() == target.resolve():
         raise BadImage(f"{target} would overwrite itself", remedy="choose another name")
     if like is not None:
-        source = read(like, choose=choose)
+        source = read(like, choose=choose, progress=progress, cancel=cancel)
         masks = read_segmentation(path, like=source)
         return write(_one_or_all(masks), target, source=source), _notes(masks)
     if target.suffix.lower() == ".dcm":
@@ -55,7 +65,7 @@ def convert_file(
         masks = read_segmentation(path, choose=choose)
         return write(_one_or_all(masks), target), _notes(masks)
     try:
-        volume = read(path, choose=choose)
+        volume = read(path, choose=choose, progress=progress, cancel=cancel)
     except AmbiguousImage:
         raise
     except BadImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from napari_medt.core import AmbiguousImage, BadImage, LabelMap, Volume
+from napari_medt.core import AmbiguousImage, BadImage, Cancel, LabelMap, Progress, Volume, silent
 
 LARGE = 2**28  # bytes; of more, only a sample of the values is looked at
 PLANES, EDGE = 8, 2048  # of a large image without coarser levels: so many planes, so far from their middle
 
 
-def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
+def describe(
+    path: Path, *, choose: Sequence[str] = (), progress: Progress = silent, cancel: Cancel | None = None
+) -> dict[str, Any]:
     """Say what is in a file or folder.
 
     Parameters
     ----------
     path
         Anything that `read` takes, or a mask.
-    choose
+    choose, progress, cancel
         As for `read`.
 
     Returns
@@ -37,6 +40,8 @@ def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
     ------
     BadImage
         If the file cannot be read.
+    Cancelled
+        If asked to stop.
     """
     from napari_medt.io import read
     from napari_medt.io.kinds import kind_of
@@ -44,9 +49,9 @@ def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
     kind = kind_of(path)
     found: dict[str, Any] = {"file": os.fspath(path), "format": kind, "odd": []}
     if kind == "DICOM":
-        found["series"] = _series(path)
+        found["series"] = _series(path, progress, cancel)
     try:
-        volume = read(path, choose=choose)
+        volume = read(path, choose=choose, progress=progress, cancel=cancel)
     except AmbiguousImage as error:
         found["question"] = error.what
         found["choices"] = {choice.key: choice.title for choice in error.choices}
@@ -74,7 +79,7 @@ def masks_in(path: Path, *, choose: Sequence[str] = ()) -> tuple[LabelMap, ...]:
         return ()
 
 
-def _series(path: Path) -> list[dict[str, Any]]:
+def _series(path: Path, progress: Progress, cancel: Cancel | None) -> list[dict[str, Any]]:
     from napari_medt.io.dicom_series import list_series
 
     return [
@@ -87,7 +92,7 @@ def _series(path: Path) -> list[dict[str, Any]]:
             "files": len(series.files),
             "odd": list(series.odd),
         }
-        for series in list_series(path)
+        for series in list_series(path, progress=progress, cancel=cancel)
     ]
 
 
@@ -184,12 +189,12 @@ def _lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             series["description"],
             size,
             f"{series['files']} files",
-            f"--choose {series['choose']}",
+            f"--choose {shlex.quote(series['choose'])}",
         ]
         lines.append((f"Series {number}", ", ".join(word for word in words if word)))
     if "question" in found:
         lines.append(("Question", found["question"]))
-        lines += [("", f"--choose {key}   {title}") for key, title in found["choices"].items()]
+        lines += [("", f"--choose {shlex.quote(key)}   {title}") for key, title in found["choices"].items()]
     else:
         lines += _image_lines(found)
     lines += [("Label " + value, name) for value, name in found.get("labels", {}).items()]

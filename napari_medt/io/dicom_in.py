@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medt.core import Acquisition, BadImage, Choice, Volume
+from napari_medt.core import Acquisition, BadImage, Cancel, Choice, Progress, Volume, silent
 from napari_medt.core.volume import Array
 from napari_medt.io.dicom_files import (
     Found,
@@ -31,7 +31,9 @@ from napari_medt.io.picture import GREY, RGB
 
 
 @quietly()
-def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
+def read_dicom(
+    path: Path, *, choose: Sequence[str] = (), progress: Progress = silent, cancel: Cancel | None = None
+) -> Volume:
     """Read a DICOM image.
 
     Slices are put in order by where they lie, not by their numbers. A tilted gantry gives a sheared geometry, which is
@@ -44,6 +46,8 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     choose
         Which series, time point, echo or diffusion weighting, and what to do about missing slices: keys of the questions
         asked.
+    progress, cancel
+        Told of, and looked at between, headers and then slices.
 
     Returns
     -------
@@ -57,9 +61,11 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
         For several series, several images of one place, missing or unequally spaced slices, films.
     BadImage
         If there is no image, or it is damaged, or compressed in a way nobody here reads.
+    Cancelled
+        If asked to stop.
     """
     path = place_of(path)
-    found = find(path)
+    found = find(path, progress=progress, cancel=cancel)
     _check(found, path)
     stacks = stacks_in(found)
     options = [(Choice(stack.key, series_of(stack).title), stack) for stack in stacks]
@@ -75,7 +81,9 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
         stack = chosen(f"{several(stack, len(others))} ({name})", others, choose)
     grid = grid_of(stack.frames, name=name, choose=choose)
     meaning = meaning_of(grid.frames)
-    values = decode(grid.frames, factor=meaning.factor, inverted=meaning.inverted, name=name)
+    values = decode(
+        grid.frames, factor=meaning.factor, inverted=meaning.inverted, name=name, progress=progress, cancel=cancel
+    )
     array = _arranged(values, grid)
     header = stack.first.header
     if path.is_file() and grid.geometry.ndim == 3 and array.shape[1] == 1:

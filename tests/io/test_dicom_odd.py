@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.fileset import FileSet  # noqa: E402
 
 import napari_medt as medt  # noqa: E402
-from napari_medt.core import BadImage  # noqa: E402
+from napari_medt.core import BadImage, Cancel, Cancelled  # noqa: E402
 from napari_medt.io import list_series, read_segmentation  # noqa: E402
 from tests.io import dicom_made as made  # noqa: E402
 
@@ -84,3 +84,20 @@ def test_what_the_file_leaves_open_is_noted(block, tmp_path):
         "The slices lie 9 mm apart but are 3 mm thick, so some may be missing",
     )
     assert "mosaic of slices" in medt.read(tmp_path / "mosaic").notes[0]
+
+
+def test_reading_tells_how_far_it_is_and_stops_when_asked(block, tmp_path):
+    made.make_series(tmp_path, block, made.positions(6))
+    told: list[tuple[int, int, str]] = []
+    medt.read(tmp_path, progress=lambda *step: told.append(step))
+    assert (6, 6, "Reading DICOM headers") in told
+    assert [step[:2] for step in told if step[2] == "Reading DICOM slices"] == [(i, 6) for i in range(1, 7)]
+    for stop_at in ("Reading DICOM headers", "Reading DICOM slices"):
+        cancel = Cancel()
+
+        def stop(done: int, total: int, message: str = "", /, *, at: str = stop_at, ask: Cancel = cancel) -> None:
+            if (done, message) == (2, at):
+                ask.set()
+
+        with pytest.raises(Cancelled):
+            medt.read(tmp_path, progress=stop, cancel=cancel)
