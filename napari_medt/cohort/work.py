@@ -107,7 +107,7 @@ class Work:
 
         loaded = self._model(model, device)
         progress(0, 1, "Reading")
-        parts = [read(image, choose=choose) for image in images]
+        parts = [read(image, choose=choose, progress=progress, cancel=cancel) for image in images]
         volume = parts[0] if len(parts) == 1 else join_channels(parts)
         try:
             mask.parent.mkdir(parents=True, exist_ok=True)
