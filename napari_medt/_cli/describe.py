@@ -98,10 +98,11 @@ def _series(path: Path, progress: Progress, cancel: Cancel | None) -> list[dict[
 
 def _facts(volume: Volume) -> dict[str, Any]:
     values, sampled = _values(volume)
+    values = values.view(np.uint8) if values.dtype == bool else values
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     facts: dict[str, Any] = {
         "shape": list(volume.spatial_shape),
-        "type": str(volume.array.dtype),
+        "type": volume.array.dtype.name,
         "channels": list(volume.channel_names),
         **_place(volume),
         "range": [finite.min().item(), finite.max().item()] if finite.size else None,
@@ -121,7 +122,7 @@ def _mask_facts(masks: Sequence[LabelMap]) -> dict[str, Any]:
     first = masks[0]
     return {
         "shape": list(first.array.shape),
-        "type": str(first.array.dtype),
+        "type": first.array.dtype.name,
         "masks": len(masks),
         **_place(first),
         "labels": _names(masks),

@@ -27,6 +27,28 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
+TURNED = "The picture was stored turned or mirrored, as cameras do, and is shown upright as the file says"
+
+
+def upright(array: Array, orientation: int) -> Array:
+    """Turn a picture as its tag `Orientation` says, which TIFF defines and EXIF takes over.
+
+    Parameters
+    ----------
+    array
+        `(..., y, x)` as stored; a view is returned where that will do.
+    orientation
+        1 to 8; anything else means upright.
+    """
+    if orientation in (5, 6, 7, 8):  # stored column by column
+        array = array.swapaxes(-1, -2)
+    if orientation in (3, 4, 7, 8):
+        array = array[..., ::-1, :]
+    if orientation in (2, 3, 6, 7):
+        array = array[..., ::-1]
+    return array
+
+
 RGB = ("red", "green", "blue")
 GREY = ("grey",)
 
