@@ -74,8 +74,10 @@ def stop_on_interrupt() -> Iterator[Cancel]:
         errors.print("Stopping after this step; press Ctrl-C again to stop at once.", highlight=False)
         cancel.set()
 
-    previous = signal.signal(signal.SIGINT, ask_to_stop)
+    # What batch systems and `timeout` send is as polite a request as Ctrl-C, and must leave as little behind.
+    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
