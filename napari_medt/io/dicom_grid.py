@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import items, number, numbers, text
 from napari_medt.io.dicom_frames import Frame
+from napari_medt.io.dicom_header import items, number, numbers, text
 from napari_medt.io.dicom_places import geometry_of_plane
 from napari_medt.io.dicom_stacks import distances
 

@@ -9,19 +9,9 @@ import numpy as np
 
 from napari_medt.core import Acquisition, BadImage, Cancel, Choice, Progress, Volume, silent
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import (
-    Found,
-    find,
-    has_image,
-    is_mask,
-    is_tiled,
-    modality,
-    number,
-    place_of,
-    quietly,
-    series_uid,
-)
+from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_grid import Grid, grid_of
+from napari_medt.io.dicom_header import has_image, is_mask, is_tiled, modality, number, quietly, series_uid
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
 from napari_medt.io.dicom_slide import read_levels, slide_geometry

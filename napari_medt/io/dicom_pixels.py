@@ -19,8 +19,8 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.core.volume import Array
 from napari_medt.io.dicom_codecs import PLUGIN, add_to_pydicom
-from napari_medt.io.dicom_files import DAMAGE, number, text
 from napari_medt.io.dicom_frames import Frame, real_range, stored_range
+from napari_medt.io.dicom_header import DAMAGE, number, text
 from napari_medt.io.picture import check_size
 
 add_to_pydicom()

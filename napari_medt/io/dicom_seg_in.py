@@ -17,9 +17,10 @@ from pydicom.pixels.utils import iter_pixels
 
 from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, check_count, is_mask, is_tiled, items, number, numbers, quietly, text
+from napari_medt.io.dicom_files import check_count
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_grid import pixel_spacing
+from napari_medt.io.dicom_header import DAMAGE, is_mask, is_tiled, items, number, numbers, quietly, text
 from napari_medt.io.dicom_places import Place, common_grid, place_in
 from napari_medt.io.dicom_slide import slide_geometry, tile_corners
 from napari_medt.io.picture import check_size

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.dicom_files import Found, description, find, is_tiled, modality, place_of, quietly, text
+from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
+from napari_medt.io.dicom_header import description, is_tiled, modality, quietly, text
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
 
 

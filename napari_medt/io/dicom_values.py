@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from pydicom.dataset import Dataset
 
-from napari_medt.io.dicom_files import items, number, text
 from napari_medt.io.dicom_frames import Frame, real_range
+from napari_medt.io.dicom_header import items, number, text
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,12 @@ def write(
         )
     if geometry is None and source is not None and not isinstance(what, (Prediction, LabelMap, Volume, Sequence)):
         geometry = source.geometry
+        if np.shape(what)[-geometry.ndim :] != source.spatial_shape:
+            sizes = (" x ".join(map(str, shape)) for shape in (np.shape(what), source.spatial_shape))
+            raise BadImage(
+                "The values are {} and their image is {}, so where they lie is not known".format(*sizes),
+                remedy="give the geometry too",
+            )
     contents = contents_of(what, place.name, geometry=geometry, names=names)
     if len(contents.array) > 1 and (contents.labels or contents.fraction) and ending not in (".seg.nrrd", ".dcm"):
         raise BadImage(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+import os
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.fileset import FileSet  # noqa: E402
 
 import napari_medt as medt  # noqa: E402
-from napari_medt.core import BadImage, Cancel, Cancelled  # noqa: E402
+from napari_medt.core import BadImage, Cancel, Cancelled, LabelMap  # noqa: E402
 from napari_medt.io import list_series, read_segmentation  # noqa: E402
 from tests.io import dicom_made as made  # noqa: E402
 
@@ -101,3 +104,80 @@ def test_reading_tells_how_far_it_is_and_stops_when_asked(block, tmp_path):
 
         with pytest.raises(Cancelled):
             medt.read(tmp_path, progress=stop, cancel=cancel)
+
+
+def test_what_is_no_ordinary_file_does_not_stop_a_folder(block, tmp_path):
+    made.make_series(tmp_path, block, made.positions(6))
+    os.mkfifo(tmp_path / "waiting")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    volume = medt.read(tmp_path)
+    assert volume.array.shape == (1, 6, 5, 7)
+    assert volume.notes == ("1 file in the folder cannot be read and is left out",)
+
+
+# --------------------------------------------------------------------------------------------------------------- masks
+
+
+def _mask(block: np.ndarray) -> np.ndarray:
+    return (block % 3).astype(np.uint8)
+
+
+def test_a_mask_goes_on_a_scan_whose_dates_and_times_are_of_an_old_form(block, tmp_path):
+    def old(data: Dataset, index: int) -> None:
+        data.StudyDate, data.StudyTime, data.PatientBirthDate, data.PatientSex = "1994.03.02", "14:04:38", "195", "x"
+        data.Modality = ""
+
+    with pytest.warns(UserWarning, match="Invalid value for VR"):
+        made.make_series(tmp_path / "s", block, made.positions(6), change=old)
+    volume = medt.read(tmp_path / "s")
+    path = medt.write(_mask(block), tmp_path / "m.dcm", source=volume)
+    data = pydicom.dcmread(path)
+    found = [str(data[keyword].value) for keyword in ("StudyDate", "StudyTime", "PatientBirthDate", "PatientSex")]
+    assert found == ["19940302", "140438", "", ""]
+    assert np.array_equal(read_segmentation(path, like=volume)[0].array, _mask(block))
+
+
+def test_names_of_segments_are_one_line_each_and_never_empty(block, tmp_path):
+    made.make_series(tmp_path / "s", block, made.positions(6))
+    volume = medt.read(tmp_path / "s")
+    mask = LabelMap(_mask(block), volume.geometry, {1: "liver\\left\nlobe", 2: " \t"})
+    path = medt.write(mask, tmp_path / "m.dcm", source=volume)
+    assert [one.SegmentLabel for one in pydicom.dcmread(path).SegmentSequence] == ["liver left lobe", "label 2"]
+
+
+def test_a_mask_that_cannot_be_placed_is_refused(block, tmp_path):
+    paths = made.make_series(tmp_path / "s", block, made.positions(6))
+    volume = medt.read(tmp_path / "s")
+    for ending in (".dcm", ".nii.gz"):
+        with pytest.raises(BadImage, match="values are 6 x 4 x 7 and their image is 6 x 5 x 7"):
+            medt.write(_mask(block)[:, :4], tmp_path / f"m{ending}", source=volume)
+
+    def film(data: Dataset, index: int) -> None:
+        data.NumberOfFrames, data.PixelData = 6, block.astype("<i2").tobytes()
+
+    moving = made.make_series(tmp_path / "film", block[:1], None, modality="US", change=film)[0]
+    for choose, shape in (("t=3", (5, 7)), ("as slices", (6, 5, 7))):
+        with pytest.raises(BadImage, match="do not say where they lie"):
+            medt.write(np.ones(shape, np.uint8), tmp_path / "m.dcm", source=medt.read(moving, choose=choose))
+    paths[2].unlink()
+    with pytest.raises(BadImage, match="cannot be opened: No such file"):
+        medt.write(_mask(block), tmp_path / "m.dcm", source=volume)
+    assert not list(tmp_path.glob("m*"))
+
+
+def test_an_empty_mask_is_written_in_silence(block, tmp_path, caplog, recwarn):
+    made.make_series(tmp_path / "s", block, made.positions(6))
+    volume = medt.read(tmp_path / "s")
+    caplog.set_level(logging.WARNING)
+    medt.write(np.zeros(block.shape, np.uint8), tmp_path / "m.dcm", source=volume, names={1: "liver"})
+    assert not caplog.text
+    assert not recwarn.list
+
+
+def test_a_name_that_cannot_be_decoded_is_kept_out_of_descriptions(block, tmp_path):
+    path = made.make_series(tmp_path, block[:1], made.positions(1))[0]
+    spoilt = path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 192").replace(b"rat^Xaver", b"rat\xfc\xe9\xff\xfe^a")
+    path.write_bytes(spoilt)
+    with pytest.warns(UserWarning, match="Failed to decode byte string"):
+        (series,) = list_series(tmp_path)
+    assert series.description == "Test of …"
