@@ -180,6 +180,20 @@ class TestConvert:
     def test_unknown_ending(self, image, tmp_path):  # noqa: F811
         assert "x.bmp" in call("convert", image, tmp_path / "x.bmp", code=2)
 
+    def test_image_and_mask_into_zarr(self, nifti, scan, tmp_path):
+        pytest.importorskip("zarr")
+        place = tmp_path / "scan.ome.zarr"
+        call("convert", nifti, place)
+        assert read(place).geometry.close_to(scan.geometry, shape=scan.spatial_shape)
+        np.testing.assert_array_equal(read(place).array, scan.array)
+        with pytest.raises(MedtError, match="negative"):
+            read_segmentation(place)
+        write(LabelMap((scan.array[0] > 0).astype(np.uint8), scan.geometry), tmp_path / "mask.nii.gz")
+        assert "as a mask" in call("convert", tmp_path / "mask.nii.gz", place)
+        assert (place / "labels" / "segmentation").is_dir()
+        assert shown(place)["type"] == "int16"
+        assert "would be lost" in call("convert", nifti, place, code=2)
+
 
 class TestPredict:
     def test_scan_comes_back_in_its_place(self, nifti, scan, tiny_model, tmp_path):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from napari_medt.core import BadImage
 
 NOT_IN_PATIENT = "not in the frame of a patient"  # in the comment of our own MetaImage, which has no word for it
+CHANNELS_KEY = "napari_medt_channels"  # in our own NRRD, which has no word for them
 _MOST_BYTES = 2**20  # of a header
 _PATIENT_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las")
 _UNITS = {"mm": "mm", "millimeter": "mm", "um": "um", "µm": "um", "micron": "um", "microns": "um", "micrometer": "um"}
@@ -90,6 +92,15 @@ def lacks_size(header: Mapping[str, str], kind: str) -> bool:
     kinds = header.get("kinds", "").lower().split()
     others = sum(word not in ("domain", "space", "time", "???", "none") for word in kinds)
     return header.get("spacings", "").lower().split().count("nan") > others
+
+
+def channels_of(header: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of channels in a NRRD of ours; empty without."""
+    try:
+        said = json.loads(header.get(CHANNELS_KEY, "[]"))
+    except ValueError:
+        return ()
+    return tuple(map(str, said)) if isinstance(said, list) else ()
 
 
 def missing_pixels(path: Path, name: str) -> BadImage:

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.itk_headers import (
+    channels_of,
     check_data,
     check_header,
     header_of,
@@ -197,6 +198,8 @@ def _channel_names(header: Mapping[str, str], array: Array) -> tuple[str, ...]:
     count = len(array)
     if count == 1:
         return GREY
+    if len(names := channels_of(header)) == count:
+        return names
     colour = "rgb" in header.get("kinds", "").lower() or (count == 3 and array.dtype == np.uint8)
     return RGB if colour and count == 3 else tuple(f"channel {i + 1}" for i in range(count))
 

@@ -28,7 +28,7 @@ _SCANS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
 _PICTURES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".zarr", ".png")
 ENDINGS = (*_SCANS, *_PICTURES)
 _IMAGEJ_BYTES = 2**32 - 2**25  # beyond this ImageJ's form needs offsets it does not have
-_TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "uint64", "int64")
+_TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 def write(
@@ -77,6 +77,8 @@ def write(
     """
     place = Path(path).expanduser()
     ending = next((end for end in ENDINGS if place.name.lower().endswith(end)), "")
+    if "\0" in str(place):
+        raise BadImage("The name of the file is not a valid name", remedy="choose another name")
     if not ending:
         raise BadImage(
             f"Masks and images cannot be written as {place.suffix or 'a file without an ending'} ({place.name})",

@@ -18,6 +18,7 @@ from napari_medt.io.ngff import OURS, multiscale_metadata, ome_attributes, our_g
 from napari_medt.io.picture import GREY, RGB
 from napari_medt.io.pyramid import level_shapes, parts
 from napari_medt.io.zarr_nodes import is_zarr, open_node
+from napari_medt.io.zarr_places import on_disk
 from napari_medt.io.zarr_pyramid import CHUNKS, ZarrPyramid
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64", "uint64", "int64")
@@ -103,7 +104,8 @@ def write_zarr_image(contents: Contents, path: str | os.PathLike[str]) -> Path:
         If the disk refuses it; what was there before is then there still.
     """
     place = Path(os.path.realpath(path))
-    _check_place(place)
+    with on_disk(place):
+        _check_place(place)
     array: Any = contents.array
     dtype = value_type(array, allowed=_TYPES, name=place.name)
     with _ZarrImage(place, contents, dtype) as target:

@@ -17,7 +17,7 @@ from napari_medt.io.lazy import block_shape
 from napari_medt.io.ngff import OURS, Version, multiscale_metadata, ome_attributes, our_geometry
 from napari_medt.io.pyramid import level_shapes, parts
 from napari_medt.io.zarr_nodes import levels_of, open_node
-from napari_medt.io.zarr_places import enlist, open_list, place_of
+from napari_medt.io.zarr_places import enlist, on_disk, open_list, place_of
 from napari_medt.io.zarr_pyramid import CHUNKS, ZarrPyramid
 
 
@@ -42,7 +42,8 @@ class ZarrLabels(ZarrPyramid):
         names: Mapping[int, str],
         colours: Mapping[int, tuple[float, float, float]],
     ) -> None:
-        place, self._image = place_of(path)
+        with on_disk(path):
+            place, self._image = place_of(path)
         self._names, self._colours = names, colours
         shapes: Sequence[Sequence[int]] = level_shapes(shape, geometry.spacing)
         zarr_format: Literal[2, 3] = 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_medt.core import AmbiguousImage, BadImage, Geometry, LabelMap
+from napari_medt.core import AmbiguousImage, BadImage, Geometry, LabelMap, Volume
 from napari_medt.io import read, read_labels, read_segmentation, write
 from tests.io.sentences import one_sentence
 
@@ -38,6 +38,12 @@ def meta(path: Path, data: bytes, fields: str = "", *, size: str = "7 6 5", plac
 @pytest.fixture
 def scan(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-1000, 2000, (5, 6, 7)).astype(np.int16)
+
+
+def test_our_channels_keep_their_names(tmp_path):
+    volume = Volume(np.zeros((2, 3, 4, 5), np.float32), Geometry.from_spacing((1, 1, 1)), ("T1: é", "T2"))
+    assert read(write(volume, tmp_path / "a.nrrd")).channel_names == volume.channel_names
+    assert sitk.ReadImage(str(tmp_path / "a.nrrd")).GetNumberOfComponentsPerPixel() == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- real files

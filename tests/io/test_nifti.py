@@ -500,6 +500,12 @@ def test_a_file_changed_by_another_program_is_believed(tmp_path):
     np.testing.assert_allclose(found.geometry.to_nifti(), AFFINE, atol=1e-5)
 
 
+def test_a_small_picture_stays_in_micrometres(tmp_path):
+    geometry = Geometry.from_spacing((0.4, 0.3), origin=(1, 2), units="um")
+    back = read(write(Volume(np.zeros((1, 5, 6), np.uint16), geometry), tmp_path / "a.nii.gz")).geometry
+    assert (back.units, back.spacing, back.origin) == ("um", (0.4, 0.3), (1, 2))
+
+
 def test_types_nifti_does_not_have_are_widened(tmp_path):
     geometry = Geometry.from_nifti(AFFINE)
     for dtype, wanted in ((bool, "uint8"), (np.float16, "float32"), (np.dtype(">i2"), "int16")):

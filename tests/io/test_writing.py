@@ -196,6 +196,22 @@ def test_a_mask_of_a_dicom_series_goes_there_and_back(data_folder, tmp_path):
     assert nifti.geometry.close_to(image.geometry, shape=labels.shape)
 
 
+@pytest.mark.parametrize("ending", [".ome.tif", ".mha", ".nrrd", ".nii.gz"])
+def test_whole_numbers_of_64_bits_are_never_rounded(tmp_path, ending):
+    for top in (1000, 2**53 + 1):
+        volume = Volume(np.full((1, 2, 3, 4), top, np.int64), SCAN)
+        if top > 1000 and ending == ".ome.tif":
+            with pytest.raises(BadImage, match="which it does not hold"):
+                write(volume, tmp_path / f"a{ending}")
+        else:
+            assert int(read(write(volume, tmp_path / f"a{ending}")).array.max()) == top
+
+
+def test_a_name_that_is_none(tmp_path):
+    with pytest.raises(BadImage, match="not a valid name"):
+        write(np.ones((2, 3), np.uint8), f"{tmp_path}/a\0.tif")
+
+
 @pytest.mark.parametrize(("ending", "module"), [(".nii", "nibabel"), (".ome.zarr", "zarr"), (".dcm", "highdicom")])
 def test_a_missing_library_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch, ending, module):
     monkeypatch.setattr("napari_medt.io.needs.find_spec", lambda name: None if name == module else name)

@@ -112,6 +112,12 @@ def test_what_is_there_is_replaced_only_where_nothing_is_lost(tmp_path, scan):
         write(scan, tmp_path / "mine.zarr")
 
 
+def test_names_the_disk_refuses(tmp_path, scan):
+    for what in (scan, LabelMap(np.ones((4, 5, 6), np.uint8), oblique((1, 1, 1)))):
+        with pytest.raises(StorageError, match="name is too long"):
+            write(what, tmp_path / f"{'a' * 260}.ome.zarr")
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_failure_leaves_what_was_there(tmp_path, scan, monkeypatch, there):
     place = tmp_path / "a.zarr"
