@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from napari_medt.core import AxisMap, BadImage, Geometry
 from napari_medt.engine.windows import Box
 
@@ -14,6 +16,7 @@ Roi = Sequence[slice | int]
 
 # Slices as radiologists look at them: head or face up, the patient's left on the right.
 _RADIOLOGICAL = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+_PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")  # across head to foot, front to back, side to side
 _AXES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 
 
@@ -44,6 +47,16 @@ def plane_axes(geometry: Geometry, plane: Plane) -> AxisMap:
     if geometry.frame == "patient":
         return geometry.axes_towards(_RADIOLOGICAL[plane])
     return AxisMap(_AXES[plane], (False, False, False))
+
+
+def acquired_plane(geometry: Geometry) -> Plane:
+    """The plane of the patient in which a scan was probably acquired: that across which samples lie farthest apart.
+
+    Where they lie alike within a tenth, axial. It does not depend on the order in which a file holds the axes.
+    """
+    apart = [geometry.spacing[axis] for axis in geometry.axes_towards(_RADIOLOGICAL["axial"]).order]
+    farthest = int(np.argmax(apart))
+    return _PLANES[farthest] if apart[farthest] > 1.1 * apart[0] else "axial"
 
 
 def no_turn(ndim: int) -> AxisMap:

@@ -18,7 +18,7 @@ from napari_medt.engine.channels import Channels, fit_channels
 from napari_medt.engine.foreground import foreground_box
 from napari_medt.engine.grid import Grid, resample
 from napari_medt.engine.intensity import Scale, find_scale
-from napari_medt.engine.planes import no_turn
+from napari_medt.engine.planes import acquired_plane, no_turn, plane_axes
 from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
@@ -146,10 +146,16 @@ def normalise(array: Array, intensity: Intensity) -> Floats:
 
 
 def axes_for(volume: Volume, card: ModelCard) -> tuple[AxisMap, tuple[str, ...]]:
-    """How axes are rearranged towards the orientation a model wants, and a note where that is not known."""
+    """How axes are rearranged towards the orientation a model wants, and a note where that is not known.
+
+    A 2D model that does not say gets the slices of a scan as radiologists look at them, however the file holds them.
+    """
     stay = no_turn(volume.geometry.ndim)
-    if not card.orientation or volume.geometry.ndim != 3:
+    if volume.geometry.ndim != 3:
         return stay, ()
+    if not card.orientation:
+        slices = card.spatial_dims == 2 and volume.geometry.frame == "patient"
+        return plane_axes(volume.geometry, acquired_plane(volume.geometry)) if slices else stay, ()
     if volume.geometry.frame != "patient":
         return stay, ("The file does not say how the patient lies, so the axes were taken as the model wants them.",)
     return volume.geometry.axes_towards(card.orientation), ()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from napari_medt.core import BadImage, BadModel, Cancel, Cancelled, Geometry, OutOfMemory, Volume
+from napari_medt.core import AxisMap, BadImage, BadModel, Cancel, Cancelled, Geometry, OutOfMemory, Volume
 from napari_medt.engine import predict
-from napari_medt.engine.planes import plane_axes
+from napari_medt.engine.planes import acquired_plane, plane_axes
 from napari_medt.engine.rows import Rows
 from napari_medt.zoo.model import Model
 
@@ -429,3 +430,21 @@ def test_durations_in_words(seconds, words):
     from napari_medt.engine.blocks import in_words
 
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("spacing", "plane"),
+    [
+        ((5.0, 1.0, 1.0), "axial"),
+        ((1.0, 3.0, 1.0), "coronal"),
+        ((1.0, 1.05, 1.2), "sagittal"),
+        ((1.0, 1.0, 1.05), "axial"),
+    ],
+)
+def test_a_2d_model_sees_the_slices_as_acquired_in_whatever_order_the_file_holds_them(spacing, plane):
+    affine = np.diag([*spacing, 1.0])
+    straight = Geometry(affine, units="mm", frame="patient")
+    assert acquired_plane(straight) == plane
+    for order in permutations(range(3)):
+        axes = AxisMap(order, (True, False, True))
+        assert acquired_plane(straight.rearranged(axes, (4, 5, 6))) == plane

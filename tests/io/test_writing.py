@@ -15,7 +15,7 @@ from napari_medt.io.writing import ENDINGS
 SPACING = st.floats(1e-3, 1e3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.lists(st.integers(1, 5), min_size=2, max_size=3).map(tuple),
     dtype=st.sampled_from(["bool", "uint8", "uint16", "uint32", "int64", "float32"]),
