@@ -148,7 +148,8 @@ def info(
     with plain_errors():
         from napari_medt._cli.describe import as_table, describe
 
-        found = describe(path, choose=choose or ())
+        with stop_on_interrupt() as cancel, progress_bar() as report:
+            found = describe(path, choose=choose or (), progress=report, cancel=cancel)
         if as_json:
             sys.stdout.write(json.dumps(found, indent=2) + "\n")
         else:
@@ -168,7 +169,8 @@ def convert(
     with plain_errors():
         from napari_medt._cli.convert import convert_file
 
-        written, notes = convert_file(path, target, choose=choose or (), like=like)
+        with stop_on_interrupt() as cancel, progress_bar() as report:
+            written, notes = convert_file(path, target, choose=choose or (), like=like, progress=report, cancel=cancel)
         out.print(f"{path} -> {written}", highlight=False, markup=False)
         for note in notes:
             out.print(f"Note: {note}", highlight=False, markup=False)

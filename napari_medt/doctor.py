@@ -173,9 +173,12 @@ def _memory() -> Iterator[Finding]:
         import psutil
     except ImportError:
         return
+    from napari_medt.core.memory import allowed
+
     memory = psutil.virtual_memory()
-    detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    if memory.available < MEMORY_WANTED_GB * 1e9:
+    free = allowed(memory.available)
+    detail = f"{free / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    if free < MEMORY_WANTED_GB * 1e9:
         yield Finding("memory", "note", detail, "close other programs before working on large images")
     else:
         yield Finding("memory", "ok", detail)

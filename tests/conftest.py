@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes depends on what else the computer does.
+settings.register_profile("any computer", deadline=None)
+settings.load_profile("any computer")
 
 # Before anything reads them: napari's settings and our models must never come from, or go to, the user's own folders.
 _HOME = tempfile.TemporaryDirectory(prefix="napari-medt-tests-")

@@ -195,7 +195,8 @@ class TestPredict:
         found, wanted = tifffile.imread(tmp_path / "mask.tif") > 0, np.asarray(truth)[crop] > 0
         assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.7
 
-    def test_interrupt_stops_politely(self, tiny_model, tmp_path, rng, monkeypatch):
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_interrupt_stops_politely(self, number, tiny_model, tmp_path, rng, monkeypatch):
         """Ctrl-C after the first windows: one sentence, nothing written, and Python's own handler is back."""
         seen = []
 
@@ -205,19 +206,19 @@ class TestPredict:
                 if total > 1 and done >= 1:
                     seen.append((done, total))
                     if len(seen) == 1:
-                        signal.raise_signal(signal.SIGINT)
+                        signal.raise_signal(number)
 
             yield report
 
         monkeypatch.setattr(cli, "progress_bar", interrupting_bar)
         tifffile.imwrite(tmp_path / "big.tif", rng.integers(0, 255, (1200, 1200), dtype=np.uint8))
-        before = signal.getsignal(signal.SIGINT)
+        before = signal.getsignal(number)
         text = call("predict", tmp_path / "big.tif", "-m", tiny_model, "-o", tmp_path / "m.tif", code=130)
         assert "Stopping after this step" in text
         assert "Cancelled" in text
         assert seen[-1][0] < seen[-1][1], "it ran to the end"
         assert not (tmp_path / "m.tif").exists()
-        assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(number) is before
 
 
 class TestOutputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ class TestInfo:
         huge = da.map_blocks(block, chunks=((1,), (1,) * 800, (1024,) * 2, (1024,) * 2), dtype=np.uint16)
         assert huge.nbytes > LARGE
         volume = Volume(huge, Geometry.from_spacing((1.0,) * 3))
-        monkeypatch.setattr("napari_medt.io.read", lambda path, choose: volume)
+        monkeypatch.setattr("napari_medt.io.read", lambda path, **options: volume)
         tifffile.imwrite(tmp_path / "x.tif", np.zeros((2, 2), np.uint8))
         found = describe(tmp_path / "x.tif")
         assert found["range_is_of_a_sample"] is True
@@ -179,6 +180,20 @@ class TestConvert:
     def test_unknown_ending(self, image, tmp_path):  # noqa: F811
         assert "x.bmp" in call("convert", image, tmp_path / "x.bmp", code=2)
 
+    def test_image_and_mask_into_zarr(self, nifti, scan, tmp_path):
+        pytest.importorskip("zarr")
+        place = tmp_path / "scan.ome.zarr"
+        call("convert", nifti, place)
+        assert read(place).geometry.close_to(scan.geometry, shape=scan.spatial_shape)
+        np.testing.assert_array_equal(read(place).array, scan.array)
+        with pytest.raises(MedtError, match="negative"):
+            read_segmentation(place)
+        write(LabelMap((scan.array[0] > 0).astype(np.uint8), scan.geometry), tmp_path / "mask.nii.gz")
+        assert "as a mask" in call("convert", tmp_path / "mask.nii.gz", place)
+        assert (place / "labels" / "segmentation").is_dir()
+        assert shown(place)["type"] == "int16"
+        assert "would be lost" in call("convert", nifti, place, code=2)
+
 
 class TestPredict:
     def test_scan_comes_back_in_its_place(self, nifti, scan, tiny_model, tmp_path):  # noqa: F811
@@ -234,6 +249,21 @@ class TestPredict:
         assert not target.exists()
         call("predict", tmp_path / "scans", "-m", tiny_model, "-o", target, "--choose", "1.2.826.0.2")
         assert read_segmentation(target)[0].array.shape == (3, 40, 36)
+
+    def test_each_question_can_be_answered_by_what_is_printed(self, tmp_path):
+        pytest.importorskip("pydicom")
+        from .io import dicom_made as made
+
+        for series in ("1.2.826.0.1", "1.2.826.0.2"):
+            slices = made.make_series(tmp_path / "scans", np.zeros((6, 4, 5)), made.positions(6), series=series)
+            slices[2].unlink()
+        asked: list[str] = []
+        for answer in ("--choose 1.2.826.0.1", "--choose 'fill gaps'"):
+            assert answer in call("convert", tmp_path / "scans", tmp_path / "o.nii.gz", *asked, code=2)
+            assert answer in call("info", tmp_path / "scans", *asked)
+            asked += shlex.split(answer)
+        call("convert", tmp_path / "scans", tmp_path / "o.nii.gz", *asked)
+        assert read(tmp_path / "o.nii.gz").spatial_shape == (6, 4, 5)
 
     def test_table_ends_with_a_summary_and_says_what_failed(self, image, tiny_model, tmp_path):  # noqa: F811
         table = tmp_path / "cases.csv"

@@ -13,7 +13,7 @@ from napari_medt import load_model, predict, read
 from napari_medt.cohort import list_cases, run_cohort
 from napari_medt.cohort.manifest import NAME, Manifest, Record, digest_of_output
 from napari_medt.cohort.names import names_from_paths, safe_name, without_ending
-from napari_medt.core import BadImage, Cancel, Cancelled, MedtError, StorageError
+from napari_medt.core import BadImage, Cancel, Cancelled, ClusterGone, MedtError, StorageError
 from napari_medt.io import read_labels
 
 from .dask_processes import cluster_of
@@ -338,6 +338,24 @@ def test_on_a_cluster_the_masks_are_the_same(pictures, tiny_model, tmp_path):
         np.testing.assert_array_equal(labels, predict(model, read(pictures / f"{name}.tif")).labels)
     assert "127.0.0.1" not in (out / NAME).read_text()
     assert set(states(run_cohort(cases[:2], out, model=str(tiny_model), device="cpu")).values()) == {"unchanged"}
+
+
+def test_scheduler_that_dies_leaves_the_other_cases_open(pictures, tiny_model, tmp_path):
+    """No case is marked failed for it, and the same run again does what is left."""
+    pytest.importorskip("distributed")
+    (pictures / "broken.tif").unlink()
+    cases, out = list_cases(pictures), tmp_path / "out"
+    with cluster_of(1, tmp_path) as processes:
+
+        def kill(done, total, message=""):
+            if done == 1:
+                processes.end()
+
+        with pytest.raises(ClusterGone, match=r"1 of 3 cases are finished and stay; start it again"):
+            run_cohort(cases, out, model=str(tiny_model), device="cpu", compute=processes.address, progress=kill)
+    assert {name: record["state"] for name, record in records(out).items()} == {"a_cells": "done"}
+    found = states(run_cohort(cases, out, model=str(tiny_model), device="cpu"))
+    assert found == {"a_cells": "unchanged", "b_cells": "done", "third_x": "done"}
 
 
 def test_scheduler_that_does_not_answer_is_said_before_any_case(pictures, tiny_model, tmp_path):

@@ -378,7 +378,7 @@ def test_the_dock_loads_no_format_library():
 def test_writers_are_offered_for_each_format(manager):
     for kind, endings in {
         "labels": (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".tif", ".ome.tif", ".zarr", ".png", ".dcm"),
-        "image": (".nii.gz", ".nrrd", ".mha", ".ome.tif"),
+        "image": (".nii.gz", ".nrrd", ".mha", ".ome.tif", ".ome.zarr"),
     }.items():
         for ending in endings:
             writer, _ = manager.get_writer(f"there{ending}", [kind])

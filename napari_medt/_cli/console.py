@@ -35,7 +35,7 @@ def plain_errors() -> Iterator[None]:
         errors.print(escape(str(error)), highlight=False)
         raise typer.Exit(130) from None
     except AmbiguousImage as error:
-        say_error(f"{error.what}; choose one:")
+        say_error(f"{error.what}; add one of these:")
         for choice in error.choices:
             errors.print(f"  --choose {shlex.quote(choice.key)}   {choice.title}", highlight=False, markup=False)
         raise typer.Exit(2) from None
@@ -74,8 +74,10 @@ def stop_on_interrupt() -> Iterator[Cancel]:
         errors.print("Stopping after this step; press Ctrl-C again to stop at once.", highlight=False)
         cancel.set()
 
-    previous = signal.signal(signal.SIGINT, ask_to_stop)
+    # What batch systems and `timeout` send is as polite a request as Ctrl-C, and must leave as little behind.
+    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_medt._cli.describe import masks_in
-from napari_medt.core import AmbiguousImage, BadImage, LabelMap
+import numpy as np
 
-_MASKS_ONLY = (".seg.nrrd", ".dcm", ".zarr")
+from napari_medt._cli.describe import masks_in
+from napari_medt.core import AmbiguousImage, BadImage, Cancel, LabelMap, Progress, silent
+
+_MASKS_ONLY = (".seg.nrrd", ".dcm")
+_MOST_LABELS = 64  # that an unnamed mask may hold before it is taken for an image
 
 
 def convert_file(
-    path: Path, target: Path, *, choose: Sequence[str] = (), like: Path | None = None
+    path: Path,
+    target: Path,
+    *,
+    choose: Sequence[str] = (),
+    like: Path | None = None,
+    progress: Progress = silent,
+    cancel: Cancel | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
     """Write an image or a mask in another format, with its geometry and, where the format has room, its names.
 
@@ -24,6 +33,8 @@ def convert_file(
         As for `read`, for `path`, or for `like` where that is given.
     like
         The image a mask belongs to: the mask is laid on its grid. A DICOM segmentation needs the series it was drawn on.
+    progress, cancel
+        As for `read`.
 
     Returns
     -------
@@ -34,6 +45,8 @@ def convert_file(
     ------
     BadImage
         If it cannot be read, or the format of `target` does not hold it.
+    Cancelled
+        If asked to stop.
     """
     from napari_medt.io import read, read_segmentation, write
     from napari_medt.io.kinds import kind_of
@@ -41,7 +54,7 @@ def convert_file(
     if path.resolve() == target.resolve():
         raise BadImage(f"{target} would overwrite itself", remedy="choose another name")
     if like is not None:
-        source = read(like, choose=choose)
+        source = read(like, choose=choose, progress=progress, cancel=cancel)
         masks = read_segmentation(path, like=source)
         return write(_one_or_all(masks), target, source=source), _notes(masks)
     if target.suffix.lower() == ".dcm":
@@ -52,7 +65,7 @@ def convert_file(
         masks = read_segmentation(path, choose=choose)
         return write(_one_or_all(masks), target), _notes(masks)
     try:
-        volume = read(path, choose=choose)
+        volume = read(path, choose=choose, progress=progress, cancel=cancel)
     except AmbiguousImage:
         raise
     except BadImage:
@@ -65,7 +78,20 @@ def convert_file(
         masks = masks_in(path, choose=choose)
         if any(mask.names for mask in masks):
             return write(_one_or_all(masks), target), _notes(masks)
+        if masks and target.suffix.lower() == ".zarr" and _few_labels(masks[0]):  # the one form that tells them apart
+            why = f"{path.name} holds few whole numbers, so it is written as a mask"
+            return write(_one_or_all(masks), target), (*_notes(masks), why)
     return write(volume, target), volume.notes
+
+
+def _few_labels(mask: LabelMap) -> bool:
+    """Whether a mask holds few values; of an image this is known after its first slices."""
+    found: set[int] = set()
+    for plane in mask.array:
+        found.update(np.unique(plane).tolist())
+        if len(found) > _MOST_LABELS:
+            return False
+    return True
 
 
 def _one_or_all(masks: Sequence[LabelMap]) -> LabelMap | Sequence[LabelMap]:

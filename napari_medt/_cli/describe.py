@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from napari_medt.core import AmbiguousImage, BadImage, LabelMap, Volume
+from napari_medt.core import AmbiguousImage, BadImage, Cancel, LabelMap, Progress, Volume, silent
 
 LARGE = 2**28  # bytes; of more, only a sample of the values is looked at
 PLANES, EDGE = 8, 2048  # of a large image without coarser levels: so many planes, so far from their middle
 
 
-def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
+def describe(
+    path: Path, *, choose: Sequence[str] = (), progress: Progress = silent, cancel: Cancel | None = None
+) -> dict[str, Any]:
     """Say what is in a file or folder.
 
     Parameters
     ----------
     path
         Anything that `read` takes, or a mask.
-    choose
+    choose, progress, cancel
         As for `read`.
 
     Returns
@@ -37,6 +40,8 @@ def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
     ------
     BadImage
         If the file cannot be read.
+    Cancelled
+        If asked to stop.
     """
     from napari_medt.io import read
     from napari_medt.io.kinds import kind_of
@@ -44,9 +49,9 @@ def describe(path: Path, *, choose: Sequence[str] = ()) -> dict[str, Any]:
     kind = kind_of(path)
     found: dict[str, Any] = {"file": os.fspath(path), "format": kind, "odd": []}
     if kind == "DICOM":
-        found["series"] = _series(path)
+        found["series"] = _series(path, progress, cancel)
     try:
-        volume = read(path, choose=choose)
+        volume = read(path, choose=choose, progress=progress, cancel=cancel)
     except AmbiguousImage as error:
         found["question"] = error.what
         found["choices"] = {choice.key: choice.title for choice in error.choices}
@@ -74,7 +79,7 @@ def masks_in(path: Path, *, choose: Sequence[str] = ()) -> tuple[LabelMap, ...]:
         return ()
 
 
-def _series(path: Path) -> list[dict[str, Any]]:
+def _series(path: Path, progress: Progress, cancel: Cancel | None) -> list[dict[str, Any]]:
     from napari_medt.io.dicom_series import list_series
 
     return [
@@ -87,16 +92,17 @@ def _series(path: Path) -> list[dict[str, Any]]:
             "files": len(series.files),
             "odd": list(series.odd),
         }
-        for series in list_series(path)
+        for series in list_series(path, progress=progress, cancel=cancel)
     ]
 
 
 def _facts(volume: Volume) -> dict[str, Any]:
     values, sampled = _values(volume)
+    values = values.view(np.uint8) if values.dtype == bool else values
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     facts: dict[str, Any] = {
         "shape": list(volume.spatial_shape),
-        "type": str(volume.array.dtype),
+        "type": volume.array.dtype.name,
         "channels": list(volume.channel_names),
         **_place(volume),
         "range": [finite.min().item(), finite.max().item()] if finite.size else None,
@@ -116,7 +122,7 @@ def _mask_facts(masks: Sequence[LabelMap]) -> dict[str, Any]:
     first = masks[0]
     return {
         "shape": list(first.array.shape),
-        "type": str(first.array.dtype),
+        "type": first.array.dtype.name,
         "masks": len(masks),
         **_place(first),
         "labels": _names(masks),
@@ -184,12 +190,12 @@ def _lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             series["description"],
             size,
             f"{series['files']} files",
-            f"--choose {series['choose']}",
+            f"--choose {shlex.quote(series['choose'])}",
         ]
         lines.append((f"Series {number}", ", ".join(word for word in words if word)))
     if "question" in found:
         lines.append(("Question", found["question"]))
-        lines += [("", f"--choose {key}   {title}") for key, title in found["choices"].items()]
+        lines += [("", f"--choose {shlex.quote(key)}   {title}") for key, title in found["choices"].items()]
     else:
         lines += _image_lines(found)
     lines += [("Label " + value, name) for value, name in found.get("labels", {}).items()]

@@ -258,7 +258,7 @@ def _predict_one(
     from napari_medt.cohort.work import segment_to
     from napari_medt.io import read
 
-    volume = read(job.image, choose=choose)
+    volume = read(job.image, choose=choose, progress=report, cancel=cancel)
     done = segment_to(
         model, volume, job.mask, options=wishes, uncertainty=job.uncertainty, progress=report, cancel=cancel
     )

@@ -22,7 +22,7 @@ _SAMPLES = 200_000
 _CT_WINDOW_HU = (-160.0, 240.0)
 _AIR_HU = -900.0
 _IN_MEMORY_BYTES = 2**30
-_TURNED = "It lies at an angle, so a copy turned straight is shown; a mask is saved on the grid of the file"
+_TURNED = "It lies at an angle, so a copy turned straight is shown; models see the scan as it is, and masks are saved on its grid"
 _TOO_LARGE = "It lies at an angle but is too large to be turned straight, so it is shown along its own axes"
 
 
@@ -51,21 +51,35 @@ def image_layers(volume: Volume, name: str) -> tuple[list[LayerData], tuple[str,
     if origin.resampled:
         shown = resample(volume, origin.shown, origin.shown_shape)
         levels, notes = [shown.array], (_TURNED,)
+        scan = replace(
+            volume,
+            array=origin.axes.apply(volume.array),
+            geometry=volume.geometry.rearranged(origin.axes, volume.spatial_shape),
+        )
     else:
         levels = [origin.axes.apply(level) for level in (volume.array, *volume.levels)]
         if volume.geometry.ndim == 3 and volume.geometry.is_oblique:
             notes = (_TOO_LARGE,)
-    place = {**origin.shown.to_layer(), "metadata": {FILE_KEY: origin}}
+    origin = replace(origin, notes=(*volume.notes, *notes))
+    place = origin.shown.to_layer()
+
+    def metadata(levels: list[Any], channels: slice) -> dict[str, Any]:
+        if not origin.resampled:
+            return {FILE_KEY: origin}
+        part = replace(scan, array=scan.array[channels], channel_names=volume.channel_names[channels])
+        return {FILE_KEY: replace(origin, scan=part, copy=levels[0])}
+
     if volume.is_rgb:
         shown_levels = [_colours_last(level) for level in levels]
-        return [(_data(shown_levels), {**place, "name": name, "rgb": True, **_kind(shown_levels)}, "image")], notes
+        options = {**place, "name": name, "rgb": True, **_kind(shown_levels)}
+        return [(_data(shown_levels), options | {"metadata": metadata(shown_levels, slice(None))}, "image")], notes
     several = len(volume.channel_names) > 1
     made: list[LayerData] = []
     for index, channel in enumerate(volume.channel_names):
         of_channel = [level[index] for level in levels]
         options = {
             **place,
-            "metadata": dict(place["metadata"]),
+            "metadata": metadata(of_channel, slice(index, index + 1)),
             "name": f"{name}, {channel}" if several else name,
             "rgb": False,
             **_kind(of_channel),
@@ -87,6 +101,7 @@ def mask_layer(mask: LabelMap, name: str) -> tuple[LayerData, tuple[str, ...]]:
     origin = Origin.of(mask.geometry, mask.array.shape, source=mask.source, straighten=small)
     array = np.asarray(mask.array) if small else mask.array
     if origin.resampled:
+        origin = replace(origin, exact=None if mask.fraction else array)
         array = resample(replace(mask, array=array), origin.shown, origin.shown_shape, nearest=True).array
     else:
         array = origin.axes.apply(array)
@@ -153,7 +168,7 @@ def contrast_limits(volume: Volume, levels: list[Any]) -> tuple[float, float] | 
     return (low, high) if high > low else None
 
 
-_SAID = re.compile(r"seg|label|mask(?!ed)")
+_SAID = re.compile(r"seg|label|mask(?!ed)|lesion|annotat|ground.?truth")
 _FOLDERS = re.compile(r"(labels?|masks?|segmentations?)(tr|ts|_.*)?")
 _MOST_LABELS = 256
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_medt.core import Acquisition, AxisMap, Geometry, LabelMap, Volume
 from napari_medt.core.geometry import unit_of
+from napari_medt.core.volume import Array
 
 FILE_KEY = "napari_medt_file"
 """Under this name layers that were opened from files, and masks over them, carry their `Origin` in `layer.metadata`."""
@@ -34,6 +35,14 @@ class Origin:
         Whether the axes of the file are at an angle to the patient, so that a copy on a straight grid is shown.
     acquisition
         What the file says about how the image was made.
+    notes
+        Sentences about what is odd in the file, or in how it is shown.
+    scan, copy
+        Of a layer that shows a copy on a straight grid: the image as it lies in the file, its axes rearranged by `axes`,
+        and the array that is shown of it.
+    exact
+        Of a mask over such a copy: labels on the file's grid that it was made of, so that they are saved as they are
+        wherever the mask still shows them.
     """
 
     source: str
@@ -44,6 +53,10 @@ class Origin:
     shown_shape: tuple[int, ...]
     resampled: bool = False
     acquisition: Acquisition = field(default_factory=Acquisition)
+    notes: tuple[str, ...] = ()
+    scan: Volume | None = None
+    copy: Any = None
+    exact: Array | None = None
 
     @classmethod
     def of(
@@ -88,7 +101,13 @@ class Origin:
             return replace(mask, array=self.axes.inverse.apply(mask.array), geometry=self.geometry)
         from napari_medt.io import resample
 
-        return resample(mask, self.geometry, self.shape, nearest=True)
+        found = resample(mask, self.geometry, self.shape, nearest=True)
+        if self.exact is None:
+            return found
+        before = self.forth(replace(mask, array=self.exact, geometry=self.geometry))
+        changed = replace(mask, array=(mask.array != before.array).astype(np.uint8))
+        changed = resample(changed, self.geometry, self.shape, nearest=True)
+        return replace(found, array=np.where(changed.array > 0, found.array, self.exact))
 
     def forth(self, mask: LabelMap) -> LabelMap:
         """Put a mask that lies on the file's own grid where the image is shown."""

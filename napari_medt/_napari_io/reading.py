@@ -108,8 +108,8 @@ def _is_dicom_mask(place: Path) -> bool:
     from napari_medt.io.needs import needs
 
     needs("pydicom", "volumes", doing="Reading DICOM")
-    from napari_medt.io.dicom_files import is_mask as is_segmentation
     from napari_medt.io.dicom_files import read_header
+    from napari_medt.io.dicom_header import is_mask as is_segmentation
 
     return is_segmentation(read_header(place))
 

@@ -57,7 +57,7 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     Parameters
     ----------
     path
-        Ends in `.nii.gz`, `.nii`, `.nrrd`, `.mha` or `.ome.tif`.
+        Ends in `.nii.gz`, `.nii`, `.nrrd`, `.mha`, `.ome.tif` or `.ome.zarr`.
     data
         `([z,] y, x)`, with colours last where the layer shows colours; levels of a pyramid are left out.
     attributes

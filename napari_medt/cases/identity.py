@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -51,11 +53,19 @@ def image_digest(image: Volume) -> str:
 
     Up to 64 MB all values are hashed (BLAKE2b). Of larger images every n-th plane along the longest axis is, about
     64 MB of them, together with the sum of all values as whole numbers, so that a changed voxel elsewhere still gives
-    another digest. Pixel size and names do not count.
+    another digest. Of larger ones that are loaded lazily only boxes spread over them are read. Pixel size and names do
+    not count.
     """
     array = image.array
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{array.shape} {array.dtype.newbyteorder('<').str}".encode())
+    if array.nbytes > WHOLE_BYTES and hasattr(array, "dask"):
+        for box in _boxes(array.shape[1:]):
+            part = np.asarray(array[(slice(None), *box)])
+            digest.update(
+                np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+            )
+        return digest.hexdigest()
     if array.nbytes > WHOLE_BYTES:
         digest.update(_sum(array))
         axis = int(np.argmax(array.shape))
@@ -63,6 +73,14 @@ def image_digest(image: Volume) -> str:
     values = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Some dozens of boxes of at most 256 x 256 or 64 x 64 x 64 samples, evenly spread, at multiples of their size."""
+    count, size = (8, 256) if len(shape) == 2 else (4, 64)
+    for place in itertools.product(range(count), repeat=len(shape)):
+        starts = [whole * at // (count - 1) // size * size for whole, at in zip(shape, place, strict=True)]
+        yield tuple(slice(min(a, max(0, n - size)), min(a + size, n)) for a, n in zip(starts, shape, strict=True))
 
 
 def _sum(array: Array) -> bytes:

@@ -18,7 +18,7 @@ from napari_medt.cohort.listing import Case, files_of
 from napari_medt.cohort.manifest import Manifest, Record, digest_of, digest_of_output
 from napari_medt.cohort.names import common_folder
 from napari_medt.cohort.work import mask_ending
-from napari_medt.core import BadImage, Cancel, Cancelled, MedtError, Progress, StorageError, silent
+from napari_medt.core import BadImage, Cancel, Cancelled, ClusterGone, MedtError, Progress, StorageError, silent
 from napari_medt.engine.process import Call, WorkerProcess
 from napari_medt.io.atomic import storage_error
 
@@ -81,6 +81,8 @@ def run_cohort(
         If the model cannot be loaded, or the scheduler does not answer.
     StorageError
         If the folder cannot be written, or another run is at work in it.
+    ClusterGone
+        If the scheduler or all its workers are lost; what is finished stays, and the other cases stay open for a later run.
     Cancelled
         If `cancel` was set; what is finished stays.
     """
@@ -143,6 +145,12 @@ class _Run:
         finally:
             for worker in workers:
                 worker.close()
+        if isinstance(self._fatal, ClusterGone):
+            done, all_cases = len(self._found), len(self._cases)
+            raise ClusterGone(
+                f"{self._fatal.what}; {done} of {all_cases} cases are finished and stay",
+                remedy="start it again, then run the same command for the others",
+            ) from self._fatal
         if self._fatal is not None:
             raise self._fatal
         self._manifest.tidy()
@@ -193,7 +201,7 @@ class _Run:
         notes, reason = (), ""
         try:
             files, notes = self._wait(call)
-        except Cancelled:
+        except (Cancelled, ClusterGone):  # no fault of the case, which stays open
             raise
         except MedtError as error:
             reason = str(error)

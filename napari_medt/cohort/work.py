@@ -107,7 +107,7 @@ class Work:
 
         loaded = self._model(model, device)
         progress(0, 1, "Reading")
-        parts = [read(image, choose=choose) for image in images]
+        parts = [read(image, choose=choose, progress=progress, cancel=cancel) for image in images]
         volume = parts[0] if len(parts) == 1 else join_channels(parts)
         try:
             mask.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def segment_to(
     if prediction.uncertainty is not None:
         files.append(uncertainty or map_place(mask))
         with _kept_aside(files[1], ours):
-            write(prediction.uncertainty.astype(np.float32), files[1], geometry=prediction.geometry)
+            write(prediction.uncertainty, files[1], geometry=prediction.geometry)
     marked = None if store else float(np.count_nonzero(prediction.labels) / prediction.labels.size)
     return Written(tuple(files), marked, tuple(dict.fromkeys((*volume.notes, *prediction.notes))))
 

@@ -95,6 +95,14 @@ class OutOfMemory(DeviceError):
     """Memory ran out even after every step down."""
 
 
+class ClusterError(MedtError):
+    """Other computers cannot do what is asked of them."""
+
+
+class ClusterGone(ClusterError):
+    """The scheduler, or all of its workers, cannot be reached, whatever the image."""
+
+
 class Cancelled(MedtError):
     """The user cancelled; nothing was changed."""
 

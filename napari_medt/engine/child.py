@@ -15,7 +15,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from napari_medt.core import Cancel, MedtError
+from napari_medt.core import Cancel, MedtError, OutOfMemory
+from napari_medt.core import errors as known_errors
 from napari_medt.engine import frames
 
 PROGRESS_EVERY = 0.04  # seconds; more often would only keep the window busy
@@ -37,7 +38,7 @@ class Answers:
 
     def fail(self, number: int, error: BaseException) -> None:
         """Send an error as the parent can raise it again; called where it was caught."""
-        self.send("error", number, (*_in_words(error), traceback.format_exc()))
+        self.send("error", number, (_in_words(error), traceback.format_exc()))
 
 
 def main(target: str, nice: int) -> None:
@@ -101,16 +102,19 @@ def _listen(stream: BinaryIO, calls: queue.SimpleQueue[frames.Frame], cancels: d
             cancel.set()
 
 
-def _in_words(error: BaseException) -> tuple[str, str, str]:
-    """Name of an error class of `core`, what happened, and the remedy."""
+def _in_words(error: BaseException) -> MedtError:
+    """An error as the parent can raise it, of the nearest class of `core`, since others may not be known there."""
     if isinstance(error, MedtError):
-        # The nearest class of `core`, since others may not be known to the parent.
-        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "napari_medt.core.errors")
-        return kind, error.what, error.remedy
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == known_errors.__name__)
+        make, (_, text, values) = error.__reduce__()
+        nearest: MedtError = make(kind, text, values)
+        return nearest
     if _is_out_of_memory(error):
-        return "OutOfMemory", "There was not enough memory", "close other programs, or work on a smaller image"
-    what = f"Something failed that should not ({type(error).__name__}: {error})"
-    return "MedtError", what, "please report it with what you did; nothing you made is lost"
+        return OutOfMemory("There was not enough memory", remedy="close other programs, or work on a smaller image")
+    return MedtError(
+        f"Something failed that should not ({type(error).__name__}: {error})",
+        remedy="please report it with what you did; nothing you made is lost",
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

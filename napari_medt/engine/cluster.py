@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from napari_medt.core import Cancel, MedtError, Progress, silent
+from napari_medt.core import Cancel, ClusterError, ClusterGone, MedtError, Progress, silent
 from napari_medt.engine.parcels import ModelParcel, Parcel, cut, windows_in
 from napari_medt.engine.results import Results
-from napari_medt.engine.scheduler import PATIENCE, ClusterError, connect, look_at_workers, reaching
+from napari_medt.engine.scheduler import PATIENCE, connect, look_at_workers, reaching
 from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
@@ -97,8 +97,10 @@ class Cluster:
 
         Raises
         ------
+        ClusterGone
+            If the scheduler or all workers are gone.
         ClusterError
-            If the scheduler or all workers are gone, or blocks end their workers again and again.
+            If blocks end their workers again and again.
         Cancelled, OutOfMemory
             As of `predict`.
         """
@@ -219,7 +221,7 @@ class _Run:
         if self._workers:
             self._alone_since = self._looked
         elif self._looked - self._alone_since > ALONE:
-            raise ClusterError("All workers are gone", remedy="start them again, then run it again")
+            raise ClusterGone("All workers are gone", remedy="start them again, then run it again")
 
     def _hear(self, event: tuple[float, tuple[int, int]]) -> None:
         number, done = event[1]
@@ -297,7 +299,7 @@ def _submit(client: Client, key: str, function: Callable[..., Any], *parts: Any)
         return client.submit(function, *parts, key=key, pure=False)
 
 
-def _gone() -> ClusterError:
-    return ClusterError(
+def _gone() -> ClusterGone:
+    return ClusterGone(
         "The connection to the scheduler was lost", remedy="see whether it still runs, then run it again"
     )

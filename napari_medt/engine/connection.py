@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from napari_medt.core import MedtError
-from napari_medt.core import errors as known_errors
 from napari_medt.engine import frames
 
 OnProgress = Callable[[int, int, str], None]
@@ -188,7 +187,7 @@ class Connection:
         if frame.kind == "result":
             self._end(frame.number, content)
         elif frame.kind == "error":
-            self._end(frame.number, error=_rebuild(*content))
+            self._end(frame.number, error=_with_details(*content))
         elif call is not None and (told := call.on_progress if frame.kind == "progress" else call.on_event):
             _tell(told, *content)
 
@@ -230,17 +229,10 @@ def _last_words(code: int, tail: str) -> MedtError:
     else:
         lines = tail.strip().splitlines()
         cause = f" (exit code {code}{': ' + lines[-1] if lines else ''})"
-    return _rebuild("MedtError", f"The calculation stopped unexpectedly{cause}", remedy, tail)
+    return _with_details(MedtError(f"The calculation stopped unexpectedly{cause}", remedy=remedy), tail)
 
 
-def _rebuild(kind: str, what: str, remedy: str, details: str) -> MedtError:
-    """An error as it was raised in the child, with the child's traceback in `details`."""
-    error: MedtError
-    if kind == "Cancelled":
-        error = known_errors.Cancelled(what)
-    else:
-        # What there is to choose from stands in the remedy; the list itself stays in the child.
-        made = known_errors.BadImage if kind == "AmbiguousImage" else getattr(known_errors, kind, MedtError)
-        error = made(what, remedy=remedy)
+def _with_details(error: MedtError, details: str) -> MedtError:
+    """An error from the child, with the child's traceback or last words in `details`."""
     error.details = details  # type: ignore[attr-defined]
     return error

@@ -100,10 +100,9 @@ def find_scale(array: Array, intensity: Intensity, channels: Channels) -> tuple[
         for group in groups
     ]
     if any(not high > low for low, high in found):
-        which = (
-            "All pixels have" if len(found) == 1 or not any(b > a for a, b in found) else "All pixels of a channel have"
-        )
-        notes = (*notes, f"{which} the same value, so there is nothing to find.")
+        whose = " of a channel" if any(high > low for low, high in found) else ""
+        which = " that are not 0" if zscore and any(low for low, high in found if not high > low) else ""
+        notes = (*notes, f"All pixels{whose}{which} have the same value, so there is nothing to find.")
     if len(found) == 1:
         return Scale(*found[0], not zscore, zscore), notes
     lows, highs = zip(*found, strict=True)

@@ -8,7 +8,6 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import numpy.typing as npt
 import psutil
 import torch
@@ -16,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from napari_medt.core import Volume
+from napari_medt.core.memory import allowed
 from napari_medt.engine.blocks import Index, in_words, load, positions
 from napari_medt.engine.planes import is_empty
-from napari_medt.engine.results import label_type
+from napari_medt.engine.results import kept_bytes
 from napari_medt.engine.rows import Rows
 from napari_medt.engine.running import Options, Task, set_up
 from napari_medt.engine.stitch import Stitch
@@ -93,12 +93,8 @@ def plan(model: Model, image: Volume | npt.ArrayLike, *, measure: bool = False, 
 
 def _kept(task: Task) -> int:
     """Bytes of what is kept of the whole image, and of the rows that are held of one that is not in memory."""
-    wanted, voxels = task.settings.wanted, math.prod(task.volume.spatial_shape)
-    kept = voxels * np.dtype(label_type(len(task.model.card.classes))).itemsize
-    if wanted.probabilities:
-        kept += 2 * voxels * len(task.model.card.classes)
-    if wanted.uncertainty:
-        kept += 2 * voxels
+    voxels, classes = math.prod(task.volume.spatial_shape), len(task.model.card.classes)
+    kept = kept_bytes(voxels, classes, task.settings.wanted)
     array: Any = task.prepared.array
     if isinstance(array, Rows):
         rows = min(2 * task.effort.window[0], array.shape[1])
@@ -156,7 +152,8 @@ def _sentence(windows: int, memory: float, seconds: float | None, device: torch.
     parts = [number, f"about {_size(memory)} of memory"]
     if seconds is not None:
         parts.append(in_words(seconds))
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else allowed(psutil.virtual_memory().available)
     short = f"; only {_size(free)} are free, so less may be done at a time" if memory > free else ""
     return f"{', '.join(parts)}{short}."
 

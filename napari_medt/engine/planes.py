@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from napari_medt.core import AxisMap, BadImage, Geometry
 from napari_medt.engine.windows import Box
@@ -13,6 +16,7 @@ Roi = Sequence[slice | int]
 
 # Slices as radiologists look at them: head or face up, the patient's left on the right.
 _RADIOLOGICAL = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
+_PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")  # across head to foot, front to back, side to side
 _AXES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 
 
@@ -43,6 +47,16 @@ def plane_axes(geometry: Geometry, plane: Plane) -> AxisMap:
     if geometry.frame == "patient":
         return geometry.axes_towards(_RADIOLOGICAL[plane])
     return AxisMap(_AXES[plane], (False, False, False))
+
+
+def acquired_plane(geometry: Geometry) -> Plane:
+    """The plane of the patient in which a scan was probably acquired: that across which samples lie farthest apart.
+
+    Where they lie alike within a tenth, axial. It does not depend on the order in which a file holds the axes.
+    """
+    apart = [geometry.spacing[axis] for axis in geometry.axes_towards(_RADIOLOGICAL["axial"]).order]
+    farthest = int(np.argmax(apart))
+    return _PLANES[farthest] if apart[farthest] > 1.1 * apart[0] else "axial"
 
 
 def no_turn(ndim: int) -> AxisMap:
@@ -110,13 +124,20 @@ def region(roi: Roi | None, shape: Sequence[int]) -> Box:
     """
     if roi is None:
         return whole(shape)
-    if len(roi) != len(shape):
-        raise BadImage(f"The region has {len(roi)} axes, but the image has {len(shape)}")
+    try:
+        parts = [part if isinstance(part, slice) else slice(index(part), index(part) + 1) for part in roi]
+        explicit = [part.indices(size) for part, size in zip(parts, shape, strict=False)]
+    except TypeError:
+        raise BadImage(
+            f"The region {roi!r} is none", remedy="give a slice or a whole number for each axis of the image"
+        ) from None
+    if len(parts) != len(shape):
+        raise BadImage(f"The region has {len(parts)} axes, but the image has {len(shape)}")
     box = []
-    for part, size in zip(roi, shape, strict=True):
-        part = slice(part, part + 1) if isinstance(part, int) else part
-        start, stop, step = part.indices(size)
-        if step != 1 or start >= stop:
+    for start, stop, step in explicit:
+        if step != 1:
+            raise BadImage("The region leaves out samples in between", remedy="give slices without a step")
+        if start >= stop:
             raise BadImage(f"The region {_text(roi)} does not lie in this image of {' x '.join(map(str, shape))}")
         box.append(slice(start, stop))
     return tuple(box)
@@ -128,4 +149,4 @@ def _text(roi: Roi) -> str:
     def end(value: Any) -> str:
         return "" if value is None else str(value)
 
-    return ",".join(str(part) if isinstance(part, int) else f"{end(part.start)}:{end(part.stop)}" for part in roi)
+    return ",".join(f"{end(part.start)}:{end(part.stop)}" if isinstance(part, slice) else str(part) for part in roi)

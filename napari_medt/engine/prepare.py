@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from napari_medt.engine.channels import Channels, fit_channels
 from napari_medt.engine.foreground import foreground_box
 from napari_medt.engine.grid import Grid, resample
 from napari_medt.engine.intensity import Scale, find_scale
-from napari_medt.engine.planes import no_turn
+from napari_medt.engine.planes import acquired_plane, no_turn, plane_axes
 from napari_medt.engine.windows import Box
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ __all__ = ["Channels", "Prepared", "Scale", "axes_for", "fit", "normalise", "pre
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+TOGETHER = 2**25  # values of the image that are converted at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +68,32 @@ class Prepared:
 
     def window(self, where: Sequence[slice]) -> Floats:
         """A window of the model's grid, slices with explicit ends: `(c, *window)` float32, not to be written to."""
-        needed, changes = list(where), []
+        needed, changes = list(where), {}
         for axis, (line, part) in enumerate(zip(self.grid.lines, where, strict=True)):
             if not line.same:
                 needed[axis], index, weights = line.weights(part)
-                changes.append((len(index) / (needed[axis].stop - needed[axis].start), axis + 1, index, weights))
-        found = self.scale.apply(self.channels.pick(np.asarray(self.array[(slice(None), *needed)])))
+                changes[axis + 1] = index, weights
+        read = np.asarray(self.array[(slice(None), *needed)])
+        if 1 not in changes:
+            return self.channels.spread(self._sampled(read, changes))
+        # Band by band, since what a window of a much coarser grid is made of is much larger than it.
+        index, weights = changes[1]
+        each = max(1, len(index) * TOGETHER // read.size)
+        bands = []
+        for start in range(0, len(index), each):
+            here = index[start : start + each]
+            low, high = int(here.min()), int(here.max())
+            some = changes | {1: (here - low, weights[start : start + each])}
+            bands.append(self._sampled(read[:, low : high + 1], some))
+        return self.channels.spread(bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1))
+
+    def _sampled(self, read: Array, changes: dict[int, tuple[Array, Array]]) -> Floats:
+        """Values of the image on the model's scale and grid; `changes` by axis, index and weights as of `resample`."""
+        found = self.scale.apply(self.channels.pick(read))
         # What makes the window smaller comes first, so that there is less to do for the rest.
-        for _, axis, index, weights in sorted(changes, key=itemgetter(0)):
-            found = resample(found, axis, index, weights)
-        return self.channels.spread(found)
+        for axis in sorted(changes, key=lambda axis: len(changes[axis][0]) / read.shape[axis]):
+            found = resample(found, axis, *changes[axis])
+        return found
 
     def whole(self) -> Floats:
         """The whole image on the model's grid."""
@@ -130,10 +146,16 @@ def normalise(array: Array, intensity: Intensity) -> Floats:
 
 
 def axes_for(volume: Volume, card: ModelCard) -> tuple[AxisMap, tuple[str, ...]]:
-    """How axes are rearranged towards the orientation a model wants, and a note where that is not known."""
+    """How axes are rearranged towards the orientation a model wants, and a note where that is not known.
+
+    A 2D model that does not say gets the slices of a scan as radiologists look at them, however the file holds them.
+    """
     stay = no_turn(volume.geometry.ndim)
-    if not card.orientation or volume.geometry.ndim != 3:
+    if volume.geometry.ndim != 3:
         return stay, ()
+    if not card.orientation:
+        slices = card.spatial_dims == 2 and volume.geometry.frame == "patient"
+        return plane_axes(volume.geometry, acquired_plane(volume.geometry)) if slices else stay, ()
     if volume.geometry.frame != "patient":
         return stay, ("The file does not say how the patient lies, so the axes were taken as the model wants them.",)
     return volume.geometry.axes_towards(card.orientation), ()

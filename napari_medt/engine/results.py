@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
-from napari_medt.core import AxisMap
+from napari_medt.core import AxisMap, OutOfMemory
+from napari_medt.core.memory import allowed
 from napari_medt.engine.planes import Store, Turned
 from napari_medt.engine.windows import Box
 
@@ -130,6 +132,31 @@ class _Bands:
             rows[tuple(slice(part.start - a, part.stop - a) for part, a in zip(where, low, strict=True))] = values
         self._store[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = rows
         self._parts.clear()
+
+
+def kept_bytes(voxels: int, classes: int, wanted: Wanted, *, labels: bool = True) -> int:
+    """What the results of an image of so many voxels take; without its `labels` where these go elsewhere."""
+    each = np.dtype(label_type(classes)).itemsize * labels
+    each += np.dtype(np.float16).itemsize * (classes * wanted.probabilities + (wanted.uncertainty is not None))
+    return voxels * each
+
+
+def check_room(voxels: int, classes: int, wanted: Wanted, *, labels: bool = True) -> None:
+    """Refuse what cannot even be kept, since a system may promise memory that it has not and end the process later.
+
+    Raises
+    ------
+    OutOfMemory
+        With what is needed and what is free; parameters as of `kept_bytes`.
+    """
+    needed, free = kept_bytes(voxels, classes, wanted, labels=labels), allowed(psutil.virtual_memory().available)
+    if needed > free:
+        extra = "probabilities" if wanted.probabilities else "uncertainty" if wanted.uncertainty else ""
+        raise OutOfMemory(
+            f"The mask{f' and the {extra}' if extra else ''} of this image would take {needed / 1e9:,.1f} GB of memory, "
+            f"but only {free / 1e9:,.1f} GB are free",
+            remedy=f"do without {extra}" if extra else "write the mask into an .ome.zarr",
+        )
 
 
 def label_type(classes: int) -> npt.DTypeLike:

@@ -15,7 +15,7 @@ from napari_medt.engine.blocks import Settings, segment_block
 from napari_medt.engine.ladder import Effort, free_cached, is_out_of_memory, steps_down
 from napari_medt.engine.planes import Plane, Roi, Store, common_box, plane_axes, region
 from napari_medt.engine.prepare import Prepared, fit
-from napari_medt.engine.results import Results, Uncertainty, Wanted
+from napari_medt.engine.results import Results, Uncertainty, Wanted, check_room
 from napari_medt.engine.rows import in_rows
 from napari_medt.engine.testtime import check_dropout
 from napari_medt.engine.windows import Blending, Box
@@ -75,7 +75,8 @@ def predict(
         image; elsewhere the result is 0.
     plane
         Of the slices for a 2D model, `"axial"`, `"coronal"` or `"sagittal"`, of the patient or else of the axes `(z, y, x)`;
-        by default the first axis counts slices.
+        by default that in which the patient was acquired, see `planes.acquired_plane`, and elsewhere the first axis counts
+        slices.
     flips
         Take the mean over all mirror images: four times the work in 2D, eight times in 3D.
     blending
@@ -103,7 +104,7 @@ def predict(
     Cancelled
         If `cancel` was set.
     OutOfMemory
-        If not even the smallest effort had enough memory.
+        If not even the smallest effort had enough memory, or the results would not fit into it.
     ValueError
         If an option is impossible.
     """
@@ -120,6 +121,8 @@ def predict(
             flips=flips,
             blending=blending,
         )
+        classes, wanted = len(model.card.classes), task.settings.wanted
+        check_room(math.prod(task.volume.spatial_shape), classes, wanted, labels=into is None)
         if compute == "local":
 
             def attempt(effort: Effort, report: Progress) -> Results:

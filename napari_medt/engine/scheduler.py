@@ -10,16 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.core import MedtError
+from napari_medt.core import ClusterError, ClusterGone
 
 if TYPE_CHECKING:
     from distributed import Client
 
 PATIENCE = 5.0  # seconds for a scheduler to answer
-
-
-class ClusterError(MedtError):
-    """The scheduler or its workers cannot do what is asked of them."""
 
 
 def connect(address: str) -> Client:
@@ -28,7 +24,9 @@ def connect(address: str) -> Client:
     Raises
     ------
     ClusterError
-        If Dask is not installed, or nothing answers that speaks as a scheduler does.
+        If Dask is not installed.
+    ClusterGone
+        If nothing answers that speaks as a scheduler does.
     """
     if find_spec("distributed") is None:
         raise ClusterError(
@@ -60,7 +58,7 @@ def reaching(address: str) -> Iterator[None]:
         yield
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
         certificates = ", the certificates" if address.startswith("tls") else ""
-        raise ClusterError(
+        raise ClusterGone(
             f"The scheduler {address} does not answer",
             remedy=f"check the address{certificates}, and that `dask scheduler` runs there",
         ) from error
@@ -72,12 +70,14 @@ def look_at_workers(client: Client, address: str) -> tuple[int, tuple[str, ...]]
     Raises
     ------
     ClusterError
-        If there are none, or one has another version of this package.
+        If one has another version of this package.
+    ClusterGone
+        If there are none.
     """
     with reaching(address):
         found: Any = client.get_versions(packages=["napari-medt", "torch"])
     if not found["workers"]:
-        raise ClusterError(f"The scheduler {address} has no workers", remedy=f"start one with `dask worker {address}`")
+        raise ClusterGone(f"The scheduler {address} has no workers", remedy=f"start one with `dask worker {address}`")
     here = found["client"]["packages"]
     notes: dict[str, None] = {}
     for place, versions in found["workers"].items():

@@ -143,12 +143,12 @@ def storable(array: Array, name: str) -> Array:
 
 
 def value_type(array: Any, *, allowed: Sequence[str], name: str) -> np.dtype[Any]:
-    """Choose a type of a file that holds all values an array can have.
+    """Choose a type of a file that holds all values an array can have, or, of whole numbers of 64 bits, all it has.
 
     Parameters
     ----------
     array
-        In memory, or a Dask array, which is not computed.
+        In memory, or a Dask array, which is only computed to look at whole numbers of 64 bits.
     allowed
         Types the format has.
     name
@@ -162,6 +162,14 @@ def value_type(array: Any, *, allowed: Sequence[str], name: str) -> np.dtype[Any
     wanted = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
     if wanted.name in allowed:
         return wanted
+    if wanted.kind in "iu" and wanted.itemsize == 8:  # float64, which is said to be safe, does not hold them all
+        low, high = int(array.min()), int(array.max())
+        for kept in allowed:
+            if np.dtype(kept).kind in "iu" and np.iinfo(kept).min <= low and high <= np.iinfo(kept).max:
+                return np.dtype(kept)
+        raise BadImage(
+            f"The whole numbers for {name} reach from {low} to {high}, which it does not hold", remedy="use .nrrd"
+        )
     for kept in allowed:
         if np.can_cast(wanted, kept, "safe"):
             return np.dtype(kept)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
-from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.valuerep import PersonName
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-
-# What pydicom and its decoders raise for damaged files. Their texts may hold values of the header, the patient's name among
-# them, so they are never repeated, nor chained.
-DAMAGE: tuple[type[Exception], ...] = (InvalidDicomError, OSError, ValueError, TypeError, LookupError, EOFError)
-DAMAGE += (
-    BytesLengthException,
-    RuntimeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-)
-
-# To be put over whatever reads headers: complaints about values that break the rules would repeat them.
-quietly = disable_value_validation
+from napari_medt.io.dicom_header import DAMAGE, has_image, is_mask, number, text
 
 # The whole of what is read of a header; of the patient only the weight is used, name and number only to keep them out of
 # descriptions.
@@ -51,6 +31,7 @@ _TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Se
     DiffusionBValue DiffusionGradientOrientation Units DecayCorrection CorrectedImage RadiopharmaceuticalInformationSequence
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationType
     TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType"""
+_CONTENTS = "DICOMDIR"
 SIEMENS_B_VALUE, GE_B_VALUE = Tag(0x0019, 0x100C), Tag(0x0043, 0x1039)
 HEADER_TAGS: list[Any] = [*_TAGS.split(), SIEMENS_B_VALUE, GE_B_VALUE]
 
@@ -122,9 +103,34 @@ def read_header(path: str | Path, *, tags: Sequence[Any] | None = HEADER_TAGS) -
     """
     place = Path(path)
     try:
-        return dcmread(place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True)
+        header = dcmread(place, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=True)
+    except (FileNotFoundError, PermissionError) as error:
+        raise BadImage(f"{place} cannot be opened: {error.strerror}", remedy="check where the files lie") from None
     except DAMAGE:
         raise BadImage(f"{place.name} is a damaged or incomplete DICOM file", remedy="export it again") from None
+    check_count(header, place)
+    return header
+
+
+def check_count(header: Dataset, place: Path) -> None:
+    """Refuse a file that says it holds more frames than it has room for, before anything counts them.
+
+    Raises
+    ------
+    BadImage
+        If that is so.
+    """
+    count = number(header, "NumberOfFrames") or 1
+    if count > place.stat().st_size:
+        raise BadImage(
+            f"{place.name} is damaged: it says that it holds {count:,.0f} frames, for which it is too small",
+            remedy="export it again",
+        )
+
+
+def place_of(path: Path) -> Path:
+    """The file or folder to read: of the table of contents of a disc, the folder it lies in."""
+    return path.parent if path.name.upper() == _CONTENTS and path.is_file() else path
 
 
 def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = None) -> Found:
@@ -159,7 +165,10 @@ def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = Non
             cancel.check()
         progress(done, len(places), "Reading DICOM headers")
         if not is_dicom(place):
-            strangers += 1
+            if _has_content(place):
+                strangers += 1
+            else:
+                damaged += 1
             continue
         try:
             header = read_header(place)
@@ -182,92 +191,17 @@ def _files(folder: Path) -> Iterator[Path]:
     for home, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         for name in names:
-            if not name.startswith(".") and name.upper() not in ("DICOMDIR", "THUMBS.DB"):
-                yield Path(home, name)
+            place = Path(home, name)
+            if name.startswith(".") or name.upper() in (_CONTENTS, "THUMBS.DB"):
+                continue
+            if place.is_file() or not place.exists():  # not one that waits for another program; a broken link is told
+                yield place
 
 
-def is_mask(header: Dataset) -> bool:
-    """Whether a file is a segmentation."""
-    return text(header, "Modality") == "SEG" or "SegmentSequence" in header
-
-
-def has_image(header: Dataset) -> bool:
-    """Whether a file tells the size of an image."""
-    return all((number(header, keyword) or 0) > 0 for keyword in ("Rows", "Columns"))
-
-
-def is_tiled(header: Dataset) -> bool:
-    """Whether the frames of a file are tiles of one picture, as those of a slide."""
-    return "TotalPixelMatrixRows" in header and "TotalPixelMatrixColumns" in header
-
-
-# -------------------------------------------------------------------------------------------------- values of a header
-
-
-def text(header: Dataset, keyword: str) -> str:
-    """An element as text, several values with backslashes between; empty where it is missing or unreadable."""
+def _has_content(place: Path) -> bool:
+    """Whether there is anything in a file that can be opened."""
     try:
-        value = header.get(keyword)
-    except DAMAGE:
-        return ""
-    if value is None:
-        return ""
-    return (
-        value.strip() if isinstance(value, str) else "\\".join(map(str, value)) if _many(value) else str(value).strip()
-    )
-
-
-def numbers(header: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """An element as finite numbers; `None` where it is missing, unreadable or of another count."""
-    try:
-        value = header.get(keyword)
-        values = tuple(float(part) for part in (value if _many(value) else (value,)))
-    except DAMAGE:
-        return None
-    if not values or not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
-        return None
-    return values
-
-
-def number(header: Dataset, keyword: str) -> float | None:
-    """An element as one finite number; `None` where it is missing or unreadable."""
-    found = numbers(header, keyword, 1)
-    return found[0] if found else None
-
-
-def _many(value: Any) -> bool:
-    return not isinstance(value, (str, bytes, PersonName)) and hasattr(value, "__iter__") and hasattr(value, "__len__")
-
-
-def items(header: Dataset, keyword: str) -> Sequence[Dataset]:
-    """The items of a sequence; none where it is missing or unreadable."""
-    try:
-        return header.get(keyword) or ()
-    except DAMAGE:
-        return ()
-
-
-def modality(header: Dataset) -> str:
-    """DICOM's short name of the kind of image; empty where there is none that could be one."""
-    said = text(header, "Modality")
-    return said if re.fullmatch("[A-Z0-9]{1,16}", said) else ""
-
-
-def series_uid(header: Dataset) -> str:
-    """Of the series; empty where there is none that could be one."""
-    said = text(header, "SeriesInstanceUID")
-    return said if re.fullmatch("[0-9.]{1,64}", said) else ""
-
-
-def description(header: Dataset) -> str:
-    """What the scanner calls a series, without words of the patient's name or number."""
-    words = {
-        word.lower()
-        for keyword in ("PatientName", "PatientID")
-        for word in re.split(r"[\^=\\\s,._-]+", text(header, keyword))
-        if len(word) > 2
-    }
-    said = text(header, "SeriesDescription")
-    for word in sorted(words, key=len, reverse=True):
-        said = re.sub(re.escape(word), "…", said, flags=re.IGNORECASE)
-    return said
+        with place.open("rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False

@@ -10,7 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, GE_B_VALUE, SIEMENS_B_VALUE, is_tiled, items, number, numbers, text
+from napari_medt.io.dicom_files import GE_B_VALUE, SIEMENS_B_VALUE
+from napari_medt.io.dicom_header import DAMAGE, is_tiled, items, number, numbers, text
 
 # What may tell slices of one place apart, in the order in which it is tried.
 _SERIES_VARIES = {

@@ -10,12 +10,14 @@ import numpy as np
 
 from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import items, number, numbers
 from napari_medt.io.dicom_frames import Frame
+from napari_medt.io.dicom_header import items, number, numbers, text
 from napari_medt.io.dicom_places import geometry_of_plane
 from napari_medt.io.dicom_stacks import distances
 
 _EXACT, _EVEN = 0.01, 0.1  # how far a slice may lie from its place on an even grid, of the distance of slices
+_SPARSE = 2.0  # times their thickness: slices that far apart are seldom meant to be
+_MOSAIC = "This is a mosaic of slices side by side, which is not taken apart, so places in it are wrong"
 FILL, LARGEST = "fill gaps", "largest run"
 
 
@@ -105,8 +107,8 @@ def _even(frames: tuple[Frame, ...], name: str, notes: tuple[str, ...]) -> Grid:
     first, places = frames[0], np.asarray([frame.plane.position for frame in frames])
     step = (places[-1] - places[0]) / (len(frames) - 1)
     _check_line(places, step, first, name)
-    tilt = _tilt(step, first)
-    return Grid(frames, geometry_of_plane(first, step), None, (*notes, *tilt))
+    told = (*notes, *_tilt(step, first), *_sparse(step, first))
+    return Grid(frames, geometry_of_plane(first, step), None, told)
 
 
 def _filled(frames: tuple[Frame, ...], along: Array, step: float, name: str) -> Grid:
@@ -141,6 +143,13 @@ def _tilt(step: Array, first: Frame) -> tuple[str, ...]:
     return (f"The slices are tilted by {degrees:.1f}° against the direction they follow each other; places are exact",)
 
 
+def _sparse(step: Array, first: Frame) -> tuple[str, ...]:
+    apart = float(abs(first.plane.normal @ step))
+    if first.thickness is None or apart < _SPARSE * first.thickness:
+        return ()
+    return (f"The slices lie {apart:.3g} mm apart but are {first.thickness:.3g} mm thick, so some may be missing",)
+
+
 def _single(frame: Frame) -> Grid:
     thickness = frame.thickness or frame.apart
     note = (
@@ -148,8 +157,10 @@ def _single(frame: Frame) -> Grid:
         if thickness
         else "This is a single slice, and the file does not say how thick it is; 1 mm is assumed"
     )
+    mosaic = "MOSAIC" in text(frame.header, "ImageType").split("\\")
+    notes = (_MOSAIC,) if mosaic else (note,)
     step = frame.plane.normal * (thickness or 1.0)
-    return Grid((frame,), geometry_of_plane(frame, step), None, (note,))
+    return Grid((frame,), geometry_of_plane(frame, step), None, notes)
 
 
 def _unplaced(frames: Sequence[Frame]) -> Grid:

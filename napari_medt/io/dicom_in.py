@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medt.core import Acquisition, BadImage, Choice, Volume
+from napari_medt.core import Acquisition, BadImage, Cancel, Choice, Progress, Volume, silent
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import Found, find, has_image, is_mask, is_tiled, modality, number, quietly, series_uid
+from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_grid import Grid, grid_of
+from napari_medt.io.dicom_header import has_image, is_mask, is_tiled, modality, number, quietly, series_uid
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
 from napari_medt.io.dicom_slide import read_levels, slide_geometry
@@ -20,7 +21,9 @@ from napari_medt.io.picture import GREY, RGB
 
 
 @quietly()
-def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
+def read_dicom(
+    path: Path, *, choose: Sequence[str] = (), progress: Progress = silent, cancel: Cancel | None = None
+) -> Volume:
     """Read a DICOM image.
 
     Slices are put in order by where they lie, not by their numbers. A tilted gantry gives a sheared geometry, which is
@@ -33,6 +36,8 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     choose
         Which series, time point, echo or diffusion weighting, and what to do about missing slices: keys of the questions
         asked.
+    progress, cancel
+        Told of, and looked at between, headers and then slices.
 
     Returns
     -------
@@ -46,14 +51,17 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
         For several series, several images of one place, missing or unequally spaced slices, films.
     BadImage
         If there is no image, or it is damaged, or compressed in a way nobody here reads.
+    Cancelled
+        If asked to stop.
     """
-    found = find(path)
+    path = place_of(path)
+    found = find(path, progress=progress, cancel=cancel)
     _check(found, path)
     stacks = stacks_in(found)
     options = [(Choice(stack.key, series_of(stack).title), stack) for stack in stacks]
     stack, copies = without_copies(chosen(f"{path.name} holds {len(options)} images", options, choose))
     series = series_of(stack)
-    name = f"the series {series.description}" if series.description else path.name
+    name = f"DICOM series {series.description}" if series.description else path.name
     notes = list(found.odd)
     if copies:
         notes.append(f"{copies} slice{'s are' if copies > 1 else ' is'} there twice and read once")
@@ -63,7 +71,9 @@ def read_dicom(path: Path, *, choose: Sequence[str] = ()) -> Volume:
         stack = chosen(f"{several(stack, len(others))} ({name})", others, choose)
     grid = grid_of(stack.frames, name=name, choose=choose)
     meaning = meaning_of(grid.frames)
-    values = decode(grid.frames, factor=meaning.factor, inverted=meaning.inverted, name=name)
+    values = decode(
+        grid.frames, factor=meaning.factor, inverted=meaning.inverted, name=name, progress=progress, cancel=cancel
+    )
     array = _arranged(values, grid)
     header = stack.first.header
     if path.is_file() and grid.geometry.ndim == 3 and array.shape[1] == 1:
@@ -108,6 +118,9 @@ def _check(found: Found, path: Path) -> None:
     if not path.is_file() and not found.headers:
         if found.masks:
             raise BadImage(f"{path.name} holds segmentations but no image", remedy="open them as masks")
+        if found.damaged:
+            what = f"{path.name} holds no DICOM image that can be read: {'; '.join(found.odd)}"
+            raise BadImage(what, remedy="copy or export it again")
         raise BadImage(f"There is no DICOM image in {path.name}", remedy="choose the folder of the scan")
     if path.is_file() and not has_image(found.headers[0][1]):
         kind = modality(found.headers[0][1])

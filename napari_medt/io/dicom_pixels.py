@@ -16,11 +16,11 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import get_expected_length, iter_pixels, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
-from napari_medt.core import BadImage
+from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.core.volume import Array
 from napari_medt.io.dicom_codecs import PLUGIN, add_to_pydicom
-from napari_medt.io.dicom_files import DAMAGE, number, text
 from napari_medt.io.dicom_frames import Frame, real_range, stored_range
+from napari_medt.io.dicom_header import DAMAGE, number, text
 from napari_medt.io.picture import check_size
 
 add_to_pydicom()
@@ -39,7 +39,15 @@ class _Overflow(Exception):
     """Values do not fit the type that was tried."""
 
 
-def decode(frames: Sequence[Frame], *, factor: float = 1.0, inverted: bool = False, name: str) -> Array:
+def decode(
+    frames: Sequence[Frame],
+    *,
+    factor: float = 1.0,
+    inverted: bool = False,
+    name: str,
+    progress: Progress = silent,
+    cancel: Cancel | None = None,
+) -> Array:
     """Decode frames of one shape.
 
     Parameters
@@ -52,6 +60,8 @@ def decode(frames: Sequence[Frame], *, factor: float = 1.0, inverted: bool = Fal
         Whether small values are turned into large ones, within the range of what can be stored.
     name
         For messages.
+    progress, cancel
+        Told of the frames decoded, and looked at between them.
 
     Returns
     -------
@@ -63,6 +73,8 @@ def decode(frames: Sequence[Frame], *, factor: float = 1.0, inverted: bool = Fal
     ------
     BadImage
         If pixels are missing, damaged, compressed in a way nobody here reads, or too many for the memory.
+    Cancelled
+        If asked to stop.
     """
     for frame in frames:
         _check_syntax(frame)
@@ -74,7 +86,7 @@ def decode(frames: Sequence[Frame], *, factor: float = 1.0, inverted: bool = Fal
     for dtype in types:
         out = np.empty(shape, dtype)
         try:
-            _fill(out, frames, factor, inverted)
+            _fill(out, frames, factor, inverted, progress, cancel)
         except _Overflow:
             continue
         except MemoryError as error:
@@ -104,7 +116,9 @@ def _types(frames: Sequence[Frame], factor: float) -> list[Any]:
     return [np.int16, np.int32, np.float32] if (number(header, "BitsAllocated") or 16) <= 16 else [np.int32, np.float32]
 
 
-def _fill(out: Array, frames: Sequence[Frame], factor: float, inverted: bool) -> None:
+def _fill(
+    out: Array, frames: Sequence[Frame], factor: float, inverted: bool, progress: Progress, cancel: Cancel | None
+) -> None:
     by_file: dict[str, list[tuple[int, Frame]]] = defaultdict(list)
     for place, frame in enumerate(frames):
         by_file[frame.file].append((place, frame))
@@ -119,8 +133,13 @@ def _fill(out: Array, frames: Sequence[Frame], factor: float, inverted: bool) ->
     with ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(work, block) for block in blocks]
         try:
-            for job in jobs:
+            done = 0
+            for job, block in zip(jobs, blocks, strict=True):
+                if cancel is not None:
+                    cancel.check()
                 job.result()
+                done += len(block)
+                progress(done, len(frames), "Reading DICOM slices")
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -162,10 +181,19 @@ def _raw(frames: Sequence[Frame]) -> Iterator[Array]:
         for frame in frames:
             values = pixel_array(data, index=frame.number, decoding_plugin=_plugin(data))
             if text(data, "PhotometricInterpretation") == "PALETTE COLOR":
-                values = apply_color_lut(values, data)
+                values = _coloured(values, data)
             yield apply_modality_lut(values, data) if "ModalityLUTSequence" in data else values
     except DAMAGE:
         raise _damaged(first) from None
+
+
+def _coloured(values: Array, data: Dataset) -> Array:
+    """Colours of a palette; its 16 bits become the 8 of the pixels, if they are needed at all."""
+    found: Array = apply_color_lut(values, data)
+    if values.dtype.itemsize == 1 and found.dtype.itemsize == 2:
+        highest = apply_color_lut(np.arange(256, dtype=np.uint8)[None], data).max()
+        return (found >> (8 if highest > 255 else 0)).astype(np.uint8)
+    return found
 
 
 def _plugin(header: Dataset) -> str:

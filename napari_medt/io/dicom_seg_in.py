@@ -17,9 +17,10 @@ from pydicom.pixels.utils import iter_pixels
 
 from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import DAMAGE, is_mask, is_tiled, items, number, numbers, quietly, text
+from napari_medt.io.dicom_files import check_count
 from napari_medt.io.dicom_frames import Frame, frames_of
 from napari_medt.io.dicom_grid import pixel_spacing
+from napari_medt.io.dicom_header import DAMAGE, is_mask, is_tiled, items, number, numbers, quietly, text
 from napari_medt.io.dicom_places import Place, common_grid, place_in
 from napari_medt.io.dicom_slide import slide_geometry, tile_corners
 from napari_medt.io.picture import check_size
@@ -64,6 +65,7 @@ def read_dicom_seg(path: Path, *, like: Volume | None = None) -> tuple[LabelMap,
         data = dcmread(path, force=True)
         if not is_mask(data) or not number(data, "Rows"):
             raise BadImage(f"{path.name} is no DICOM segmentation", remedy="choose a file of modality SEG")
+        check_count(data, path)
         layout = _layout(path, data, like)
         check_size(path.name, pixels=int(np.prod(layout.shape)), bytes_needed=2 * int(np.prod(layout.shape)))
         numbers_of = _segment_numbers(data, len(layout.places))

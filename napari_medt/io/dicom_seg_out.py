@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from highdicom.color import CIELabColor
 from pydicom import dcmwrite
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as terms
 from pydicom.sr.coding import Code
 
@@ -23,15 +23,14 @@ from napari_medt.core import BadImage, LabelMap, Prediction, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import atomic_write
 from napari_medt.io.dicom_codes import SegmentCode, code_for
-from napari_medt.io.dicom_files import DAMAGE, is_tiled, quietly, read_header, text
+from napari_medt.io.dicom_files import read_header
 from napari_medt.io.dicom_frames import Frame, frames_of
+from napari_medt.io.dicom_header import DAMAGE, is_tiled, quietly
 from napari_medt.io.dicom_places import Place, place_in
+from napari_medt.io.dicom_seg_source import check_source, plain_headers
 from napari_medt.io.dicom_stacks import distances
 from napari_medt.io.picture import check_size
 
-_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_MAY_BE_EMPTY = """PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
-    ReferringPhysicianName"""
 _ONE_PLACE = 1e-3  # mm
 
 
@@ -143,8 +142,15 @@ def _segments(maps: Sequence[LabelMap]) -> list[_Segment]:
             raise BadImage(
                 "A mask holds whole numbers from 0 up, but this one has negative ones", remedy="number them anew"
             )
-        found += [_Segment(layer, v, given.get(v) or f"label {v}", one.colours.get(v)) for v in sorted(values)]
+        found += [
+            _Segment(layer, v, _plain(given.get(v, "")) or f"label {v}", one.colours.get(v)) for v in sorted(values)
+        ]
     return found or [_Segment(0, 1, "label 1", None)]
+
+
+def _plain(name: str) -> str:
+    """A name without what would make several of it, or lines, and no longer than DICOM allows."""
+    return re.sub(r"[\\\x00-\x1f\x7f]+", " ", name).strip()[:64].strip()
 
 
 def names_but_background(names: Mapping[int, str]) -> dict[int, str]:
@@ -158,10 +164,10 @@ def names_but_background(names: Mapping[int, str]) -> dict[int, str]:
 def _on_source(maps: Sequence[LabelMap], source: Volume) -> tuple[list[Frame], list[Place]]:
     """The frames of the source that lie in the grid of the masks, one in each place and in order, and where."""
     frames = [frame for file in source.acquisition.files for frame in frames_of(file, read_header(file, tags=None))]
-    _check_source(frames[0])
+    check_source(frames[0])
     grid, shape = maps[0].geometry, maps[0].array.shape
     if not all(frame.placed for frame in frames):
-        return frames, _behind(frames, shape)
+        return frames, _whole(frames, shape)
     pairs = [(frame, place_in(frame, grid, shape)) for frame in frames] if grid.ndim == 3 else []
     found = sorted(
         ((frame, place) for frame, place in pairs if place is not None),
@@ -174,23 +180,17 @@ def _on_source(maps: Sequence[LabelMap], source: Volume) -> tuple[list[Frame], l
     return [frame for frame, _ in kept], [place for _, place in kept]
 
 
-def _behind(frames: Sequence[Frame], shape: Sequence[int]) -> list[Place]:
-    """Places of frames that do not say where they lie: one behind the other, in their order."""
-    everything = (slice(0, frames[0].shape[0]), slice(0, frames[0].shape[1]))
-    if tuple(shape) == frames[0].shape and len(frames) == 1:
-        return [Place(everything, False, everything)]
-    if tuple(shape) == (len(frames), *frames[0].shape):
-        return [Place((index, *everything), False, everything) for index in range(len(frames))]
-    raise BadImage("The mask is not of the size of its image", remedy="resample it to the image first")
-
-
-def _check_source(first: Frame) -> None:
-    needed = (*_NEEDED, "FrameOfReferenceUID") if first.placed else _NEEDED
-    if missing := [keyword for keyword in needed if not text(first.header, keyword)]:
+def _whole(frames: Sequence[Frame], shape: Sequence[int]) -> list[Place]:
+    """The place of a frame that does not say where it lies: all of a picture."""
+    if len(frames) > 1:
         raise BadImage(
-            f"The files of the image lack {', '.join(missing)}, by which a segmentation refers to them",
+            "The frames of the image do not say where they lie, so a DICOM segmentation cannot refer to one of them",
             remedy="write .nii.gz or .seg.nrrd",
         )
+    everything = (slice(0, frames[0].shape[0]), slice(0, frames[0].shape[1]))
+    if tuple(shape) not in (frames[0].shape, (1, *frames[0].shape)):
+        raise BadImage("The mask is not of the size of its image", remedy="resample it to the image first")
+    return [Place((0,) * (len(shape) - 2) + everything, False, everything)]
 
 
 def _pixels(
@@ -231,7 +231,7 @@ def _describe(
         made_by = hd.AlgorithmIdentificationSequence(algorithm[0], terms.DCM.ArtificialIntelligence, algorithm[1])
     described = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name[:64],
+        segment_label=segment.name,
         segmented_property_category=code.category,
         segmented_property_type=code.kind,
         algorithm_type="MANUAL" if algorithm is None else "AUTOMATIC",
@@ -244,27 +244,6 @@ def _describe(
     return described
 
 
-def _headers(frames: Sequence[Frame]) -> list[Dataset]:
-    """Headers of the files in the form that highdicom takes, which is stricter than what scanners write."""
-    headers = list({frame.file: frame.header for frame in frames}.values())
-    for header in headers:
-        for keyword in _MAY_BE_EMPTY.split():
-            if keyword not in header:
-                setattr(header, keyword, "")
-        if not frames[0].placed:
-            if not is_tiled(header) and "FrameOfReferenceUID" in header:
-                del header.FrameOfReferenceUID  # it would promise a place
-            continue
-        orientation = hd.PlaneOrientationSequence("PATIENT", frames[0].plane.orientation.ravel().tolist())
-        if "PerFrameFunctionalGroupsSequence" in header:
-            shared = header.SharedFunctionalGroupsSequence[0]
-            shared.PlaneOrientationSequence = orientation
-            shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(frames[0].plane.spacing, frames[0].thickness or 1.0)
-        else:
-            header.ImageOrientationPatient = orientation[0].ImageOrientationPatient
-    return headers
-
-
 def _segmentation(
     pixels: Array,
     described: Sequence[hd.seg.SegmentDescription],
@@ -272,7 +251,7 @@ def _segmentation(
     algorithm: tuple[str, str] | None,
     fraction: bool,
 ) -> hd.seg.Segmentation:
-    headers = _headers(frames)
+    headers = plain_headers(frames)
     where: dict[str, Any] = {}
     if frames[0].placed:
         plane = frames[0].plane
@@ -288,6 +267,8 @@ def _segmentation(
         )
     elif is_tiled(headers[0]):
         where["tile_pixel_array"] = True
+    if not pixels.any():
+        where["omit_empty_frames"] = False  # else highdicom says aloud that it cannot omit them all
     name, version = algorithm or ("napari-medt", napari_medt.__version__)
     return hd.seg.Segmentation(
         source_images=headers,

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.dicom_files import Found, description, find, is_tiled, modality, quietly, text
+from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
+from napari_medt.io.dicom_header import description, is_tiled, modality, quietly, text
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
 
 
@@ -81,7 +82,7 @@ def list_series(
     Cancelled
         If asked to stop.
     """
-    found = find(Path(path).expanduser(), progress=progress, cancel=cancel)
+    found = find(place_of(Path(path).expanduser()), progress=progress, cancel=cancel)
     return tuple(series_of(stack, odd=found.odd) for stack in stacks_in(found))
 
 

@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from napari_medt.core import Geometry
 from napari_medt.core.volume import Array
 from napari_medt.io.arrangement import Arrangement
-from napari_medt.io.dicom_files import items, number, text
 from napari_medt.io.dicom_frames import Frame
+from napari_medt.io.dicom_header import items, number, text
 from napari_medt.io.lazy import Stored, lazy
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from napari_medt.core import AmbiguousImage, Choice
 from napari_medt.core.volume import Array
-from napari_medt.io.dicom_files import description, is_tiled, modality, number, series_uid, text
 from napari_medt.io.dicom_frames import Frame
+from napari_medt.io.dicom_header import description, is_tiled, modality, number, series_uid, text
 
 AS_SLICES = "as slices"
 _SLICED = ("CT", "MR", "PT")  # of other kinds, files that do not say where they lie are pictures on their own

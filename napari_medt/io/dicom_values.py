@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from pydicom.dataset import Dataset
 
-from napari_medt.io.dicom_files import items, number, text
 from napari_medt.io.dicom_frames import Frame, real_range
+from napari_medt.io.dicom_header import items, number, text
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ def meaning_of(frames: Sequence[Frame]) -> Meaning:
     first = frames[0]
     header = first.header
     modality, unit, factor, notes = text(header, "Modality"), "", 1.0, []
-    if modality == "CT" and (text(header, "RescaleType") or "HU") == "HU" and "RescaleSlope" in _rescaled(header):
-        unit = "HU"
+    if modality == "CT" and (text(header, "RescaleType") or "HU") == "HU":
+        if number(_rescaled(header), "RescaleSlope") is None:
+            notes.append("The file does not say how its values become HU; they are as stored")
+        else:
+            unit = "HU"
     elif modality == "RTDOSE" and text(header, "DoseUnits").upper() == "GY":
         unit = "Gy"
     elif modality == "PT":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,18 @@ import SimpleITK as sitk
 
 from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.itk_headers import check_data, header_of, in_patient, unit_of
+from napari_medt.io.itk_headers import (
+    channels_of,
+    check_data,
+    check_header,
+    header_of,
+    in_patient,
+    lacks_size,
+    missing_pixels,
+    unit_of,
+)
 from napari_medt.io.masks_in import as_labels, one_channel
+from napari_medt.io.nrrd_unpacked import unpacked
 from napari_medt.io.picture import GREY, RGB, check_size
 from napari_medt.io.timepoint import chosen_time
 
@@ -76,16 +87,31 @@ def read_itk_labels(path: Path, kind: str, *, choose: Sequence[str] = ()) -> tup
 
 def _read(path: Path, kind: str, choose: Sequence[str]) -> tuple[Volume, Mapping[str, str]]:
     header = header_of(path, kind)
+    check_header(path, header, kind)
+    with unpacked(path, header) as whole:
+        image = _load(path, whole, header, kind)
+    array, notes = _arranged(image, choose, path.name)
+    geometry, odd = _geometry(image, header, kind)
+    return Volume(array, geometry, _channel_names(header, array), str(path), notes=(*notes, *odd)), header
+
+
+def _load(path: Path, whole: Path, header: Mapping[str, str], kind: str) -> Any:
+    """Read `whole`, which is `path` or stands for it, by SimpleITK, after a look at all that it does not check."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(whole))
     reader.SetImageIO(_READERS[kind])
+    nbytes = 0
     try:
         reader.ReadImageInformation()
         size, components = reader.GetSize(), reader.GetNumberOfComponents()
         if len(size) not in (2, 3, 4):
             raise BadImage(
-                f"{path.name} has {len(size)} axes, more than one image or one scan ({' x '.join(map(str, size))})",
-                remedy="save one time point, or one channel of it, as its own file",
+                f"{path.name} has {len(size)} axes, more than one image or one scan ({' x '.join(map(str, size))})"
+                if len(size) > 4
+                else f"{path.name} has one axis only",
+                remedy="save one time point, or one channel of it, as its own file"
+                if len(size) > 4
+                else "choose an image or a scan",
             )
         if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
             raise BadImage(
@@ -95,15 +121,30 @@ def _read(path: Path, kind: str, choose: Sequence[str]) -> tuple[Volume, Mapping
         nbytes = pixels * _bytes_of(reader.GetPixelID())
         check_size(path.name, pixels=pixels, bytes_needed=2 * nbytes)  # SimpleITK's own copy, and ours
         check_data(path, header, kind, nbytes)
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise BadImage(
-            f"{path.name} is a damaged or incomplete {kind}, or of a kind that is not read ({_reason(error)})",
-            remedy="copy or export it again",
-        ) from error
-    array, notes = _arranged(image, choose, path.name)
-    geometry, odd = _geometry(image, header, kind)
-    return Volume(array, geometry, _channel_names(header, array), str(path), notes=(*notes, *odd)), header
+        return reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise _failure(path, kind, error, nbytes) from error
+
+
+def _failure(path: Path, kind: str, error: Exception, nbytes: int) -> BadImage:
+    """Say what SimpleITK says of a file, in one sentence."""
+    text = str(error)
+    if isinstance(error, MemoryError) or re.search("allocate|bad_alloc", text):
+        return BadImage(
+            f"{path.name} needs {2 * nbytes / 1e9:,.1f} GB of memory, which is more than there is",
+            remedy="close other programs, or crop the image first",
+        )
+    if found := re.search(r'open(?:ing)? "([^"]+)" \(data file', text):
+        return missing_pixels(path, found[1])
+    if "number of domain axes" in text:
+        return BadImage(
+            f"{path.name} has more axes than its space, and its kinds do not say which of them are channels",
+            remedy="export it with kinds such as 'vector domain domain domain'",
+        )
+    return BadImage(
+        f"{path.name} is a damaged or incomplete {kind}, or of a kind that is not read ({_reason(text)})",
+        remedy="copy or export it again",
+    )
 
 
 def _bytes_of(pixel: int) -> int:
@@ -111,26 +152,25 @@ def _bytes_of(pixel: int) -> int:
     return next((bits // 8 for bits in (64, 32, 16, 8) if f"{bits}-bit" in name), 8)
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(text: str) -> str:
     """Return the innermost of the reasons SimpleITK gives."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line.split(": ", 1)[-1] for line in lines if line.startswith("[nrrd]")]
     return told[-1][:100] if told else "its parts do not fit together"
 
 
 def _arranged(image: Any, choose: Sequence[str], name: str) -> tuple[Array, tuple[str, ...]]:
     """Return `(c, [z,] y, x)`; a fourth axis is asked for."""
-    array: Array = sitk.GetArrayFromImage(image)
+    array: Array = sitk.GetArrayViewFromImage(image)  # of SimpleITK's memory: what is returned is a copy
     vector = image.GetNumberOfComponentsPerPixel() > 1
-    if image.GetDimension() < 4:
-        return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if vector else array[None], ()
-    count = len(array)
-    if "channels" in choose and not vector:
-        return array, ()
-    others = [] if vector else [Choice("channels", f"they are {count} channels of one scan")]
-    sizes = " x ".join(map(str, image.GetSize()))
-    array = array[chosen_time(count, choose, f"{name} ({sizes})", others=others)]
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0)) if vector else array[None], ()
+    if image.GetDimension() == 4:
+        count = len(array)
+        if "channels" in choose and not vector:
+            return np.array(array), ()
+        others = [] if vector else [Choice("channels", f"they are {count} channels of one scan")]
+        sizes = " x ".join(map(str, image.GetSize()))
+        array = array[chosen_time(count, choose, f"{name} ({sizes})", others=others)]
+    return np.array(np.moveaxis(array, -1, 0) if vector else array[None], order="C"), ()
 
 
 def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometry, tuple[str, ...]]:
@@ -138,8 +178,12 @@ def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometr
     direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:n, :n]
     unit, notes = unit_of(header, kind), []
     plain = unit == "" and np.allclose(image.GetSpacing(), 1) and not in_patient(header, kind)
-    if unit not in _TO_MM and not plain and not in_patient(header, kind):
+    if unit == "?":
+        notes.append("The file gives units of length that are unknown or differ; mm is taken")
+    elif unit not in _TO_MM and not plain and not in_patient(header, kind):
         notes.append("The file gives the size of its pixels without a unit; mm is taken")
+    if lacks_size(header, kind) and not plain:
+        notes.append("The file does not give the size of its pixels along every axis; 1 is taken")
     patient = n == 3 and in_patient(header, kind)
     if n == 3 and not patient:
         notes.append("The file does not say how it lies in the patient: which side is left is unknown")
@@ -154,6 +198,8 @@ def _channel_names(header: Mapping[str, str], array: Array) -> tuple[str, ...]:
     count = len(array)
     if count == 1:
         return GREY
+    if len(names := channels_of(header)) == count:
+        return names
     colour = "rgb" in header.get("kinds", "").lower() or (count == 3 and array.dtype == np.uint8)
     return RGB if colour and count == 3 else tuple(f"channel {i + 1}" for i in range(count))
 

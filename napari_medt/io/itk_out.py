@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ import numpy as np
 
 from napari_medt.core import Geometry
 from napari_medt.io.contents import Contents, slabs, value_type
-from napari_medt.io.itk_headers import NOT_IN_PATIENT
+from napari_medt.io.itk_headers import CHANNELS_KEY, NOT_IN_PATIENT
 
 _NRRD_TYPES = {
     "uint8": "uint8",
@@ -34,6 +35,8 @@ _META_TYPES = {
     "int32": "MET_INT",
     "float32": "MET_FLOAT",
     "float64": "MET_DOUBLE",
+    "uint64": "MET_ULONG_LONG",
+    "int64": "MET_LONG_LONG",
 }
 _COLOURS = ((128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101))
 _LEVEL = 4  # of packing: masks shrink no further beyond it
@@ -74,6 +77,8 @@ def encode_nrrd(file: BinaryIO, contents: Contents, *, name: str, segments: bool
     if geometry.units != "px":
         lines.append(f"space units: {' '.join([chr(34) + geometry.units + chr(34)] * geometry.ndim)}")
     lines.append(f"space origin: {_vector(origin)}")
+    if several and contents.channel_names and kind == "vector":
+        lines.append(f"{CHANNELS_KEY}:={json.dumps(contents.channel_names)}")
     if segments:
         lines += _segments(contents)
     file.write(("\n".join(lines) + "\n\n").encode())

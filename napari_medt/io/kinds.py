@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_medt.core import BadImage
 
 FORMATS = {
-    "NIfTI": (".nii", ".nii.gz", ".hdr", ".img"),
+    "NIfTI": (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"),
     "DICOM": (".dcm", ".dicom", ".ima"),
     "NRRD": (".nrrd", ".nhdr"),
     "MetaImage": (".mha", ".mhd"),
@@ -37,6 +37,7 @@ _DICOM_STARTS = (
 )  # without its preamble
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HEAD_BYTES = 1024
+_HEADER_BYTES = 348  # of NIfTI-1
 
 
 def kind_of(place: Path) -> str:
@@ -73,6 +74,8 @@ def kind_of(place: Path) -> str:
             raise BadImage(
                 f"{place.name} is named like a {kind} but is none; {READABLE}", remedy="export the image again"
             )
+    if ending in (".gz", ".bz2", ".zip", ".7z"):
+        raise BadImage(f"{place.name} is a packed file", remedy="unpack it first")
     named = f"of the kind {place.suffix}" if place.suffix else "of a kind without an ending"
     raise BadImage(f"Files {named} are not read ({place.name}); {READABLE}", remedy="export the image as NIfTI or TIFF")
 
@@ -80,21 +83,36 @@ def kind_of(place: Path) -> str:
 def ending_of(place: Path) -> str:
     """Return the ending by which formats go: that of the name in small letters, `.nii.gz` as a whole."""
     ending = place.suffix.lower()
-    return ".nii.gz" if ending == ".gz" and place.stem.lower().endswith(".nii") else ending
+    whole = Path(place.stem).suffix.lower() + ending
+    return whole if whole in FORMATS["NIfTI"] else ending
+
+
+def header_of_pair(place: Path) -> Path | None:
+    """Return the header that belongs to the voxels in an `.img` or `.img.gz`; `None` if it is missing."""
+    stem = place.name[: -len(ending_of(place))]
+    return next((file for end in (".hdr", ".HDR", ".hdr.gz") if (file := place.with_name(stem + end)).is_file()), None)
 
 
 def _by_content(head: bytes, place: Path) -> str:
     ending = ending_of(place)
     if ending in FORMATS["slide"]:
         return "slide"
+    dicom = head[128:132] == b"DICM"  # what is before that may be the beginning of a TIFF, so that both can be read
     for kind, signatures in _SIGNATURES.items():
-        if head.startswith(signatures):
+        if head.startswith(signatures) and (not dicom or ending in FORMATS[kind]):
             return kind
-    if head.startswith(b"\x1f\x8b"):
-        return "NIfTI" if ending == ".nii.gz" or is_nifti(_unpacked(place)) else ""
-    if is_nifti(head) or (ending == ".img" and place.with_suffix(".hdr").is_file()):
+    packed = head.startswith(b"\x1f\x8b")
+    inside = _unpacked(place) if packed else head
+    if is_nifti(inside) or (packed and ending == ".nii.gz" and len(inside) < _HEADER_BYTES):  # cut off in its header
         return "NIfTI"
-    if head[128:132] == b"DICM" or (head.startswith(_DICOM_STARTS) and ending in ("", *FORMATS["DICOM"])):
+    if ending in (".img", ".img.gz"):
+        if header_of_pair(place) is None:
+            stem = place.name[: -len(ending)]
+            raise BadImage(f"The header of {place.name} is missing", remedy=f"put {stem}.hdr beside it")
+        return "NIfTI"
+    if packed:
+        return ""
+    if dicom or (head.startswith(_DICOM_STARTS) and ending in ("", *FORMATS["DICOM"])):
         return "DICOM"
     if b"NDims" in head and b"=" in head and head[:1].isalpha():
         return "MetaImage"
@@ -104,7 +122,7 @@ def _by_content(head: bytes, place: Path) -> str:
 def is_nifti(head: bytes) -> bool:
     """Whether a file begins as NIfTI-1, NIfTI-2 or Analyze does."""
     sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
-    return (348 in sizes and len(head) >= 348) or (540 in sizes and head[4:7] in (b"n+2", b"ni2"))
+    return (348 in sizes and len(head) >= _HEADER_BYTES) or (540 in sizes and head[4:7] in (b"n+2", b"ni2"))
 
 
 def _unpacked(place: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ class Stored:
         except (MedtError, MemoryError):
             raise
         except Exception as error:
+            if getattr(error, "errno", None) == errno.ENOMEM:  # a file that cannot be mapped, not a bad one
+                raise MemoryError from error
             raise BadImage(
                 f"A part of {self._name} cannot be read: it is damaged, or the file is no longer there",
                 remedy="copy or export it again",

@@ -35,6 +35,8 @@ def as_labels(values: Array, name: str) -> npt.NDArray[np.unsignedinteger]:
         If the values are fractions, negative or too large.
     """
     labels = np.asarray(values)
+    if labels.dtype.kind not in "buif":
+        raise BadImage(f"{name} holds values of type {labels.dtype}, so it is not a mask", remedy="choose another file")
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
             raise BadImage(f"{name} holds fractions, so it is not a mask", remedy="choose a file with whole numbers")

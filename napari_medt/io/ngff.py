@@ -177,42 +177,50 @@ def exact_geometry(attributes: Mapping[str, Any], ndim: int, nearest: Geometry) 
     return exact if same and np.allclose(exact.spacing, nearest.spacing, rtol=1e-6) else nearest
 
 
+def exact_axes(attributes: Mapping[str, Any]) -> int:
+    """Return how many spatial axes our own files keep; 0 without."""
+    try:
+        return len(attributes[OURS]["affine"]) - 1
+    except (KeyError, TypeError):
+        return 0
+
+
 def multiscale_metadata(
-    name: str, geometry: Geometry, factors: Sequence[Sequence[float]], *, version: Version
+    name: str, geometry: Geometry, factors: Sequence[Sequence[float]], *, version: Version, kind: str
 ) -> dict[str, Any]:
-    """Describe a pyramid of labels whose levels are called `0`, `1` ...
+    """Describe a pyramid whose levels are called `0`, `1` ...
 
     Parameters
     ----------
     name
         Of the image.
     geometry
-        Of the finest level. A rotation is left out here; see `OURS`.
+        Of the finest level, spatial axes. A rotation is left out here; see `OURS`.
     factors
-        By level and axis: how many fine samples stand behind one.
+        By level and axis: how many fine samples stand behind one. An axis of channels goes before the spatial ones.
     version
         Of NGFF.
+    kind
+        How the coarser levels were made, `"mean"` or `"mode"`.
     """
     unit = _UNIT_NAMES.get(geometry.units)
+    channels = len(factors[0]) - geometry.ndim
     axes = [{"name": axis, "type": "space"} | ({"unit": unit} if unit else {}) for axis in geometry.axis_names]
     straight = geometry.to_layer()
-    datasets = [
-        {
-            "path": str(level),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [size * n for size, n in zip(straight["scale"], steps, strict=True)]},
-                {
-                    "type": "translation",
-                    "translation": [
-                        start + size * (n - 1) / 2
-                        for start, size, n in zip(straight["translate"], straight["scale"], steps, strict=True)
-                    ],
-                },
-            ],
-        }
-        for level, steps in enumerate(factors)
-    ]
-    image: dict[str, Any] = {"name": name, "axes": axes, "datasets": datasets, "type": "mode"}
+    sizes = [*[1.0] * channels, *straight["scale"]]
+    starts = [*[0.0] * channels, *straight["translate"]]
+    datasets = []
+    for level, steps in enumerate(factors):
+        scale = [size * n for size, n in zip(sizes, steps, strict=True)]
+        translation = [start + size * (n - 1) / 2 for start, size, n in zip(starts, sizes, steps, strict=True)]
+        placed = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+        datasets.append({"path": str(level), "coordinateTransformations": placed})
+    image: dict[str, Any] = {
+        "name": name,
+        "axes": [*[{"name": "c", "type": "channel"}] * channels, *axes],
+        "datasets": datasets,
+        "type": kind,
+    }
     return {"multiscales": [{"version": version, **image} if version == "0.4" else image]}
 
 

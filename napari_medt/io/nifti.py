@@ -19,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from napari_medt.core import Acquisition, BadImage, Choice, LabelMap, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.arrangement import Arrangement
+from napari_medt.io.kinds import ending_of, header_of_pair
 from napari_medt.io.masks_in import as_labels, one_channel
 from napari_medt.io.nifti_geometry import nifti_geometry
 from napari_medt.io.nifti_words import Words, read_words
@@ -27,6 +28,7 @@ from napari_medt.io.timepoint import chosen_time
 
 _LAZY_BYTES = 10**9  # from here on an uncompressed file stays on disk
 _COMPONENTS = {128: 3, 2304: 4}  # by data type: red, green, blue, and alpha
+_VOXELS = (".img", ".IMG", ".img.gz")  # endings of the second file of a pair
 _CHANNEL_INTENTS = (*range(1004, 1012), 2003, 2004)  # matrices, vectors and colours, whose values are no time points
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.setLevel(logging.CRITICAL + 1)  # what nibabel mends in a header is no news for a console
@@ -49,7 +51,7 @@ def read_nifti(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     Parameters
     ----------
     path
-        `.nii`, `.nii.gz`, or either file of a pair `.hdr` and `.img`.
+        `.nii`, `.nii.gz`, or either file of a pair `.hdr` and `.img`, also packed.
     choose
         `"t=3"` for a time point, `"channels"` where the fourth axis holds channels, `"sform"` or `"qform"` where both are
         there and differ, `"RAS"` or `"LAS"` for how a file lies that does not say it.
@@ -107,6 +109,8 @@ def _read(path: Path, choose: Sequence[str]) -> tuple[Volume, Words]:
     if (exact := file.words.geometry(geometry)) is not geometry:
         geometry, odd = exact, ()
     slope, inter, final = _scaling(header, dtype, path.name)
+    if "scl_slope" in header and np.isinf(header["scl_slope"]):
+        notes = (*notes, "The file scales its values by infinity, so they are read as stored")
     if not file.packed and (nbytes > _LAZY_BYTES or not fits_memory(2 * nbytes)) and find_spec("dask"):
         array = _lazily(file, seen, stored, dtype, path)
     else:
@@ -131,32 +135,42 @@ def _read(path: Path, choose: Sequence[str]) -> tuple[Volume, Words]:
 
 def open_nifti(path: Path) -> NiftiFile:
     """Read the header, and find the data."""
-    first = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
-    with first.open("rb") as begin:
-        packed = begin.read(2) == b"\x1f\x8b"
-    with _stream(first, packed=packed) as stream:
+    ending = ending_of(path)
+    first = (header_of_pair(path) or path) if ending in (".img", ".img.gz") else path
+    with _stream(first) as stream:
         raw = stream.read(540)
         kind = _header_class(raw)
         header = kind(raw[: kind.template_dtype.itemsize], check=False)
+        sizeless = [axis for axis in range(1, 4) if header["dim"][axis] > 1 and not abs(header["pixdim"][axis]) > 0]
         try:
             header.check_fix(logger=_silent, error_level=40)
+            header["pixdim"][sizeless] = np.nan  # which nibabel sets to 1
             offset = int(header.get_data_offset()) if hasattr(header, "get_data_offset") else 0
+            if getattr(kind, "is_single", False):
+                offset = offset or kind.single_vox_offset
             words = Words()
             if issubclass(kind, nib.nifti1.Nifti1Header) and offset >= 352:
                 stream.seek(kind.template_dtype.itemsize)
                 words = read_words(stream, offset, header.endianness)
         except HeaderDataError as error:
             raise ValueError(f"its header cannot be understood: {error}") from error
-    if first.suffix.lower() != ".hdr":
-        return NiftiFile(header, first, packed, offset, words)
-    data = next((first.with_suffix(end) for end in (".img", ".IMG") if first.with_suffix(end).is_file()), None)
+    ending = ending_of(first)
+    if ending not in (".hdr", ".hdr.gz"):
+        return NiftiFile(header, first, _is_packed(first), offset, words)
+    stem = first.name[: -len(ending)]
+    data = next((file for end in _VOXELS if (file := first.with_name(stem + end)).is_file()), None)
     if data is None:
-        raise BadImage(f"The voxels of {path.name} are missing", remedy=f"put {first.stem}.img beside it")
-    return NiftiFile(header, data, False, offset, words)
+        raise BadImage(f"The voxels of {path.name} are missing", remedy=f"put {stem}.img beside it")
+    return NiftiFile(header, data, _is_packed(data), offset, words)
 
 
-def _stream(path: Path, *, packed: bool) -> BinaryIO:
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as begin:
+        return begin.read(2) == b"\x1f\x8b"
+
+
+def _stream(path: Path) -> BinaryIO:
+    return gzip.open(path) if _is_packed(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def _header_class(raw: bytes) -> Any:
@@ -233,7 +247,7 @@ def _load(file: NiftiFile, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
     """Read all; a packed file to its end, so that its checksum is looked at."""
     array = np.empty(shape, dtype)
     room = memoryview(array.reshape(-1).view(np.uint8).data)
-    with _stream(file.data, packed=file.packed) as stream:
+    with _stream(file.data) as stream:
         stream.seek(file.offset)
         done = 0
         while done < len(room):

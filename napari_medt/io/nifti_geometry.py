@@ -99,7 +99,7 @@ def _forms(header: Any, scale: Array) -> dict[str, tuple[Array, int]]:
             affine = np.asarray(getattr(header, f"get_{form}")(), np.float64)
         except (HeaderDataError, ValueError):
             affine = np.full((4, 4), np.nan)
-        found[form] = (scale @ affine, code)
+        found[form] = (scale @ affine if np.isfinite(affine).all() else np.full((4, 4), np.nan), code)
     return found
 
 
@@ -147,10 +147,11 @@ def _without_form(
     header: Any, shape: Sequence[int], unit: str, choose: Sequence[str]
 ) -> tuple[Geometry, tuple[str, ...]]:
     sizes = [abs(float(size)) for size in header["pixdim"][1 : len(shape) + 1]]
+    notes: tuple[str, ...] = ()
     if not all(np.isfinite(size) and size > 0 for size in sizes):
         sizes, unit = [1.0] * len(sizes), "unknown"
+        notes = ("The file gives no size of its voxels that can be used",)
     known = unit in TO_MM
-    notes: tuple[str, ...] = ()
     if not known and any(size != 1 for size in sizes):
         notes = ("The file gives the size of its voxels without a unit; mm is taken",)
         known = True

@@ -13,6 +13,7 @@ from napari_medt.core import BadImage, Geometry
 
 _COMMENT = 6  # NIfTI's code for plain text
 _MARK = "napari-medt"
+_MM = {"um": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Words:
         if nearest.frame == "patient":
             same = np.allclose(exact.to_nifti(), nearest.to_nifti(), rtol=1e-5, atol=1e-3)
         else:
-            same = np.allclose(exact.spacing, nearest.spacing[-exact.ndim :], rtol=1e-5)
+            sizes, others = (np.multiply(one.spacing, _MM.get(one.units, 1.0)) for one in (exact, nearest))
+            same = np.allclose(sizes, others[-exact.ndim :], rtol=1e-5, atol=0)
         return exact if same else nearest
 
     def __bytes__(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from napari_medt.io.tiff_geometry import AXES_KEY
 _TILE = 512
 _WHOLE = 2048  # up to this width and height an image is written page by page, without levels
 _SLAB_BYTES = 2**28
+_ZEROS = 2**24
 _OFFSET_LIMIT = 2**32 - 2**25  # beyond this, offsets need 64 bits
 
 
@@ -92,7 +94,14 @@ def encode_ome_tiff(
 def _scratch(path: Path, level: Any) -> Array:
     """An array on disk for the next level, half as high and as wide."""
     shape = (*level.shape[:-2], *(-(-size // 2) for size in level.shape[-2:]))
-    return np.memmap(path, level.dtype, "w+", shape=shape)
+    missing = math.prod(shape) * level.dtype.itemsize
+    with path.open("xb") as file:  # all of it at once: a disk found full later, through the map, ends the whole process
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, missing)
+        else:
+            while missing:
+                missing -= file.write(bytes(min(missing, _ZEROS)))
+    return np.memmap(path, level.dtype, "r+", shape=shape)
 
 
 def _pages(image: Any, *, colour: bool) -> Iterator[Array]:

@@ -12,11 +12,13 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from napari_medt.core import BadImage, Geometry
 from napari_medt.core.volume import Array
-from napari_medt.io.picture import GREY, MAX_PIXELS, RGB, Picture, check_size
+from napari_medt.io.picture import GREY, MAX_PIXELS, RGB, TURNED, Picture, check_size, upright
 from napari_medt.io.pixel_size import geometry_from_dpi
 
 # Written into our PNGs, because PNG itself can only say pixels per metre.
 GEOMETRY_KEY = "napari-medt geometry"
+
+_ORIENTATION = 0x0112  # in EXIF
 
 # The decoders are called by name rather than through Image.open, whose limit on pixels is one setting for the whole
 # process and warns where we want one sentence.
@@ -63,9 +65,21 @@ def read_picture(path: Path, kind: str, *, as_labels: bool) -> Picture:
             image.load()
             array = _values(image, as_labels=as_labels)
         geometry = _geometry(image, kind)
-    if array.ndim == 2:
-        return Picture(array[None], geometry, GREY)
-    return Picture(np.moveaxis(array, -1, 0), geometry, RGB)
+        turn = _orientation(image)
+    channels = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    names = GREY if array.ndim == 2 else RGB
+    if not 1 < turn <= 8:
+        return Picture(channels, geometry, names)
+    if turn > 4:
+        geometry = Geometry.from_spacing(geometry.spacing[::-1], units=geometry.units)
+    return Picture(np.ascontiguousarray(upright(channels, turn)), geometry, names, notes=(TURNED,))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (ValueError, TypeError, KeyError, SyntaxError, OSError, struct.error):
+        return 1  # damaged words about the camera do not touch the picture
 
 
 def _is_deep_png(file: BinaryIO, name: str) -> bool:

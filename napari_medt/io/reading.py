@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from napari_medt.io.dicom_series import Series
 
 
-def read(path: str | os.PathLike[str], *, choose: str | Sequence[str] = ()) -> Volume:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    choose: str | Sequence[str] = (),
+    progress: Progress = silent,
+    cancel: Cancel | None = None,
+) -> Volume:
     """Read an image file, or a folder of them that make one image.
 
     What is inside counts, not the ending. Values are those the file means: scaled where it says so (Hounsfield units of a
@@ -38,6 +44,8 @@ def read(path: str | os.PathLike[str], *, choose: str | Sequence[str] = ()) -> V
     choose
         Answers to what a file leaves open, keys of `AmbiguousImage.choices`: one series of several, a time point of a film
         (`"t=3"`) and others.
+    progress, cancel
+        Told of, and looked at between, the files of a DICOM series; other formats are read in one go.
 
     Returns
     -------
@@ -51,14 +59,18 @@ def read(path: str | os.PathLike[str], *, choose: str | Sequence[str] = ()) -> V
         If the file can be read in more than one way; the error lists them.
     BadImage
         If it is missing, empty, damaged, too large or of no known format.
+    Cancelled
+        If asked to stop.
     MedtError
         If a library for it is missing.
     """
     place = Path(path).expanduser()
     chosen = _keys(choose)
     kind = kind_of(place)
+    if cancel is not None:
+        cancel.check()
     with told(place.name, kind):
-        return _read(place, kind, chosen)
+        return _read(place, kind, chosen, progress, cancel)
 
 
 def read_segmentation(
@@ -160,7 +172,7 @@ def _keys(choose: str | Sequence[str]) -> tuple[str, ...]:
     return (choose,) if isinstance(choose, str) else tuple(choose)
 
 
-def _read(place: Path, kind: str, choose: Sequence[str]) -> Volume:
+def _read(place: Path, kind: str, choose: Sequence[str], progress: Progress, cancel: Cancel | None) -> Volume:
     if kind == "NIfTI":
         needs("nibabel", "volumes", doing="Reading NIfTI")
         from napari_medt.io.nifti import read_nifti
@@ -175,7 +187,7 @@ def _read(place: Path, kind: str, choose: Sequence[str]) -> Volume:
         needs("pydicom", "volumes", doing="Reading DICOM")
         from napari_medt.io.dicom_in import read_dicom
 
-        return read_dicom(place, choose=choose)
+        return read_dicom(place, choose=choose, progress=progress, cancel=cancel)
     if kind == "OME-Zarr":
         _needs_zarr()
         from napari_medt.io.zarr_in import read_zarr

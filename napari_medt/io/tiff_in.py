@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_medt.core import AmbiguousImage, BadImage, Choice
+from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry
 from napari_medt.io.arrangement import Arrangement
-from napari_medt.io.picture import Picture, check_size, fits_memory
+from napari_medt.io.picture import TURNED, Picture, check_size, fits_memory, upright
 from napari_medt.io.tiff_colours import samples_of
 from napari_medt.io.tiff_geometry import AXES_KEY, channel_names, ome_image, tiff_geometry
 from napari_medt.io.timepoint import chosen_time
@@ -111,7 +111,23 @@ def read_tiff(path: Path, *, as_labels: bool, choose: Sequence[str] = ()) -> Pic
             finest, *levels = (samples.apply(level) for level in lazy_levels(path, which, series, seen))
         else:
             finest, levels = np.ascontiguousarray(samples.apply(seen.apply(series.asarray()))), []
+        notes = (*notes, *_lost_words(tiff))
+        turn = page.tags.valueof("Orientation", 1)
+    if turn in range(2, 9):
+        finest, *levels = (upright(level, turn) for level in (finest, *levels))
+        if turn > 4:
+            *others, down, across = geometry.spacing
+            geometry = Geometry.from_spacing((*others, across, down), units=geometry.units)
+        notes = (*notes, TURNED)
     return Picture(finest, geometry, samples.names, tuple(levels), notes)
+
+
+def _lost_words(tiff: tifffile.TiffFile) -> tuple[str, ...]:
+    """Say that a file describes itself in OME's words, but that these are damaged."""
+    words = tiff.pages.first.description
+    if "http://www.openmicroscopy.org/Schemas/OME" not in words[:2000] or ome_image(tiff) is not None:
+        return ()
+    return ("What the file says of itself is damaged, so sizes, channels and the meaning of its pages are unknown",)
 
 
 def _can_be_lazy() -> bool:

@@ -28,7 +28,7 @@ _SCANS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
 _PICTURES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".zarr", ".png")
 ENDINGS = (*_SCANS, *_PICTURES)
 _IMAGEJ_BYTES = 2**32 - 2**25  # beyond this ImageJ's form needs offsets it does not have
-_TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "uint64", "int64")
+_TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 def write(
@@ -77,6 +77,8 @@ def write(
     """
     place = Path(path).expanduser()
     ending = next((end for end in ENDINGS if place.name.lower().endswith(end)), "")
+    if "\0" in str(place):
+        raise BadImage("The name of the file is not a valid name", remedy="choose another name")
     if not ending:
         raise BadImage(
             f"Masks and images cannot be written as {place.suffix or 'a file without an ending'} ({place.name})",
@@ -84,6 +86,12 @@ def write(
         )
     if geometry is None and source is not None and not isinstance(what, (Prediction, LabelMap, Volume, Sequence)):
         geometry = source.geometry
+        if np.shape(what)[-geometry.ndim :] != source.spatial_shape:
+            sizes = (" x ".join(map(str, shape)) for shape in (np.shape(what), source.spatial_shape))
+            raise BadImage(
+                "The values are {} and their image is {}, so where they lie is not known".format(*sizes),
+                remedy="give the geometry too",
+            )
     contents = contents_of(what, place.name, geometry=geometry, names=names)
     if len(contents.array) > 1 and (contents.labels or contents.fraction) and ending not in (".seg.nrrd", ".dcm"):
         raise BadImage(
@@ -134,12 +142,12 @@ def _encoder(contents: Contents, place: Path, ending: str, source: Volume | None
 
 
 def _write_zarr(contents: Contents, place: Path, source: Volume | None) -> Path:
-    if not contents.labels:
-        raise BadImage(
-            f"OME-Zarr is written for masks, but this is none ({place.name})", remedy="use .ome.tif or .nii.gz"
-        )
     for module in ("zarr", "dask"):
         needs(module, "lazy", doing="Writing OME-Zarr")
+    if not contents.labels:
+        from napari_medt.io.zarr_image_out import write_zarr_image
+
+        return write_zarr_image(contents, place)
     from napari_medt.io.zarr_out import write_zarr_labels
 
     return write_zarr_labels(

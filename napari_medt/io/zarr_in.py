@@ -18,7 +18,7 @@ from napari_medt.core.volume import Array, default_channel_names
 from napari_medt.io.arrangement import Arrangement
 from napari_medt.io.label_values import label_dtype, label_values
 from napari_medt.io.lazy import Stored, lazy
-from napari_medt.io.ngff import axes_named, exact_geometry, geometry_from, ome_attributes
+from napari_medt.io.ngff import axes_named, exact_axes, exact_geometry, geometry_from, ome_attributes
 from napari_medt.io.picture import GREY, RGB, fits_memory
 from napari_medt.io.zarr_nodes import Node, ZarrArray, arrangement, images_in, is_zarr, levels_of, open_node, title_of
 
@@ -46,7 +46,7 @@ def read_zarr(path: Path, *, choose: Sequence[str] = ()) -> Volume:
     -------
     Volume
         `(c, y, x)` or `(c, z, y, x)` as Dask arrays, with the coarser levels; in mm or um where the file gives a unit.
-        A z axis of length 1 is left out. A plain array without metadata is in px, which a note says.
+        A z axis of length 1 is left out, unless we wrote it. A plain array without metadata is in px, which a note says.
 
     Raises
     ------
@@ -86,7 +86,8 @@ def _read(path: Path, node: Node, choose: Sequence[str]) -> Volume:
 
 def _image(path: Path, group: zarr.Group, ome: Mapping[str, Any], choose: Sequence[str]) -> Volume:
     image, arrays = levels_of(path, group, ome)
-    where = arrangement(image.axes, arrays[0], choose, path.name)
+    attributes = group.attrs.asdict()
+    where = arrangement(image.axes, arrays[0], choose, path.name, keep_slice=exact_axes(attributes) == 3)
     levels = [
         _lazily(path / level.path, array, where, path.name) for level, array in zip(image.levels, arrays, strict=True)
     ]
@@ -99,7 +100,7 @@ def _image(path: Path, group: zarr.Group, ome: Mapping[str, Any], choose: Sequen
     )
     names, unnamed = _channel_names(ome, levels[0].shape[0], levels[0].dtype)
     notes = (*notes, *unnamed, *_more_images(ome), *_missing_chunks(arrays[0]))
-    geometry = exact_geometry(group.attrs.asdict(), len(spatial), geometry)
+    geometry = exact_geometry(attributes, len(spatial), geometry)
     return Volume(levels[0], geometry, names, str(path), notes=notes, levels=tuple(levels[1:]))
 
 

@@ -110,6 +110,8 @@ def levels_of(path: Path, group: zarr.Group, ome: Mapping[str, Any]) -> tuple[Mu
     first = _member(path, group, first_level_path(ome))
     image = parse_multiscale(ome, first.ndim, path.name)
     arrays = (first, *(_member(path, group, level.path) for level in image.levels[1:]))
+    if 0 in first.shape:
+        raise BadImage(f"{path.name} has no pixels", remedy="choose an image with pixels in it")
     if any(array.ndim != first.ndim or array.dtype != first.dtype for array in arrays):
         raise BadImage(f"The levels of {path.name} do not fit each other", remedy="export it again")
     return image, arrays
@@ -127,8 +129,10 @@ def _member(path: Path, group: zarr.Group, key: str) -> ZarrArray:
     return found
 
 
-def arrangement(axes: Sequence[Axis], array: ZarrArray, choose: Sequence[str], name: str) -> Arrangement:
-    """Find the axes of an image, and ask for the time point of a film.
+def arrangement(
+    axes: Sequence[Axis], array: ZarrArray, choose: Sequence[str], name: str, *, keep_slice: bool = False
+) -> Arrangement:
+    """Find the axes of an image, and ask for the time point of a film; a single slice is flat unless it is kept.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def arrangement(axes: Sequence[Axis], array: ZarrArray, choose: Sequence[str], n
         fixed[i] = chosen_time(array.shape[i], choose, name)
     if sorted(axes[i].name for i in spatial) == sorted("zyx"[-len(spatial) :]):
         spatial.sort(key=lambda i: "zyx".index(axes[i].name))
-    if len(spatial) == 3 and array.shape[spatial[0]] == 1:
+    if len(spatial) == 3 and array.shape[spatial[0]] == 1 and not keep_slice:
         fixed[spatial.pop(0)] = 0
     long = [axes[i].name for i in rest if array.shape[i] > 1]
     if len(spatial) not in (2, 3) or len(channel) > 1 or len(time) > 1 or long:

@@ -164,7 +164,8 @@ class Client:
 
         def loaded(volume: Any) -> None:
             assert picture is not None
-            self._call(job, "put_image", (picture.token, volume, picture.fixes), {}, lambda _: send(retry=False))
+            scan = {} if picture.scan is None else {"scan": picture.scan}
+            self._call(job, "put_image", (picture.token, volume, picture.fixes), scan, lambda _: send(retry=False))
 
         send(retry=True)
         return job

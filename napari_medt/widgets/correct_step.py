@@ -174,7 +174,7 @@ class CorrectStep(Step):
         labels = work.snapshot()
         attributes = {
             **layers.spatial_state(image),
-            "metadata": dict(image.metadata),
+            "metadata": dict((image if work.mask is None else work.mask).metadata),
             **layers.names_of_classes(work.classes),
         }
 
@@ -196,16 +196,18 @@ class CorrectStep(Step):
         if origin is not None and not origin.still_holds(layers.spatial_state(image), work.shape):
             origin = None
 
-        def read() -> np.ndarray:
+        def read() -> tuple[np.ndarray, np.ndarray | None]:
             from napari_medt.io import read_labels, read_segmentation
 
             if origin is None or origin.geometry.frame != "patient":
-                return fitting(read_labels(path)[0], work.shape, Path(path).name)
-            found = origin.forth(read_segmentation(path, like=origin.stand_in())[0])
-            return fitting(np.asarray(found.array), work.shape, Path(path).name)
+                return fitting(read_labels(path)[0], work.shape, Path(path).name), None
+            found = read_segmentation(path, like=origin.stand_in())[0]
+            shown = np.asarray(origin.forth(found).array)
+            return fitting(shown, work.shape, Path(path).name), origin.axes.apply(np.asarray(found.array))
 
-        def loaded(labels: np.ndarray) -> None:
-            if work.replace(labels, texts.LOADED_NAME):
+        def loaded(found: tuple[np.ndarray, np.ndarray | None]) -> None:
+            if work.replace(found[0], texts.LOADED_NAME):
+                layers.made_of(work.mask, found[1])
                 self.message.say(texts.MASK_LOADED.format(name=Path(path).name), kind="good")
 
         self.review.bridge.aside(read, then=loaded, failed=lambda error: self.message.say(str(error), kind="error"))

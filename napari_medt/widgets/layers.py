@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import uuid
 import weakref
 import zlib
@@ -26,6 +27,9 @@ KEY = "napari_medt"
 
 OUTLINE_VOXELS = 4_000_000
 """Above this size outlines take too long to draw."""
+
+WHOLE_BYTES = 64 * 2**20
+"""Up to this size images that are loaded lazily are read as a whole."""
 
 FRAME_COLOUR = "#ffb000"
 
@@ -123,6 +127,8 @@ class Picture:
     geometry: Geometry
     load: Callable[[], Volume]
     fixes: tuple[Any, ...] = ()
+    scan: Volume | None = None
+    """As it lies in the file, where the layer shows a copy turned straight."""
 
     def still_there(self, viewer: Any) -> Image | None:
         """Return the layer if it is still in the viewer and shows the same picture."""
@@ -153,6 +159,17 @@ def spatial_shape_of(layer: Image) -> tuple[int, ...]:
     return shape
 
 
+def stays_on_disk(data: Any) -> bool:
+    """Whether an image is handed over as the place it is read from: lazily loaded, large, and readable by another process."""
+    if not hasattr(data, "dask") or data.nbytes <= WHOLE_BYTES:
+        return False
+    try:
+        pickle.dumps(data)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def take(layer: Image) -> Picture:
     """Note what is needed to work on an image layer; its pixels are read by `Picture.load`, off the window's thread."""
     shape = spatial_shape_of(layer)
@@ -163,6 +180,9 @@ def take(layer: Image) -> Picture:
     known = signature(layer)
 
     def load() -> Volume:
+        if stays_on_disk(data):
+            array = data[..., :3].transpose(data.ndim - 1, *range(data.ndim - 1)) if rgb else data[None]
+            return Volume(array, geometry, source=name, acquisition=acquisition)
         volume = Volume.from_array(np.asarray(data), rgb=rgb, geometry=geometry, source=name)
         return replace(volume, acquisition=acquisition)
 
@@ -171,7 +191,9 @@ def take(layer: Image) -> Picture:
     where = geometry.affine.tobytes() + f"{geometry.units} {fixes}".encode()
     place = hashlib.blake2b(where, digest_size=8).hexdigest()
     token = f"{name_of_layer}-{abs(hash(known)):x}-{place}"
-    return Picture(weakref.ref(layer), token, known, shape, geometry, load, fixes)
+    turned = origin is not None and data is origin.copy and origin.still_holds(spatial_state(layer), shape)
+    scan = origin.scan if origin is not None and turned else None
+    return Picture(weakref.ref(layer), token, known, shape, geometry, load, fixes, scan)
 
 
 def identity(layer: Layer) -> str:
@@ -189,6 +211,22 @@ def add_fix(layer: Layer, fix: Any) -> None:
     identity(layer)
     mark = layer.metadata[KEY]
     mark["fixes"] = (*mark.get("fixes", ()), fix)
+
+
+def made_of(mask: Layer, exact: np.ndarray | None) -> None:
+    """Note which labels on the grid of the scan a mask over its straight copy was made of.
+
+    Parameters
+    ----------
+    mask
+        Over a picture from a file.
+    exact
+        Labels on the scan's grid, axes as in `Picture.scan`; `None` where there is no other grid.
+    """
+    origin = origin_of(mask.metadata)
+    if origin is not None and origin.resampled:
+        exact = None if exact is None else origin.axes.inverse.apply(exact)
+        mask.metadata[FILE_KEY] = replace(origin, exact=exact)
 
 
 def is_ours(layer: Layer) -> bool:
@@ -357,7 +395,7 @@ class OurLayers:
 def _file_of(image: Layer) -> dict[str, Any]:
     """What a layer over a picture takes over from it, so that it is saved on the grid of the same file."""
     origin = origin_of(image.metadata)
-    return {} if origin is None else {FILE_KEY: origin}
+    return {} if origin is None else {FILE_KEY: replace(origin, scan=None, copy=None)}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -90,7 +90,8 @@ class More(QFrame):
         for layer in self._review.viewer.layers:
             if isinstance(layer, Shapes):
                 self.region_box.addItem(texts.BOX_OF.format(name=layer.name), layer)
-        found = [i for i in range(self.region_box.count()) if self.region_box.itemData(i) is chosen]
+        # Qt hands out copies of strings, so that identity would lose them.
+        found = [i for i in range(self.region_box.count()) if self.region_box.itemData(i) == chosen]
         self.region_box.setCurrentIndex(found[0] if found else 0)
         self.region_box.blockSignals(False)
 

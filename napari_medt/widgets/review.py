@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_medt.core import Cancelled, MedtError
+from napari_medt.io.picture import fits_memory
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.client import Client, Job, Worker
@@ -225,6 +227,9 @@ class Review(QObject):
             picture = layers.take(image)
         except MedtError as error:
             self.said.emit("run", str(error), "error")
+            return
+        if not fits_memory(math.prod(picture.spatial_shape)):
+            self.said.emit("run", texts.too_large(image.name, picture.spatial_shape), "error")
             return
         labels = np.zeros(picture.spatial_shape, np.uint8)
         mask = self.layers.add_mask(image, labels, classes=len(self.classes))

@@ -8,7 +8,8 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
 
-from napari_medt.core import MedtError
+from napari_medt._napari_io.origin import origin_of
+from napari_medt.core import Acquisition, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.cards import card_html
 from napari_medt.widgets.hints import Hints
@@ -127,16 +128,19 @@ class RunStep(Step):
             self.image_words.setText(texts.NO_IMAGE_HINT)
         else:
             try:
-                shape = layers.spatial_shape_of(image)
-                self.image_words.setText(
-                    texts.image_words(
-                        shape,
-                        dtype=str(layers.level_0(image).dtype),
-                        colour=bool(image.rgb),
-                        spacing=[float(s) for s in image.scale],
-                        units=layers.units_of(image),
-                    )
+                origin = origin_of(image.metadata)
+                made = Acquisition() if origin is None else origin.acquisition
+                words = texts.image_words(
+                    layers.spatial_shape_of(image),
+                    dtype=str(layers.level_0(image).dtype),
+                    colour=bool(image.rgb),
+                    spacing=[float(s) for s in image.scale],
+                    units=layers.units_of(image),
+                    modality=made.modality,
+                    value_unit=made.value_unit,
                 )
+                odd = () if origin is None else origin.notes
+                self.image_words.setText("\n".join([words, *(f"{note.rstrip('.')}." for note in odd)]))
             except MedtError as error:
                 self.image_words.setText(str(error))
         self._refresh_button()
@@ -190,6 +194,7 @@ class RunStep(Step):
         image = review.image
         self.hints.show_hints(())
         self.ahead.hide()
+        self._asked = ""
         if not self._ready or review.busy or review.work is None or not review.model_key or image is None:
             return
         try:
@@ -296,6 +301,7 @@ class RunStep(Step):
         if not editor.replace(labels, texts.RUN_NAME, model_key=key):
             self.message.say(texts.IMAGE_GONE, kind="error")
             return
+        layers.made_of(editor.mask, found.on_scan)
         if prediction.uncertainty is not None:
             self.review.layers.show_map(
                 image,

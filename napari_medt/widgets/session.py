@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.widgets.straight import found_on_copy, labels_on_scan, region_of_scan
 
 if TYPE_CHECKING:
     from napari_medt.attention import AttentionExplorer
@@ -31,11 +32,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a run found: the prediction, the share of the picture each class takes, and where it is in doubt."""
+    """What a run found: the prediction, the share of the picture each class takes, and where it is in doubt.
+
+    `on_scan` are the labels on the grid of the scan, where the prediction is on that of a copy turned straight.
+    """
 
     prediction: Prediction
     shares: list[float]
     doubtful: tuple[Doubt, ...] = ()
+    on_scan: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ class Doubt:
 class Session:
     """Answers the dock's questions about images it was sent once.
 
-    Images are referred to by a token. `query` is `(y, x)` of a 2D image, `(z, y, x)` of a scan, whose attention is that of the
-    slice `z`.
+    Images are referred to by a token. A model sees a scan at an angle as it lies in the file, not the straight copy that is
+    shown; what it finds is put on the copy. Attention is that of the copy, as it is asked about slices that are shown.
+    `query` is `(y, x)` of a 2D image, `(z, y, x)` of a scan, whose attention is that of the slice `z`.
     """
 
     def __init__(self) -> None:
         self._images: OrderedDict[str, Volume] = OrderedDict()
+        self._scans: dict[str, Volume] = {}
         self._models: OrderedDict[tuple[str, str], Model] = OrderedDict()
         self._pace: dict[tuple[Any, ...], float] = {}  # seconds a window, as a run took
         self._explorers: OrderedDict[tuple[str, str, str, int], AttentionExplorer] = OrderedDict()
@@ -110,11 +117,14 @@ class Session:
 
         return {"devices": list(list_devices()), "auto": str(choose_device("auto"))}
 
-    def put_image(self, token: str, volume: Volume, fixes: Sequence[Hint] = ()) -> None:
-        """Take an image, and do about it what the user clicked; the two latest are kept."""
-        self._images[token] = _mended(volume, fixes) if fixes else volume
+    def put_image(self, token: str, volume: Volume, fixes: Sequence[Hint] = (), scan: Volume | None = None) -> None:
+        """Take an image, and do about it what the user clicked; `scan` is what it is a straight copy of. Two are kept."""
+        self._images[token] = _mended(volume, fixes)
         _keep_latest(self._images, 2)
         known = set(self._images)
+        self._scans = {key: kept for key, kept in self._scans.items() if key in known}
+        if scan is not None:
+            self._scans[token] = _mended(scan, fixes)
         for key in [key for key in self._explorers if key[0] not in known]:
             del self._explorers[key]
 
@@ -133,7 +143,7 @@ class Session:
 
         if token not in self._images:
             return MISSING
-        model, volume = self._model(model_key, device), self._images[token]
+        model, volume = self._model(model_key, device), self._seen(token, wishes)
         began, steps = time.monotonic(), [0]
 
         def told(done: int, total: int, message: str = "") -> None:
@@ -150,7 +160,10 @@ class Session:
         if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
             found = replace(found, uncertainty=found.uncertainty.astype(np.float32))
             regions = _doubtful(found)
-        return Found(found, (counts / found.labels.size).tolist(), regions)
+        on_scan = found.labels if token in self._scans else None
+        if on_scan is not None:
+            found = found_on_copy(found, self._images[token])
+        return Found(found, (counts / counts.sum()).tolist(), regions, on_scan)
 
     def look_ahead(self, token: str, model_key: str, device: str = "auto", **wishes: Any) -> Ahead | str:
         """What a run with these wishes will take, and what about the image does not suit the model."""
@@ -158,7 +171,7 @@ class Session:
 
         if token not in self._images:
             return MISSING
-        model, volume = self._model(model_key, device), self._images[token]
+        model, volume = self._model(model_key, device), self._seen(token, wishes)
         hints = _hints(volume, model)
         wishes.pop("compute", None)
         planned = plan(model, volume, **wishes)
@@ -243,7 +256,8 @@ class Session:
         model = self._model(model_key, device)
         options: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
         options["scale"] = self._scale(token, model)
-        cases = as_cases(self._images[token], labels)
+        shown, seen = self._images[token], self._seen(token)
+        cases = as_cases(seen, labels if seen is shown else labels_on_scan(labels, shown, seen))
         learnt = fine_tune(model, cases, steps=steps, progress=progress, cancel=cancel, on_step=emit, **options)
         self._models[learnt.card.key, device] = learnt
         _keep_latest(self._models, 2)
@@ -252,8 +266,17 @@ class Session:
     def forget(self) -> None:
         """Let go of images, models and attention."""
         self._images.clear()
+        self._scans.clear()
         self._explorers.clear()
         self._models.clear()
+
+    def _seen(self, token: str, wishes: dict[str, Any] | None = None) -> Volume:
+        """The image as a model sees it; a region among the wishes is put on its grid."""
+        shown = self._images[token]
+        scan = self._scans.get(token)
+        if scan is not None and wishes and "roi" in wishes:
+            wishes["roi"] = region_of_scan(wishes["roi"], shown, scan)
+        return shown if scan is None else scan
 
     def _model(self, key: str, device: str) -> Model:
         from napari_medt.zoo import load_model
@@ -264,7 +287,7 @@ class Session:
         """Intensities as a run on the whole scan sees them; None for a 2D image, which is fitted by itself."""
         from napari_medt.engine.prepare import fit
 
-        volume = self._images[token]
+        volume = self._seen(token)
         return fit(volume, model.card).scale if volume.geometry.ndim > 2 else None
 
     def _explorer(self, token: str, key: str, device: str, z: int) -> AttentionExplorer:

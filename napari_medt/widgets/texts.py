@@ -168,18 +168,42 @@ FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 BUSY = "Something is being calculated; wait for it or cancel it."
 
 
-def image_words(spatial_shape: Sequence[int], *, dtype: str, colour: bool, spacing: Sequence[float], units: str) -> str:
-    """Say what was read, for example `"256 × 256, colour, 8-bit"`."""
+def image_words(
+    spatial_shape: Sequence[int],
+    *,
+    dtype: str,
+    colour: bool,
+    spacing: Sequence[float],
+    units: str,
+    modality: str = "",
+    value_unit: str = "",
+) -> str:
+    """Say what was read, for example `"256 × 256 pixels, colour, 8-bit"` or `"512 × 512 × 90, 3D, CT in HU, 3 mm a voxel"`."""
     size = " × ".join(str(n) for n in reversed(spatial_shape))
-    kinds = {"uint8": "8-bit", "uint16": "16-bit", "int16": "16-bit, signed", "bool": "yes or no"}
-    kind = kinds.get(dtype, "decimal numbers" if dtype.startswith("float") else dtype)
-    words = [f"{size} pixels" if len(spatial_shape) == 2 else f"{size}, 3D", "colour" if colour else "grey", kind]
+    bits = dtype.lstrip("uint")
+    kind = "decimal numbers" if dtype.startswith("float") else "yes or no" if dtype == "bool" else f"{bits}-bit"
+    if dtype.startswith("int"):
+        kind += ", signed"
+    words = [f"{size} pixels" if len(spatial_shape) == 2 else f"{size}, 3D"]
+    if modality and not colour:
+        words.append(f"{modality} in {value_unit}" if value_unit else modality)
+    else:
+        words += ["colour" if colour else "grey", kind]
     if units != "px":
         name = {"um": "µm"}.get(units, units)
         steps = [f"{s:.3g}" for s in reversed(spacing)]
         sample = "pixel" if len(spatial_shape) == 2 else "voxel"
         words.append(f"{steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} {name} a {sample}")
     return ", ".join(words)
+
+
+def too_large(name: str, spatial_shape: Sequence[int]) -> str:
+    """Say that a mask of a picture does not fit into memory, and what to do."""
+    size = " × ".join(str(n) for n in reversed(spatial_shape))
+    return (
+        f"{name!r} ({size}) is too large to hold its mask in memory; segment it with the command "
+        "'napari-medt predict IMAGE -o MASK.ome.zarr', or crop it."
+    )
 
 
 def ahead(windows: int, memory_mb: float, seconds_needed: float | None) -> str:

@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import tifffile
@@ -68,6 +69,18 @@ def test_one_voxel_anywhere_changes_the_digest_of_a_large_image(dtype, monkeypat
         other = values.copy()
         other[place] += 1
         assert image_digest(Volume.from_array(other, rgb=False)) != digest
+
+
+def test_of_a_large_image_on_disk_only_boxes_are_read(monkeypatch, rng):
+    monkeypatch.setattr("napari_medt.cases.identity.WHOLE_BYTES", 1000)
+    values = rng.integers(0, 200, (1, 9000, 12000), dtype=np.uint8)
+    lazy = da.from_array(values, chunks=(1, 1000, 1000))
+    geometry = Geometry.from_spacing((1.0, 1.0))
+    digest = image_digest(Volume(lazy, geometry))
+    assert image_digest(Volume(lazy.rechunk((1, 300, 4000)), geometry)) == digest
+    other = values.copy()
+    other[0, -1, -1] ^= 1
+    assert image_digest(Volume(da.from_array(other), geometry)) != digest
 
 
 # -------------------------------------------------------------------------------------------------------- what is kept
@@ -258,7 +271,7 @@ HOLD = """
 import sys, time
 import numpy as np
 from napari_medt.cases import CaseFolder
-from napari_medt.core import Volume
+from napari_medt.core import Geometry, Volume
 image = Volume.from_array(np.arange(400, dtype=np.uint16).reshape(20, 20))
 case = CaseFolder.open(image)
 print(case.read_only, case.notice, flush=True)
@@ -530,5 +543,5 @@ def _full(_: int) -> None:
 
 TestReview = Review.TestCase
 TestReview.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )

@@ -131,7 +131,7 @@ def test_stripes_finer_than_the_model_become_grey_instead_of_other_stripes(make_
     np.testing.assert_allclose(found[..., 1:-1], 0.5, atol=0.06)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(*[st.integers(1, 14)] * 3),
     steps=st.tuples(*[st.sampled_from([0.3, 0.5, 0.77, 1, 1.4, 2, 3.1])] * 3),
@@ -187,7 +187,7 @@ def test_windows_of_an_engine_make_such_parts(rng):
     np.testing.assert_allclose(found, back(grid, values), atol=1e-5)
 
 
-@settings(max_examples=48, deadline=None)
+@settings(max_examples=48)
 @given(
     orientation=st.sampled_from(ORIENTATIONS),
     wanted=st.sampled_from(["", *ORIENTATIONS]),

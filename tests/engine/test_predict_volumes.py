@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from napari_medt.core import BadImage, BadModel, Cancel, Cancelled, Geometry, Volume
+from napari_medt.core import AxisMap, BadImage, BadModel, Cancel, Cancelled, Geometry, OutOfMemory, Volume
 from napari_medt.engine import predict
-from napari_medt.engine.planes import plane_axes
+from napari_medt.engine.planes import acquired_plane, plane_axes
 from napari_medt.engine.rows import Rows
 from napari_medt.zoo.model import Model
 
@@ -134,10 +135,24 @@ def test_current_slice_of_another_plane_is_one_image(make, scan):
     assert not np.delete(found.labels, 12, axis=1).any()
 
 
-@pytest.mark.parametrize("roi", [(slice(30, 40), slice(None), slice(None)), (slice(5, 5), 0, 0), (0, 0)])
+@pytest.mark.parametrize(
+    "roi",
+    [(slice(30, 40), slice(None), slice(None)), (slice(5, 5), 0, 0), (0, 0), (slice(0, 9, 2), 0, 0), (2.5, 0, 0), 5],
+)
 def test_region_beside_the_image_is_refused(make, scan, roi):
     with pytest.raises(BadImage, match="The region"):
         predict(make(Sign()), scan, roi=roi)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [({}, r"write the mask into an \.ome\.zarr"), ({"uncertainty": True}, "do without uncertainty")],
+)
+def test_results_that_cannot_be_held_are_refused_before_the_work(make, options, remedy):
+    model, shape = make(Sign(), window=(64, 64)), (20_000,) * 3
+    with pytest.raises(OutOfMemory, match=rf"of this image would take .*GB are free; {remedy}"):
+        predict(model, np.broadcast_to(np.int16(1), shape), **options)
+    assert not model.net.seen
 
 
 class Corner(nn.Module):
@@ -415,3 +430,21 @@ def test_durations_in_words(seconds, words):
     from napari_medt.engine.blocks import in_words
 
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("spacing", "plane"),
+    [
+        ((5.0, 1.0, 1.0), "axial"),
+        ((1.0, 3.0, 1.0), "coronal"),
+        ((1.0, 1.05, 1.2), "sagittal"),
+        ((1.0, 1.0, 1.05), "axial"),
+    ],
+)
+def test_a_2d_model_sees_the_slices_as_acquired_in_whatever_order_the_file_holds_them(spacing, plane):
+    affine = np.diag([*spacing, 1.0])
+    straight = Geometry(affine, units="mm", frame="patient")
+    assert acquired_plane(straight) == plane
+    for order in permutations(range(3)):
+        axes = AxisMap(order, (True, False, True))
+        assert acquired_plane(straight.rearranged(axes, (4, 5, 6))) == plane

@@ -322,3 +322,13 @@ def test_values_are_clipped_before_they_are_mixed(make_card):
     card = scan_card(make_card, spacing=(1, 1, 0.5), intensity=Intensity(kind="clip", low=0, high=100))
     found = fit(Volume(values, Geometry.from_spacing((1, 1, 1), units="mm")), card).whole()
     np.testing.assert_allclose(found[0, 0, 0], (0, 0.25, 0.75, 0.75, 0.25, 0, 0, 0), atol=1e-6)
+
+
+def test_a_window_made_in_bands_is_the_same(make_card, rng, monkeypatch):
+    from napari_medt.engine import prepare as module
+
+    volume = Volume(rng.random((1, 40, 31, 22), np.float32), Geometry.from_spacing((1.0, 1.0, 1.0), units="mm"))
+    card = make_card(channels="grey", net_options={}, spatial_dims=3, window=(8, 8, 8), spacing=(3.3, 0.7, 2.0))
+    whole = prepare(volume, card)[0]
+    monkeypatch.setattr(module, "TOGETHER", 3 * 31 * 22)
+    np.testing.assert_allclose(prepare(volume, card)[0], whole, atol=1e-6)

@@ -13,8 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_medt.core import AmbiguousImage, BadImage, Cancelled, Choice, MedtError
+from napari_medt.core import AmbiguousImage, BadImage, Cancelled, Choice, MedtError, OutOfMemory
 from napari_medt.engine.process import WorkerProcess
+
+CHOICES = (Choice("a", "first"), Choice("b", "second"))
 
 
 class Target:
@@ -36,7 +38,7 @@ class Target:
         if kind == "image":
             raise BadImage("The image is bad", remedy="take another")
         if kind == "question":
-            raise AmbiguousImage("There are two", [Choice("a", "first"), Choice("b", "second")])
+            raise AmbiguousImage("There are two", CHOICES)
         if kind == "memory":
             raise MemoryError
         raise ValueError(kind)
@@ -92,8 +94,8 @@ def test_cancel_ends_a_running_and_a_waiting_call(worker):
     ("kind", "error", "sentence"),
     [
         ("image", BadImage, r"The image is bad; take another\."),
-        ("question", BadImage, r"There are two; choose a \(first\), or b \(second\)\."),
-        ("memory", MedtError, "There was not enough memory; close other programs"),
+        ("question", AmbiguousImage, r"There are two; choose a \(first\), or b \(second\)\."),
+        ("memory", OutOfMemory, "There was not enough memory; close other programs"),
         ("oops", MedtError, r"Something failed that should not \(ValueError: oops\)"),
     ],
 )
@@ -101,6 +103,8 @@ def test_errors_cross_with_type_and_remedy(worker, kind, error, sentence):
     with pytest.raises(error, match=sentence) as caught:
         worker.call("fail", kind).result(60)
     assert "Traceback" in caught.value.details
+    assert type(caught.value) is error
+    assert getattr(caught.value, "choices", CHOICES) == CHOICES
 
 
 def test_what_cannot_be_sent_is_said(worker):

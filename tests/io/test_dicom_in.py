@@ -21,6 +21,7 @@ from pydicom.uid import MPEG4HP41, HTJ2KLossless, JPEG2000Lossless, JPEGLossless
 from napari_medt.core import AmbiguousImage, BadImage, Cancel, Cancelled, MedtError, Volume  # noqa: E402
 from napari_medt.io.dicom_in import read_dicom  # noqa: E402
 from napari_medt.io.dicom_series import list_series  # noqa: E402
+from napari_medt.io.kinds import kind_of  # noqa: E402
 from tests.io import dicom_made as made  # noqa: E402
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -466,6 +467,13 @@ def test_files_that_are_no_dicom_are_refused(content, tmp_path):
     with pytest.raises(MedtError):
         read_dicom(path)
     assert list_series(tmp_path) == ()
+
+
+def test_a_preamble_that_is_a_tiff_still_stands_before_dicom(block, tmp_path):
+    path = made.make_series(tmp_path, block[:1], made.positions(1))[0]
+    path.write_bytes(b"II*\0".ljust(128, b"\0") + path.read_bytes()[128:])
+    assert kind_of(path) == "DICOM"
+    assert kind_of(path.rename(tmp_path / "both.tif")) == "TIFF"
 
 
 def test_any_cut_of_a_file_gives_a_sentence_or_the_image(block, tmp_path):

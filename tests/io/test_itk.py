@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from napari_medt.core import AmbiguousImage, BadImage, Geometry, LabelMap
+from napari_medt.core import AmbiguousImage, BadImage, Geometry, LabelMap, Volume
 from napari_medt.io import read, read_labels, read_segmentation, write
 from tests.io.sentences import one_sentence
 
@@ -37,6 +38,12 @@ def meta(path: Path, data: bytes, fields: str = "", *, size: str = "7 6 5", plac
 @pytest.fixture
 def scan(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(-1000, 2000, (5, 6, 7)).astype(np.int16)
+
+
+def test_our_channels_keep_their_names(tmp_path):
+    volume = Volume(np.zeros((2, 3, 4, 5), np.float32), Geometry.from_spacing((1, 1, 1)), ("T1: é", "T2"))
+    assert read(write(volume, tmp_path / "a.nrrd")).channel_names == volume.channel_names
+    assert sitk.ReadImage(str(tmp_path / "a.nrrd")).GetNumberOfComponentsPerPixel() == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- real files
@@ -269,9 +276,81 @@ def test_a_place_that_makes_no_sense_is_one_sentence(tmp_path, scan, fields):
     one_sentence(caught.value)
 
 
+def test_sizes_and_units_that_are_not_clear_are_told(tmp_path, scan):
+    packed = scan.tobytes()
+    for path, said in (
+        (nrrd(tmp_path / "a.nrrd", scan, f'{LPS}\nspace units: "um" "um" "mm"'), "units of length"),
+        (nrrd(tmp_path / "b.nrrd", scan, "spacings: 2 nan 3"), "along every axis"),
+        (meta(tmp_path / "a.mha", packed, "TransformMatrix = 1 0 0 0 1 0 0 0 1\n"), "along every axis"),
+    ):
+        assert any(said in note for note in read(path).notes)
+
+
+def test_units_of_a_film(tmp_path, scan):
+    fields = 'space: left-posterior-superior-time\nkinds: domain domain domain time\nspace units: "um" "um" "um" "s"\n'
+    fields += "space directions: (2,0,0,0) (0,3,0,0) (0,0,4,0) (0,0,0,1)\nspace origin: (0,0,0,0)"
+    volume = read(nrrd(tmp_path / "a.nrrd", np.stack([scan, scan + 1]), fields), choose="t=1")
+    np.testing.assert_array_equal(volume.array[0], scan + 1)
+    assert volume.geometry.spacing == pytest.approx((0.004, 0.003, 0.002))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_nrrd_packed_by_bzip2(tmp_path, scan, beside):
+    path = nrrd(tmp_path / ("a.nhdr" if beside else "a.nrrd"), scan, LPS, encoding="bzip2")
+    head, packed = path.read_bytes()[: -scan.nbytes], bz2.compress(scan.tobytes())
+    data = tmp_path / "a b.bz2" if beside else path
+    path.write_bytes(head[:-1] + b"data file: a b.bz2\n\n" if beside else head + packed)
+    if beside:
+        with pytest.raises(BadImage, match="put a b.bz2 beside it"):
+            read(path)
+        data.write_bytes(packed)
+    np.testing.assert_array_equal(read(path).array[0], scan)
+    assert read(path).geometry.spacing == (4, 3, 2)
+    assert read(path).source == str(path)
+    data.write_bytes(data.read_bytes()[:-20])
+    with pytest.raises(BadImage, match="damaged or incomplete NRRD"):
+        read(path)
+
+
+@pytest.mark.parametrize("place", ["LIST\ns1.raw\ns2.raw\ns3.raw\ns4.raw\ns5.raw", "s%d.raw 1 5 1", "s%d.raw"])
+def test_slices_in_files_of_their_own(tmp_path, scan, place, capfd):
+    for number, plane in enumerate(scan, 1):
+        (tmp_path / f"s{number}.raw").write_bytes(plane.tobytes())
+    path = meta(tmp_path / "a.mhd", b"", place=place)
+    np.testing.assert_array_equal(read(path).array[0], scan)
+    (tmp_path / "s3.raw").write_bytes(b"12")
+    with pytest.raises(BadImage, match="some of its pixels are missing"):
+        read(path)
+    (tmp_path / "s3.raw").unlink()
+    with pytest.raises(BadImage, match="put s3.raw beside it"):
+        read(path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("line", ["NDims = 3", "DimSize = 7 6 5", "ElementType = MET_SHORT", "ElementDataFile = LOCAL"])
+def test_a_header_with_a_line_missing(tmp_path, scan, line, capfd):
+    path = meta(tmp_path / "a.mha", scan.tobytes())
+    path.write_bytes(path.read_bytes().replace(f"{line}\n".encode(), b"Comment = NDims\n"))
+    with pytest.raises(BadImage) as caught:
+        read(path)
+    assert f"no {line.split()[0]}" in one_sentence(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_memory_that_runs_out_is_no_damage(tmp_path, scan, monkeypatch):
+    def full(self):
+        raise RuntimeError("Failed to allocate memory for image.")
+
+    monkeypatch.setattr(sitk.ImageFileReader, "Execute", full)
+    with pytest.raises(BadImage, match="GB of memory"):
+        read(nrrd(tmp_path / "a.nrrd", scan, LPS))
+
+
 def test_too_many_axes(tmp_path):
     with pytest.raises(BadImage, match="5 axes"):
         read(nrrd(tmp_path / "a.nrrd", np.zeros((2, 2, 2, 2, 2), np.uint8), "spacings: 1 1 1 1 1"))
+    with pytest.raises(BadImage, match="one axis only"):
+        read(nrrd(tmp_path / "a.nrrd", np.zeros(2, np.uint8), "spacings: 1"))
 
 
 def test_a_size_beyond_the_memory_is_refused_before_it_is_read(tmp_path, scan):

@@ -157,6 +157,9 @@ def test_a_position_that_is_not_a_number_is_refused_or_the_other_form_is_used(tm
     patched(path, 280, struct.pack("<f", np.nan))
     with pytest.raises(BadImage, match="position of a.nii in the patient is not finite"):
         read(path)
+    patched(path, 280, struct.pack("<f", np.inf))
+    with warnings.catch_warnings(action="error"), pytest.raises(BadImage, match="is not finite"):
+        read(path)
     image = nib.Nifti1Image(scan, AFFINE)
     image.set_qform(AFFINE, 1)
     nib.save(image, path)
@@ -164,6 +167,18 @@ def test_a_position_that_is_not_a_number_is_refused_or_the_other_form_is_used(tm
     volume = read(path)
     np.testing.assert_allclose(volume.geometry.spacing, np.linalg.norm(AFFINE[:3, :3], axis=0)[::-1], rtol=1e-5)
     assert "Only the qform" in volume.notes[0]
+
+
+def test_a_size_of_zero_is_no_size(tmp_path, scan):
+    zero = struct.pack("<f", 0)
+    path = patched(save(tmp_path / "a.nii", scan, sform_code=0, qform_code=1), 84, zero)
+    with pytest.raises(BadImage, match="cannot be computed"):
+        read(path)
+    path = patched(save(tmp_path / "b.nii", scan, sform_code=0, qform_code=0), 84, zero)
+    assert read(path).geometry.units == "px"
+    assert "no size of its voxels" in read(path).notes[0]
+    flat = patched(save(tmp_path / "c.nii", scan[..., :1], sform_code=0, qform_code=1), 88, zero)
+    assert read(flat).geometry.spacing[0] == 1  # of a single slice it says nothing
 
 
 # -------------------------------------------------------------------------------------------------------------- values
@@ -302,6 +317,12 @@ def test_a_changed_bit_in_a_packed_file_is_found(tmp_path, rng):
         assert "damaged or incomplete" in one_sentence(caught.value)
 
 
+def test_values_scaled_by_infinity_are_read_as_stored(tmp_path, scan):
+    volume = read(patched(save(tmp_path / "a.nii", scan), 112, struct.pack("<f", np.inf)))
+    np.testing.assert_array_equal(volume.array[0], scan.T)
+    assert "infinity" in volume.notes[0]
+
+
 def test_a_file_that_is_too_long_says_so(tmp_path, scan):
     path = save(tmp_path / "a.nii", scan)
     path.write_bytes(path.read_bytes() + bytes(100))
@@ -351,6 +372,32 @@ def test_the_other_half_of_a_pair_is_missing(tmp_path, scan):
     (tmp_path / "a.img").unlink()
     with pytest.raises(BadImage, match=r"voxels of a.hdr are missing; put a.img beside it"):
         read(tmp_path / "a.hdr")
+    (tmp_path / "a.hdr").rename(tmp_path / "b.img")
+    (tmp_path / "b.img").write_bytes(scan.tobytes())
+    with pytest.raises(BadImage, match=r"header of b.img is missing; put b.hdr beside it"):
+        read(tmp_path / "b.img")
+
+
+def test_a_packed_pair(tmp_path, scan):
+    nib.save(nib.Nifti1Pair(scan, AFFINE), tmp_path / "a.img.gz")
+    for name in ("a.img.gz", "a.hdr.gz"):
+        volume = read(tmp_path / name)
+        np.testing.assert_array_equal(volume.array[0], scan.T)
+        np.testing.assert_allclose(volume.geometry.to_nifti(), AFFINE, atol=1e-5)
+
+
+def test_packed_files_that_are_something_else(tmp_path, scan):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b"all is well " * 100))
+    with pytest.raises(BadImage, match="named like a NIfTI but is none"):
+        read(tmp_path / "a.nii.gz")
+    (tmp_path / "a.nrrd.gz").write_bytes(gzip.compress(b"NRRD0004"))
+    with pytest.raises(BadImage, match="unpack it first"):
+        read(tmp_path / "a.nrrd.gz")
+
+
+def test_voxels_never_begin_within_the_header(tmp_path, scan):
+    path = patched(save(tmp_path / "a.nii", scan), 108, struct.pack("<f", 0))
+    np.testing.assert_array_equal(read(path).array[0], scan.T)
 
 
 # -------------------------------------------------------------------------------------------------------------- large
@@ -451,6 +498,12 @@ def test_a_file_changed_by_another_program_is_believed(tmp_path):
     (found,) = read_segmentation(tmp_path / "b.nii")
     assert found.names == {1: "cell"}
     np.testing.assert_allclose(found.geometry.to_nifti(), AFFINE, atol=1e-5)
+
+
+def test_a_small_picture_stays_in_micrometres(tmp_path):
+    geometry = Geometry.from_spacing((0.4, 0.3), origin=(1, 2), units="um")
+    back = read(write(Volume(np.zeros((1, 5, 6), np.uint16), geometry), tmp_path / "a.nii.gz")).geometry
+    assert (back.units, back.spacing, back.origin) == ("um", (0.4, 0.3), (1, 2))
 
 
 def test_types_nifti_does_not_have_are_widened(tmp_path):

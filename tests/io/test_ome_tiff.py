@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import psutil
 import pytest
 import tifffile
 
-from napari_medt.core import AmbiguousImage, BadImage, Geometry
-from napari_medt.io import read_labels
+from napari_medt.core import AmbiguousImage, BadImage, Geometry, StorageError
+from napari_medt.io import read_labels, write
 from napari_medt.io.atomic import atomic_write
-from napari_medt.io.ome_tiff_out import encode_ome_tiff
+from napari_medt.io.ome_tiff_out import _scratch, encode_ome_tiff
 from napari_medt.io.picture import RGB, Picture
 from napari_medt.io.tiff_in import read_tiff
 
@@ -189,3 +190,19 @@ def test_a_file_larger_than_a_quarter_of_the_memory_stays_on_disk(tmp_path, rng,
     monkeypatch.undo()
     np.testing.assert_array_equal(np.asarray(lazy.array), read(palette).array)
     assert lazy.channel_names == RGB
+
+
+def test_room_for_the_levels_is_taken_at_once(tmp_path):
+    """Where a disk is found full through a map of a file, the process ends without a word."""
+    scratch = _scratch(tmp_path / "0", np.zeros((1, 3000, 3000), np.uint8))
+    assert (tmp_path / "0").stat().st_blocks * 512 >= scratch.nbytes
+
+
+def test_a_disk_that_is_full_is_one_sentence(tmp_path, monkeypatch):
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        write(np.zeros((2100, 20), np.uint32), tmp_path / "a.ome.tif")
+    assert list(tmp_path.iterdir()) == []

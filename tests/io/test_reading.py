@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from napari_medt.core import BadImage, MedtError
 from napari_medt.io import read, read_labels
@@ -168,6 +168,36 @@ def test_values_and_types_stay_as_they_are(tmp_path, files, rng, dtype):
     array = read(put(tmp_path / "v.tif", files.tiff(values))).array
     assert array.dtype == dtype
     np.testing.assert_array_equal(array[0], values)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_picture_stored_turned_is_upright(tmp_path, files, kind, turn):
+    stored = np.zeros((16, 24), np.uint8)
+    stored[:8, :8], stored[8:, :8] = 240, 120
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = (
+        files.pillow(stored, kind, exif=exif)
+        if kind != "TIFF"
+        else files.tiff(stored, extratags=[(274, 3, 1, turn, True)], resolution=(2e4, 1e4), resolutionunit="CENTIMETER")
+    )
+    (tmp_path / "a").write_bytes(data)
+    volume = read(tmp_path / "a")
+    upright = Image.fromarray(stored)
+    upright.getexif()[0x0112] = turn
+    wanted = np.asarray(ImageOps.exif_transpose(upright))
+    assert abs(volume.array[0].astype(int) - wanted).max() < 6  # JPEG rounds
+    assert len(volume.notes) == (turn > 1)
+    if kind == "TIFF":
+        assert volume.geometry.spacing == ((0.5, 1) if turn > 4 else (1, 0.5))
+
+
+def test_damaged_words_of_ome_are_told(tmp_path, files, rng):
+    array = rng.integers(0, 99, (4, 9, 12), dtype=np.uint8)
+    data = files.tiff(array, ome=True, metadata={"axes": "ZYX", "PhysicalSizeX": 2.0})
+    (tmp_path / "a.ome.tif").write_bytes(data.replace(b"</OME>", b"<<<<<<"))
+    assert "damaged" in read(tmp_path / "a.ome.tif").notes[0]
 
 
 def test_a_single_pixel_is_an_image(tmp_path, files):

@@ -55,7 +55,7 @@ def test_slab_by_slab_is_the_same_as_at_once(rng, monkeypatch, degrees, nearest,
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     start=st.tuples(*[st.integers(-3, 4)] * 3),
     shape=st.tuples(*[st.integers(1, 9)] * 3),

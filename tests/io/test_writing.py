@@ -15,7 +15,7 @@ from napari_medt.io.writing import ENDINGS
 SPACING = st.floats(1e-3, 1e3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.lists(st.integers(1, 5), min_size=2, max_size=3).map(tuple),
     dtype=st.sampled_from(["bool", "uint8", "uint16", "uint32", "int64", "float32"]),
@@ -163,7 +163,6 @@ def test_names_and_colours_stay_with_their_labels(tmp_path, ending):
     [
         (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.seg.nrrd", "holds masks, but this is none"),
         (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.dcm", "is written for masks"),
-        (Volume(np.zeros((1, 2, 3, 4), np.int16), SCAN), "a.ome.zarr", "is written for masks"),
         (Volume(np.zeros((2, 3, 4), np.uint8), Geometry.from_spacing((1, 1))), "a.png", "has 2 channels"),
         (LabelMap(np.zeros((2, 3, 4), np.uint8), SCAN), "a.dcm", "refers to the DICOM files of its image"),
         ([LabelMap(np.zeros((2, 3, 4), np.uint8), g) for g in (SCAN, SCAN.part((1, 0, 0)))], "a.seg.nrrd", "same grid"),
@@ -195,6 +194,22 @@ def test_a_mask_of_a_dicom_series_goes_there_and_back(data_folder, tmp_path):
     nifti = read(write(image, tmp_path / "image.nii.gz"))
     np.testing.assert_array_equal(nifti.array, image.array)
     assert nifti.geometry.close_to(image.geometry, shape=labels.shape)
+
+
+@pytest.mark.parametrize("ending", [".ome.tif", ".mha", ".nrrd", ".nii.gz"])
+def test_whole_numbers_of_64_bits_are_never_rounded(tmp_path, ending):
+    for top in (1000, 2**53 + 1):
+        volume = Volume(np.full((1, 2, 3, 4), top, np.int64), SCAN)
+        if top > 1000 and ending == ".ome.tif":
+            with pytest.raises(BadImage, match="which it does not hold"):
+                write(volume, tmp_path / f"a{ending}")
+        else:
+            assert int(read(write(volume, tmp_path / f"a{ending}")).array.max()) == top
+
+
+def test_a_name_that_is_none(tmp_path):
+    with pytest.raises(BadImage, match="not a valid name"):
+        write(np.ones((2, 3), np.uint8), f"{tmp_path}/a\0.tif")
 
 
 @pytest.mark.parametrize(("ending", "module"), [(".nii", "nibabel"), (".ome.zarr", "zarr"), (".dcm", "highdicom")])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_medt._napari_io import get_reader
+from napari_medt._napari_io import get_reader, write_labels
 from napari_medt.core import Geometry, MedtError
-from napari_medt.io import read_segmentation, write
+from napari_medt.engine.running import predict
+from napari_medt.io import read, read_segmentation, write
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.compass import Compass, edges
 from napari_medt.widgets.correct_step import mask_endings
 from napari_medt.widgets.doubts import centre_on
 from napari_medt.widgets.more import box_of, this_slice
-from napari_medt.widgets.session import Doubt, Hint
+from napari_medt.widgets.session import Doubt, Hint, Session
+from napari_medt.widgets.straight import region_of_scan
+from napari_medt.zoo import load_model
 
 pytest.importorskip("nibabel")
 WAIT_MS = 60_000
@@ -91,6 +95,7 @@ def test_only_the_slice_that_is_shown_is_changed(scan, viewer, walk, worker, qtb
     now = dock.review.work.snapshot()
     np.testing.assert_array_equal(now[3], whole[3])
     np.testing.assert_array_equal(now[[0, 1, 2, 4]], painted[[0, 1, 2, 4]])
+    assert box.currentText() == texts.THIS_SLICE, "the choice stays for the next run"
 
 
 def test_wishes_are_passed_on(scan, walk, worker):
@@ -244,6 +249,87 @@ def test_a_fix_makes_another_picture_of_the_same_layer(model):
     assert after.fixes == (fix,)
     assert after.token != before.token
     assert after.still_there(model) is image
+
+
+@pytest.fixture
+def oblique_file(tmp_path):
+    """A scan turned by 20 degrees about the line from right to left, and axes that run down, to the front and right."""
+    turn = np.radians(20)
+    about = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = about @ np.diag([-3.0, -2.0, -1.0])
+    values = np.random.default_rng(1).integers(0, 500, SHAPE).astype(np.float32)
+    return write(values, tmp_path / "oblique.nii.gz", geometry=Geometry(affine, "mm", "patient"))
+
+
+def test_a_scan_at_an_angle_is_segmented_as_it_lies_and_saved_to_the_voxel(model, oblique_file, tiny_model, tmp_path):
+    image = opened(model, oblique_file)
+    picture = layers.take(image)
+    session = Session()
+    session.put_image("token", picture.load(), (), picture.scan)
+    found = session.predict("token", tiny_model, "cpu", uncertainty=True)
+    straight = predict(load_model(tiny_model, device="cpu"), picture.scan)
+    np.testing.assert_array_equal(found.on_scan, straight.labels)
+    assert found.prediction.labels.shape == found.prediction.uncertainty.shape == image.data.shape != SHAPE
+    mask = layers.OurLayers(model).add_mask(image, found.prediction.labels.copy(), classes=2)
+    layers.made_of(mask, found.on_scan)
+
+    def saved():
+        write_labels(str(tmp_path / "mask.nii.gz"), *mask.as_layer_data_tuple()[:2])
+        return read(tmp_path / "mask.nii.gz")
+
+    back = saved()
+    np.testing.assert_array_equal(back.array[0], straight.labels[::-1, ::-1, ::-1])
+    assert back.geometry.close_to(read(oblique_file).geometry, shape=SHAPE)
+    box = (slice(3, 6), slice(8, 12), slice(10, 15))
+    mask.data[box] = 7
+    changed = np.argwhere(saved().array[0] != back.array[0])
+    allowed = region_of_scan(box, picture.load(), picture.scan)
+    assert len(changed) > 10
+    for axis, part in enumerate(allowed):
+        places = SHAPE[axis] - 1 - changed[:, axis]
+        assert part.start <= places.min() <= places.max() < part.stop
+
+
+def test_a_region_of_the_straight_copy_lies_in_that_of_the_scan(model, oblique_file):
+    picture = layers.take(opened(model, oblique_file))
+    shown, scan = picture.load(), picture.scan
+    box = (slice(2, 4), slice(5, 9), slice(3, 30))
+    found = region_of_scan(box, shown, scan)
+    assert found != tuple(slice(0, n) for n in scan.spatial_shape)
+    places = np.stack(np.meshgrid(*(np.arange(part.start, part.stop) for part in box), indexing="ij"), -1)
+    inside = np.rint(scan.geometry.index(shown.geometry.position(places.reshape(-1, 3))))
+    inside = inside[((inside >= 0) & (inside < scan.spatial_shape)).all(axis=1)]
+    assert (inside >= [part.start for part in found]).all()
+    assert (inside < [part.stop for part in found]).all()
+    with pytest.raises(MedtError, match="does not reach"):
+        region_of_scan((slice(0, 1), slice(0, 1), slice(0, 1)), shown, scan)
+
+
+def test_a_filtered_copy_is_not_taken_for_the_scan(model, oblique_file):
+    image = opened(model, oblique_file)
+    image.data = image.data + 1
+    assert layers.take(image).scan is None
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_what_is_read_from_disk_is_handed_over_unread(model, monkeypatch, rgb):
+    read_parts = []
+
+    def values(block_info=None):
+        read_parts.append(block_info)
+        return np.ones(block_info[None]["chunk-shape"], np.uint8)
+
+    shape, chunks = ((8, 64, 3), (4, 16, 3)) if rgb else ((8, 16, 64), (4, 8, 16))
+    data = da.map_blocks(values, chunks=da.core.normalize_chunks(chunks, shape), dtype=np.uint8)
+    monkeypatch.setattr(layers, "WHOLE_BYTES", 0)
+    image = model.add_image(data, rgb=rgb, contrast_limits=(0, 1))
+    read_parts.clear()
+    monkeypatch.setattr(layers.pickle, "dumps", lambda data: b"")
+    volume = layers.take(image).load()
+    assert not read_parts
+    assert volume.array.shape == ((3, 8, 64) if rgb else (1, 8, 16, 64))
+    assert volume.is_rgb == rgb
 
 
 def test_a_layer_that_was_moved_is_another_picture(model):
