@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_medt._cli.console import out, plain_errors, progress_bar, stop_on_interrupt
-from napari_medt.core import MedtError
+from napari_medt.core import Cancel, MedtError, Progress
 
 
 class OriginalNetwork(StrEnum):
@@ -31,7 +31,15 @@ class YesNo(StrEnum):
 _ORIGINAL = "Names of the original command line"
 
 
+_OWN = "From a folder of images"
+_HOW = "How it runs"
+
+
 def train(
+    images: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of images and masks, for which a recipe is planned.", show_default=False),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe, for example recipes/medt-nuclei.toml.")] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Where checkpoints and the model go; runs/NAME by default.")
@@ -39,10 +47,31 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Where the recipe's images lie; NAPARI_MEDT_DATA by default.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out (recipes only).")
+    net: Annotated[
+        str, typer.Option(help="Which network: unet, attention-unet, medt, unetr ...", rich_help_panel=_OWN)
+    ] = "attention-unet",
+    classes: Annotated[
+        str, typer.Option(help="Names of the label values from 0 on: background,liver,tumour.", rich_help_panel=_OWN)
+    ] = "",
+    memory: Annotated[float, typer.Option(min=0.1, help="Memory for training, in GB.", rich_help_panel=_OWN)] = 8.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and the training.", rich_help_panel=_OWN)] = 0,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Check the data and write the recipe, no more.", rich_help_panel=_OWN)
     ] = False,
-    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop in good order after so long.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out (recipes only).", rich_help_panel=_HOW)
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Shorten the training to about so long.", rich_help_panel=_HOW)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda (recipes only).", rich_help_panel=_HOW)] = "auto",
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Processes or GPUs of this computer; torchrun sets its own.", rich_help_panel=_HOW),
+    ] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that make windows ahead.", rich_help_panel=_HOW)
+    ] = None,
     modelname: Annotated[
         OriginalNetwork, typer.Option("--modelname", rich_help_panel=_ORIGINAL)
     ] = OriginalNetwork.MEDT,
@@ -68,23 +97,26 @@ def train(
         Path | None, typer.Option("--direc", help="Where results go; the same as --out.", rich_help_panel=_ORIGINAL)
     ] = None,
 ) -> None:
-    """Train a model, by a recipe or with the names of the original command line.
+    """Train a model: on a folder of images, by a recipe, or with the names of the original command line.
 
-    Give either --recipe, or --train_dataset with the other names of the published code.
+    Give one of IMAGES, --recipe, and --train_dataset with the other names of the published code.
     """
     with plain_errors():
-        if (recipe is None) == (train_dataset is None):
+        if sum(given is not None for given in (images, recipe, train_dataset)) != 1:
             raise MedtError(
-                "Training needs either a recipe or a folder of images, and got "
-                + ("both" if recipe is not None else "neither"),
-                remedy="give --recipe FILE, or --train_dataset FOLDER with img/ and labelcol/ inside",
+                "Training needs one thing to go by: a folder of images, a recipe, or the original names",
+                remedy="give IMAGES, or --recipe FILE, or --train_dataset FOLDER with img/ and labelcol/ inside",
             )
         from napari_medt import training
 
-        name = recipe.stem if recipe is not None else modelname.value
+        name = recipe.stem if recipe is not None else f"{net}-{images.resolve().name}" if images else modelname.value
         target = out_folder or direc or Path("runs") / name
 
         with stop_on_interrupt() as cancel, progress_bar() as report:
+            if images is not None:
+                recipe = _planned(images, target, report, cancel, net=net, classes=classes, memory_gb=memory, seed=seed)
+                if plan_only:
+                    return
             if recipe is not None:
                 folder = training.train(
                     recipe,
@@ -92,6 +124,9 @@ def train(
                     data=data,
                     max_minutes=max_minutes,
                     resume=resume,
+                    device=device,
+                    processes=processes,
+                    workers=workers,
                     progress=report,
                     cancel=cancel,
                 )
@@ -113,4 +148,21 @@ def train(
                     progress=report,
                     cancel=cancel,
                 )
-        out.print(f"The model lies in {folder}; use it with: napari-medt predict IMAGE -m {folder} -o MASK.tif")
+        if folder is not None:  # where several processes train, one of them writes
+            out.print(f"The model lies in {folder}; use it with: napari-medt predict IMAGE -m {folder} -o MASK.tif")
+
+
+def _planned(
+    images: Path, target: Path, report: Progress, cancel: Cancel, *, classes: str, net: str, memory_gb: float, seed: int
+) -> Path:
+    """Plan a training and say what was found and decided."""
+    from napari_medt.training.auto import plan_recipe
+    from napari_medt.training.problems import describe
+
+    names = tuple(filter(None, map(str.strip, classes.split(",")))) or None
+    made, problems = plan_recipe(
+        images, net, out=target, classes=names, memory_gb=memory_gb, seed=seed, progress=report, cancel=cancel
+    )
+    out.print(describe(problems), markup=False)
+    out.print(f"The plan lies in {made}; it can be changed, and followed again with --recipe.", markup=False)
+    return made

@@ -42,7 +42,9 @@ def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> Data
     root = data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
     remedy = f"get {how.source} and give its folder with --data or {DATA_VARIABLE}"
     if root is None:
-        raise BadTrainingData(f"The recipe {recipe.name} needs the images of {how.folder}", remedy=remedy)
+        root = Path(how.folder)
+        if not root.is_absolute():
+            raise BadTrainingData(f"The recipe {recipe.name} needs the images of {how.folder}", remedy=remedy)
     folder = root / how.folder if (root / how.folder).is_dir() else root
     try:
         found = find_cases(folder, how.layout, images=how.images, labels=how.labels, rule=how.rule)
