@@ -20,7 +20,7 @@ from napari_medt.measure.surfels import Reals
 
 Method = Literal["bca", "percentile"]
 RESAMPLES = 9999
-FEWEST = 6  # pairs that differ: with fewer, Wilcoxon's two-sided p cannot fall below 0.05
+FEWEST = 6  # pairs that differ: with fewer, Wilcoxon's two-sided p cannot fall below 0.05, and resamples are too alike
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class PairedTest:
         Two-sided p of Wilcoxon's signed-rank test, ties left out as Wilcoxon did; an infinite score ranks as the largest
         difference. `None` with fewer than six pairs that differ.
     bootstrap_p
-        Two-sided p of the mean difference, from resamples of the differences moved to mean 0; `None` with fewer than two
-        pairs, or where one is infinite in one model only.
+        Two-sided p of the mean difference, from resamples of the differences moved to mean 0; `None` with fewer than six
+        pairs that differ, or where one is infinite in one model only.
     notes
         Sentences on what was left out, and why.
     """
@@ -207,16 +207,14 @@ def paired_test(
     differences = np.array([0.0 if a == b else a - b for a, b in pairs], np.float64)
     uneven = differences[differences != 0]
     finite = differences[np.isfinite(differences)]
-    infinite = len(differences) - len(finite)
+    infinite, enough = len(differences) - len(finite), len(uneven) >= FEWEST
     notes = []
     if len(pairs) < len(first):
         notes.append(f"{len(first) - len(pairs)} of {len(first)} cases are left out, as a score does not apply")
-    if len(uneven) < FEWEST:
-        notes.append(f"Only {len(uneven)} pairs differ, and Wilcoxon's test needs at least {FEWEST}")
+    if not enough:
+        notes.append(f"Only {len(uneven)} pairs differ, and a test needs at least {FEWEST}")
     if infinite:
-        notes.append(
-            f"{infinite} pairs are infinite in one model only: they are in Wilcoxon's test and not in the mean"
-        )
+        notes.append(f"{infinite} pairs are infinite in one model only: they are in the ranks and not in the mean")
     low, high = interval(finite, confidence=confidence, method=method, seed=seed) or (None, None)
     return PairedTest(
         pairs=len(pairs),
@@ -225,8 +223,8 @@ def paired_test(
         difference=float(finite.mean()) if finite.size else None,
         low=low,
         high=high,
-        wilcoxon_p=_signed_rank(uneven) if len(uneven) >= FEWEST else None,
-        bootstrap_p=_p_of_mean(finite, seed) if len(finite) >= 2 and not infinite else None,
+        wilcoxon_p=_signed_rank(uneven) if enough else None,
+        bootstrap_p=_p_of_mean(finite, seed) if enough and not infinite else None,
         notes=tuple(notes),
     )
 
