@@ -108,6 +108,7 @@ def evaluate(
             write_json(found, wishes, as_json, other=other)
         out.print(as_table(found, wishes))
         if other is not None:
+            out.print(f"\n{prediction} less {against}, case by case:", highlight=False, markup=False)
             out.print(paired_table(found, other, wishes))
         for note in closing_notes(found, wishes, other=other):
             out.print(note, highlight=False, markup=False)
@@ -124,6 +125,6 @@ def _chosen_metrics(text: str | None, *, instances: bool) -> tuple[str, ...]:
     unknown = [name for name in chosen if name not in METRICS]
     if unknown or not chosen:
         raise MedtError(
-            f"There is no measure {', '.join(unknown) or text!r}", remedy=f"choose from {', '.join(METRICS)}"
+            f"There is no measure {', '.join(unknown)}".rstrip(), remedy=f"choose from {', '.join(METRICS)}"
         )
     return chosen

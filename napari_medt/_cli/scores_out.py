@@ -103,16 +103,7 @@ def _counts(summary: Summary) -> str:
 
 def paired_table(first: Evaluation, second: Evaluation, wishes: Wishes) -> Table:
     """Differences, first less second, and whether they may be chance."""
-    headings = [
-        "Structure",
-        "First less second",
-        "Mean",
-        "95% interval",
-        "Pairs",
-        "Ties",
-        "p (Wilcoxon)",
-        "p (bootstrap)",
-    ]
+    headings = ["Structure", "Measure", "Difference", "95% interval", "Pairs", "Ties", "Wilcoxon p", "Bootstrap p"]
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for of, name, test in paired_tests(first, second, wishes):
         metric = METRICS[name]
@@ -148,8 +139,10 @@ def closing_notes(found: Evaluation, wishes: Wishes, *, other: Evaluation | None
     if any(name.startswith("surface_dice") for name in wishes.metrics):
         lines.append(f"Tolerance of the surface Dice: {wishes.tolerance:g} {found.units}")
     empty = "1 and 0" if wishes.both_empty == "agree" else "no score (n/a), and left out of the mean"
-    notes = [note for _, _, test in paired_tests(found, other, wishes) for note in test.notes] if other else []
-    lines += [f"{note}." for note in dict.fromkeys(notes)]
+    if other is not None:
+        lines.append(
+            "No p is given where fewer than six pairs differ, nor one of the mean where a score is infinite in one."
+        )
     lines.append(
         f"Lengths in {units}. Where neither mask has a structure, overlaps and distances are {empty}; where only one has it, "
         "0 and infinite, which makes the mean infinite."

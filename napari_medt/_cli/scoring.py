@@ -74,8 +74,6 @@ class _Structure:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One case: scores by label and name of each structure."""
-
     scores: Mapping[tuple[int, str], Scores]
     units: str
     ndim: int
