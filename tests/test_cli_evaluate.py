@@ -114,7 +114,7 @@ class TestScores:
         neither = measured(*arguments, "--both-empty", "not-applicable", tmp_path=tmp_path)
         assert neither["cases"][3] == {"case": "two", "structure": "label 2", "dice": None, "hd95": None}
         assert neither["summary"]["label 2"]["dice"]["not_applicable"] == 1
-        assert "2, 1 n/a" in call("evaluate", *arguments, "--both-empty", "not-applicable")
+        assert "2 (1 n/a)" in call("evaluate", *arguments, "--both-empty", "not-applicable")
 
     def test_pictures_with_255_for_1(self, tmp_path):
         mask = np.zeros((12, 12), np.uint8)

@@ -29,7 +29,7 @@ def as_table(found: Evaluation, wishes: Wishes) -> Table:
     several = len(found.cases) > 1
     headings = ["Structure", "Measure", "Mean" if several else "Score"]
     headings += ["95% interval", "Worst", "Case", "Cases"] if several else []
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table = _empty_table(headings)
     for of in rows_of(found):
         for number, name in enumerate(wishes.metrics):
             metric = METRICS[name]
@@ -42,6 +42,13 @@ def as_table(found: Evaluation, wishes: Wishes) -> Table:
                 worst = _worst(scores, found.cases, metric)
                 row += [_interval(summary, metric), *worst, _counts(summary)]
             table.add_row(*map(escape, row), end_section=number == len(wishes.metrics) - 1)
+    return table
+
+
+def _empty_table(headings: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading in ("Mean", "Difference", "95% interval", "Cases"))
     return table
 
 
@@ -75,15 +82,14 @@ def _text(value: float | None, metric: Metric) -> str:
 def _mean(summary: Summary, metric: Metric) -> str:
     text = _text(summary.mean, metric)
     if summary.infinite and summary.finite_mean is not None:
-        text += f" (finite: {_text(summary.finite_mean, metric)})"
+        text += f" ({_text(summary.finite_mean, metric)})"
     return text
 
 
 def _interval(summary: Summary, metric: Metric) -> str:
     if summary.low is None:
         return ""
-    text = f"{_text(summary.low, metric)} to {_text(summary.high, metric)}"
-    return f"{text} (finite)" if summary.infinite else text
+    return f"{_text(summary.low, metric)} to {_text(summary.high, metric)}"
 
 
 def _worst(scores: Sequence[float | None], cases: Sequence[str], metric: Metric) -> tuple[str, str]:
@@ -95,16 +101,15 @@ def _worst(scores: Sequence[float | None], cases: Sequence[str], metric: Metric)
 
 
 def _counts(summary: Summary) -> str:
-    parts = [str(summary.cases)]
-    parts += [f"{summary.infinite} infinite"] * bool(summary.infinite)
+    parts = [f"{summary.infinite} ∞"] * bool(summary.infinite)
     parts += [f"{summary.not_applicable} n/a"] * bool(summary.not_applicable)
-    return ", ".join(parts)
+    return f"{summary.cases} ({', '.join(parts)})" if parts else str(summary.cases)
 
 
 def paired_table(first: Evaluation, second: Evaluation, wishes: Wishes) -> Table:
     """Differences, first less second, and whether they may be chance."""
     headings = ["Structure", "Measure", "Difference", "95% interval", "Pairs", "Ties", "Wilcoxon p", "Bootstrap p"]
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    table = _empty_table(headings)
     for of, name, test in paired_tests(first, second, wishes):
         metric = METRICS[name]
         span = "" if test.low is None else f"{_text(test.low, metric)} to {_text(test.high, metric)}"
@@ -145,7 +150,7 @@ def closing_notes(found: Evaluation, wishes: Wishes, *, other: Evaluation | None
         )
     lines.append(
         f"Lengths in {units}. Where neither mask has a structure, overlaps and distances are {empty}; where only one has it, "
-        "0 and infinite, which makes the mean infinite."
+        "0 and infinite, which makes the mean infinite: the mean in brackets, and the interval, are then of the finite ones."
     )
     if 1 < len(found.cases) < FEW:
         lines.append(f"Intervals of {len(found.cases)} cases say little.")
