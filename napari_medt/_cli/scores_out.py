@@ -150,8 +150,12 @@ def closing_notes(found: Evaluation, wishes: Wishes, *, other: Evaluation | None
         )
     lines.append(
         f"Lengths in {units}. Where neither mask has a structure, overlaps and distances are {empty}; where only one has it, "
-        "0 and infinite, which makes the mean infinite: the mean in brackets, and the interval, are then of the finite ones."
+        "0 and infinite."
     )
+    if len(found.cases) > 1:
+        lines.append(
+            "An infinite score makes the mean infinite; the mean in brackets, and the interval, are of the finite ones."
+        )
     if 1 < len(found.cases) < FEW:
         lines.append(f"Intervals of {len(found.cases)} cases say little.")
     return lines + [f"Note: {note}" for note in found.notes]

@@ -26,7 +26,7 @@ from scipy.spatial import KDTree
 from napari_medt.measure.surfels import Mask, Reals, border, surface_elements
 
 Definition = Literal["monai", "medpy", "deepmind"]
-_SLACK = 1 + 1e-9  # so that a shift by exactly the tolerance is within it, however it was rounded
+_SLACK = 1 + 1e-9  # so that what is exactly at a tolerance, or at a share of the surface, is so however it was rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Distances:
         for distances, sizes in ((self.to_reference, self.of_prediction), (self.to_prediction, self.of_reference)):
             order = np.argsort(distances, kind="stable")
             share = np.cumsum(sizes[order]) / np.sum(sizes)
-            place = min(int(np.searchsorted(share, percent / 100)), len(order) - 1)
+            place = min(int(np.searchsorted(share, percent / 100 / _SLACK)), len(order) - 1)
             found.append(float(distances[order[place]]))
         return max(found)
 
