@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
+from napari_medt._cli.evaluate import evaluate
 from napari_medt._cli.train import train
 from napari_medt._cli.wishes import Plane, parse_doubt, parse_region
 from napari_medt.core import MedtError
@@ -255,6 +256,7 @@ def predict(
 
 
 app.command()(train)
+app.command()(evaluate)
 
 
 @app.command()

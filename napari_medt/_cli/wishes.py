@@ -45,3 +45,20 @@ def _part(text: str) -> slice | int:
 def parse_doubt(text: str) -> tuple[str, Path | None]:
     """Understand what is given as uncertainty: a kind, whose map goes beside the mask, or a file for the entropy."""
     return (text, None) if text in DOUBTS else ("entropy", Path(text))
+
+
+def parse_names(text: str) -> dict[int, str]:
+    """Understand names of labels such as `1=liver,2=spleen`, or `liver,spleen` for labels from 1 up.
+
+    Raises
+    ------
+    MedtError
+        If they are none.
+    """
+    names: dict[int, str] = {}
+    for number, part in enumerate(text.split(","), start=1):
+        value, equals, name = part.rpartition("=")
+        if (equals and not value.strip().isdigit()) or not name.strip():
+            raise MedtError(f"The names {text!r} are none", remedy="give them as 1=liver,2=spleen")
+        names[int(value) if equals else number] = name.strip()
+    return names

@@ -1,4 +1,4 @@
-"""Overlap of a mask with its reference: Dice and intersection over union.
+"""Overlap of a mask with its reference: Dice, intersection over union, precision and recall.
 
 Both masks empty: 1, they agree. One empty: 0, nothing was found or nothing was there. Never NaN, never left out.
 """
@@ -44,6 +44,18 @@ class Overlap:
         """|A and B| / |A or B|."""
         union = self.both + self.only_prediction + self.only_reference
         return self.both / union if union else 1.0
+
+    @property
+    def precision(self) -> float:
+        """|A and B| / |A|: how much of what was found is right; 0 if nothing was found though there was something."""
+        found = self.both + self.only_prediction
+        return self.both / found if found else float(not self.only_reference)
+
+    @property
+    def recall(self) -> float:
+        """|A and B| / |B|: how much of what is there was found, the sensitivity; 0 if only the reference is empty."""
+        there = self.both + self.only_reference
+        return self.both / there if there else float(not self.only_prediction)
 
 
 def count(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> Overlap:
@@ -99,3 +111,25 @@ def f1(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     0.5
     """
     return count(prediction, reference).dice
+
+
+def precision(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Share of the prediction that lies in the reference, in [0, 1]; also called positive predictive value.
+
+    Examples
+    --------
+    >>> precision([1, 1, 1, 1], [0, 1, 1, 1]), precision([0, 0], [0, 1])
+    (0.75, 0.0)
+    """
+    return count(prediction, reference).precision
+
+
+def recall(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Share of the reference that was found, in [0, 1]; also called sensitivity.
+
+    Examples
+    --------
+    >>> recall([0, 1, 1, 1], [1, 1, 1, 1]), recall([0, 1], [0, 0])
+    (0.75, 0.0)
+    """
+    return count(prediction, reference).recall

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
+from napari_medt.core import BadTrainingData, Cancel, MedtError, Progress, Volume, silent
 from napari_medt.engine.running import predict
-from napari_medt.measure import Overlap, count
+from napari_medt.measure import METRICS, Overlap, compare, count
 from napari_medt.zoo.card import Score
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def evaluate(
     *,
     names: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    metrics: Sequence[str] = ("dice", "iou"),
+    tolerance: float = 1.0,
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> pd.DataFrame:
@@ -40,40 +42,57 @@ def evaluate(
         Pairs of image and reference mask, with the model's label values.
     names, groups
         One a case, for the table.
+    metrics
+        Names in `napari_medt.measure.METRICS`, such as `"hd95"` or `"surface_dice"`.
+    tolerance
+        Of the surface Dice; as all lengths in the unit of the image, which is mm for a scan.
 
     Returns
     -------
     pandas.DataFrame
-        One row a case and class: `name`, `group`, `class`, `dice`, `iou`, and the pixel counts `both`, `only_prediction`,
-        `only_reference` they come from.
+        One row a case and class: `name`, `group`, `class`, a column for each of `metrics`, and the pixel counts `both`,
+        `only_prediction`, `only_reference`. Where neither mask has the class, scores are the best there are; where only one
+        has it, overlaps are 0 and distances infinite.
 
     Raises
     ------
+    MedtError
+        If there is no such measure.
     BadTrainingData
         If a mask has another shape than its image.
     """
     import pandas as pd
 
     report = progress or silent
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise MedtError(f"There is no measure {', '.join(unknown)}", remedy=f"choose from {', '.join(METRICS)}")
     cases = list(cases)
     rows = []
     for index, (image, reference) in enumerate(cases):
         report(index, len(cases), "Evaluating")
-        labels = predict(model, image, cancel=cancel).labels
+        prediction = predict(model, image, cancel=cancel)
+        labels, geometry = prediction.labels, prediction.geometry
         truth = np.asarray(reference)
         if truth.shape != labels.shape:
             raise BadTrainingData(
                 f"The mask of case {index + 1} has {truth.shape} pixels but its image has {labels.shape}"
             )
         for value, name in enumerate(model.card.classes[1:], start=1):
-            overlap = count(labels == value, truth == value)
+            found, true = labels == value, truth == value
+            overlap = count(found, true)
             rows.append(
                 {
                     "name": names[index] if names else str(index + 1),
                     "group": groups[index] if groups else "",
                     "class": name,
-                    "dice": overlap.dice,
-                    "iou": overlap.iou,
+                    **compare(
+                        found,
+                        true,
+                        spacing=geometry.spacing,
+                        units=geometry.units,
+                        metrics=metrics,
+                        tolerance=tolerance,
+                    ),
                     **{column: getattr(overlap, column) for column in COUNTS},
                 }
             )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_medt.core import BadTrainingData, Cancel, Cancelled, Volume
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, Geometry, MedtError, Volume
 from napari_medt.training import evaluate
 from napari_medt.training.evaluation import to_scores
 
@@ -47,6 +47,16 @@ class TestEvaluate:
     def test_volumes_are_taken_too(self, threshold):
         volume = Volume.from_array(picture(255, 0))
         assert evaluate(threshold, [(volume, picture(1, 0))])["dice"].item() == 1
+
+    def test_other_measures_in_the_unit_of_the_image(self, threshold):
+        volume = Volume.from_array(picture(255, 0, 0), geometry=Geometry.from_spacing((0.5, 2.0), units="mm"))
+        cases = [(volume, picture(1, 1, 0)), (volume, picture(0, 0, 0))]
+        table = evaluate(threshold, cases, metrics=["hd95", "surface_dice", "ap50"], tolerance=2)
+        assert list(table["hd95"]) == [2, np.inf]
+        assert list(table["surface_dice"]) == [1, 0]
+        assert list(table["ap50"]) == [1, 0]
+        with pytest.raises(MedtError, match=r"no measure hd96; choose from dice, .*hd95"):
+            evaluate(threshold, cases, metrics=["hd96"])
 
     def test_progress_and_cancel(self, threshold):
         seen = []
