@@ -21,7 +21,7 @@ demo: setup  ## Set everything up and open napari with a sample, a model and the
 	@scripts/demo.sh $(ARGS)
 
 test: setup  ## Set everything up and run the tests (ARGS="tests/core -x" for some of them)
-	scripts/on-display.sh $(PY) -m pytest $(ARGS)
+	scripts/on-display.sh $(PY) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 slow: setup  ## Run the tests that take long
 	scripts/on-display.sh $(PY) -m pytest -m slow $(ARGS)

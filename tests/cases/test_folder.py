@@ -542,6 +542,4 @@ def _full(_: int) -> None:
 
 
 TestReview = Review.TestCase
-TestReview.settings = settings(
-    max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
-)
+TestReview.settings = settings(max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck))

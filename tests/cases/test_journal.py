@@ -302,6 +302,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(
-    max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck)
-)
+TestHistory.settings = settings(max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck))
