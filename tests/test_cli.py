@@ -253,7 +253,7 @@ class TestOutputs:
 
 class TestTrain:
     def test_needs_exactly_one_source(self, tmp_path):
-        assert "neither" in call("train", code=2)
+        assert "one thing to go by" in call("train", code=2)
 
     def test_every_option_reaches_the_training(self, tmp_path, monkeypatch):
         from napari_medt import training
@@ -272,7 +272,7 @@ class TestTrain:
 
     def test_original_names_alone_are_not_enough(self, tmp_path):
         recipe = tmp_path / "r.toml"
-        assert "both" in call("train", "--recipe", recipe, "--train_dataset", tmp_path, code=2)
+        assert "one thing to go by" in call("train", "--recipe", recipe, "--train_dataset", tmp_path, code=2)
 
     def test_missing_recipe_is_one_sentence(self, tmp_path):
         assert "nowhere.toml" in call("train", "--recipe", tmp_path / "nowhere.toml", code=2)

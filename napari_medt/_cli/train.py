@@ -21,6 +21,14 @@ class OriginalNetwork(StrEnum):
     LOGO = "logo"
 
 
+class Masks(StrEnum):
+    """What the numbers of masks are."""
+
+    CLASSES = "classes"
+    OBJECTS = "objects"
+    WHITE = "white"
+
+
 class YesNo(StrEnum):
     """A switch that is given as a word."""
 
@@ -53,6 +61,13 @@ def train(
     classes: Annotated[
         str, typer.Option(help="Names of the label values from 0 on: background,liver,tumour.", rich_help_panel=_OWN)
     ] = "",
+    masks: Annotated[
+        Masks | None,
+        typer.Option(
+            help="What their numbers are: classes, single objects, or white for black and white pictures.",
+            rich_help_panel=_OWN,
+        ),
+    ] = None,
     memory: Annotated[float, typer.Option(min=0.1, help="Memory for training, in GB.", rich_help_panel=_OWN)] = 8.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the training.", rich_help_panel=_OWN)] = 0,
     plan_only: Annotated[
@@ -114,7 +129,9 @@ def train(
 
         with stop_on_interrupt() as cancel, progress_bar() as report:
             if images is not None:
-                recipe = _planned(images, target, report, cancel, net=net, classes=classes, memory_gb=memory, seed=seed)
+                recipe = _planned(
+                    images, target, report, cancel, net=net, classes=classes, masks=masks, memory_gb=memory, seed=seed
+                )
                 if plan_only:
                     return
             if recipe is not None:
@@ -153,7 +170,16 @@ def train(
 
 
 def _planned(
-    images: Path, target: Path, report: Progress, cancel: Cancel, *, classes: str, net: str, memory_gb: float, seed: int
+    images: Path,
+    target: Path,
+    report: Progress,
+    cancel: Cancel,
+    *,
+    net: str,
+    classes: str,
+    masks: Masks | None,
+    memory_gb: float,
+    seed: int,
 ) -> Path:
     """Plan a training and say what was found and decided."""
     from napari_medt.training.auto import plan_recipe
@@ -161,7 +187,15 @@ def _planned(
 
     names = tuple(filter(None, map(str.strip, classes.split(",")))) or None
     made, problems = plan_recipe(
-        images, net, out=target, classes=names, memory_gb=memory_gb, seed=seed, progress=report, cancel=cancel
+        images,
+        net,
+        out=target,
+        classes=names,
+        rule=masks.value if masks else None,
+        memory_gb=memory_gb,
+        seed=seed,
+        progress=report,
+        cancel=cancel,
     )
     out.print(describe(problems), markup=False)
     out.print(f"The plan lies in {made}; it can be changed, and followed again with --recipe.", markup=False)

@@ -11,7 +11,7 @@ from napari_medt.core import BadTrainingData, Cancel, Progress, silent
 from napari_medt.io import atomic_write
 from napari_medt.nets.registry import Preset
 from napari_medt.training.data_check import check_data
-from napari_medt.training.datasets import DataSet, find_cases
+from napari_medt.training.datasets import DataSet, MaskRule, find_cases
 from napari_medt.training.fingerprint import fingerprint
 from napari_medt.training.planning import Plan, plan
 from napari_medt.training.problems import Problem, describe
@@ -38,6 +38,7 @@ def plan_recipe(
     *,
     out: str | Path,
     classes: tuple[str, ...] | None = None,
+    rule: MaskRule | None = None,
     preset: Preset = "small",
     memory_gb: float = 8.0,
     seed: int = 0,
@@ -56,6 +57,8 @@ def plan_recipe(
         The run folder: gets `recipe.toml`, which `train` follows, and `split.csv`.
     classes
         Names by label value, background first, where the data do not say them.
+    rule
+        What the numbers of the masks are, see `DataSet`.
     preset, memory_gb
         As for `planning.plan`.
     seed
@@ -80,14 +83,14 @@ def plan_recipe(
         raise BadTrainingData(
             f"{folder} holds a plan already", remedy="go on with it by --recipe, or choose another folder"
         )
-    dataset = find_cases(Path(data))
+    dataset = find_cases(Path(data), rule=rule)
+    if not all(case.split for case in dataset.cases):
+        dataset = make_split(dataset, seed, SHARES)
     folder.mkdir(parents=True, exist_ok=True)
     looking: dict[str, Any] = {"cache": folder / FACTS, "progress": progress, "cancel": cancel}
     problems = [*dataset.problems, *check_data(dataset, classes, **looking)]
     if any(problem.severity == "error" for problem in problems):
-        raise BadTrainingData(f"{data} cannot be learnt from as it is:\n{describe(problems)}")
-    if not all(case.split for case in dataset.cases):
-        dataset = make_split(dataset, seed, SHARES)
+        raise BadTrainingData(f"{data} cannot be learnt from as it is:\n{describe(problems).removesuffix('.')}")
     write_split(dataset, folder / SPLIT)
     made = plan(fingerprint(dataset, classes, **looking), net, preset=preset, memory_gb=memory_gb)
     recipe = to_recipe(made, dataset, seed=seed)

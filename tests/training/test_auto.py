@@ -29,7 +29,7 @@ def folder(tmp_path, make_discs):
 
 
 def test_a_folder_becomes_a_recipe_and_the_recipe_a_model(folder, tmp_path):
-    path, problems = plan_recipe(folder, "unet", out=tmp_path / "run")
+    path, problems = plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
     assert not [problem for problem in problems if problem.severity == "error"]
     recipe = read_recipe(path)
     assert recipe.architecture == "unet"
@@ -51,7 +51,7 @@ def test_what_cannot_be_learnt_from_is_listed_with_all_its_errors(folder, tmp_pa
     (folder / "images" / "3.png").write_bytes(b"no picture")
     imwrite(folder / "masks" / "4.png", np.zeros((5, 7), np.uint8))
     with pytest.raises(BadTrainingData) as caught:
-        plan_recipe(folder, "unet", out=tmp_path / "run")
+        plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
     sentence = str(caught.value)
     assert "3:" in sentence
     assert "4:" in sentence
@@ -60,6 +60,11 @@ def test_what_cannot_be_learnt_from_is_listed_with_all_its_errors(folder, tmp_pa
 
 
 def test_a_plan_is_not_written_over(folder, tmp_path):
-    plan_recipe(folder, "unet", out=tmp_path / "run")
+    plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
     with pytest.raises(BadTrainingData, match="holds a plan already"):
+        plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
+
+
+def test_black_and_white_masks_are_told_not_guessed(folder, tmp_path):
+    with pytest.raises(BadTrainingData, match="black and white.*give the rule"):
         plan_recipe(folder, "unet", out=tmp_path / "run")
