@@ -130,7 +130,7 @@ def _models_table(cards: Sequence[ModelCard], results: dict[str, CheckResult]) -
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for card in cards:
         channels = card.channels if isinstance(card.channels, str) else ", ".join(card.channels)
-        overall = next((score for score in card.scores if score.group in ("all", "overall", "")), None)
+        overall = next((s for s in card.scores if s.group in ("all", "overall", "") and not s.structure), None)
         dice = f"{overall.dice:.3f} on {overall.images} images" if overall else "not measured"
         row = [card.key, card.title, card.architecture, ", ".join(card.classes[1:]), channels, dice]
         if results:

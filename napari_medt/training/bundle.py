@@ -112,6 +112,7 @@ def finish(
         (load(case, recipe, rule=images.rule) for case in cases),
         names=[case.name for case in cases],
         groups=[case.group for case in cases],
+        metrics=("dice", "iou", "hd95"),
         progress=progress,
         cancel=cancel,
     )

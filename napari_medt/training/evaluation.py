@@ -101,18 +101,29 @@ def evaluate(
 
 
 def to_scores(table: pd.DataFrame, dataset: str) -> tuple[Score, ...]:
-    """Scores for a card, one for each group and one for all: Dice and IoU as means over rows, F1 of the pooled pixels."""
+    """Scores for a card from a table of `evaluate`: one for each group, one for each of several structures, and one for all."""
+    structures = table["class"].unique()
+    parts = [_score(part, dataset, group=str(group)) for group, part in table.groupby("group") if group]
+    if len(structures) > 1:
+        parts += [_score(table[table["class"] == name], dataset, structure=str(name)) for name in structures]
+    return (*parts, _score(table, dataset))
 
-    def score(group: str, part: pd.DataFrame) -> Score:
-        pooled = Overlap(*(int(part[column].sum()) for column in COUNTS))
-        return Score(
-            dataset=dataset,
-            group=group,
-            images=len(part),
-            dice=round(float(part["dice"].mean()), 4),
-            iou=round(float(part["iou"].mean()), 4),
-            f1=round(pooled.dice, 4),
-        )
 
-    parts = [score(str(group), part) for group, part in table.groupby("group") if group]
-    return (*parts, score("all", table))
+def _score(part: pd.DataFrame, dataset: str, *, group: str = "all", structure: str = "") -> Score:
+    pooled = Overlap(*(int(part[column].sum()) for column in COUNTS))
+    more = {}
+    if "hd95" in part:
+        both = (part["both"] + part["only_prediction"] > 0) & (part["both"] + part["only_reference"] > 0)
+        finite = part["hd95"][both]
+        one = part["hd95"] == np.inf
+        more = {"hd95": round(float(finite.mean()), 2) if len(finite) else None, "missed": int(one.sum())}
+    return Score(
+        dataset=dataset,
+        group=group,
+        structure=structure,
+        images=part["name"].nunique(),
+        dice=round(float(part["dice"].mean()), 4),
+        iou=round(float(part["iou"].mean()), 4),
+        f1=round(pooled.dice, 4),
+        **more,
+    )

@@ -57,14 +57,22 @@ class Intensity(_Record):
 
 
 class Score(_Record):
-    """Held-out scores of one group of images: Dice and IoU are means over images, F1 is pooled over all pixels."""
+    """Held-out scores of one group of images, of one structure or the mean over all.
+
+    Dice and IoU are means over images, F1 is pooled over all samples. HD95, the 95th percentile of distances between surfaces,
+    is a mean over the images in which both masks have the structure, in mm or, of pictures without a scale, in px; `missed`
+    counts the pairs of image and structure where only one of the masks has it.
+    """
 
     dataset: str
     group: str
+    structure: str = ""
     images: int = Field(ge=1)
     dice: float = Field(ge=0, le=1)
     iou: float = Field(ge=0, le=1)
     f1: float = Field(ge=0, le=1)
+    hd95: Length | Literal[0] | None = None
+    missed: int = Field(default=0, ge=0)
 
 
 class ModelCard(_Record):

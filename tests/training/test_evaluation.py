@@ -91,3 +91,21 @@ def test_scores_are_means_by_group_and_f1_is_pooled():
     assert (scores["all"].dice, scores["all"].iou) == (0.5, round(4 / 9, 4))
     assert scores["all"].f1 == round(200 / 410, 4)
     assert {score.dataset for score in scores.values()} == {"made up"}
+
+
+def test_structures_have_scores_of_their_own_and_images_count_once():
+    """Of two images, the second lacks the parotid in the prediction: it counts as missed, not as a distance."""
+    rows = [
+        ("a", "brainstem", 1.0, 1.0, 8, 0, 0, 1.5),
+        ("a", "parotid", 0.5, 1 / 3, 2, 2, 2, 4.5),
+        ("b", "brainstem", 1.0, 1.0, 8, 0, 0, 0.5),
+        ("b", "parotid", 0.0, 0.0, 0, 0, 4, np.inf),
+    ]
+    columns = ["name", "class", "dice", "iou", "both", "only_prediction", "only_reference", "hd95"]
+    scores = to_scores(pd.DataFrame(rows, columns=columns).assign(group=""), "made up")
+    assert [(s.group, s.structure, s.images) for s in scores] == [
+        ("all", "brainstem", 2),
+        ("all", "parotid", 2),
+        ("all", "", 2),
+    ]
+    assert [(s.dice, s.hd95, s.missed) for s in scores] == [(1.0, 1.0, 0), (0.25, 4.5, 1), (0.625, 2.17, 1)]
