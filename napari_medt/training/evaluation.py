@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,7 @@ def to_scores(table: pd.DataFrame, dataset: str) -> tuple[Score, ...]:
 
 def _score(part: pd.DataFrame, dataset: str, *, group: str = "all", structure: str = "") -> Score:
     pooled = Overlap(*(int(part[column].sum()) for column in COUNTS))
-    more = {}
+    more: dict[str, Any] = {}
     if "hd95" in part:
         both = (part["both"] + part["only_prediction"] > 0) & (part["both"] + part["only_reference"] > 0)
         finite = part["hd95"][both]

@@ -76,7 +76,9 @@ class TestEvaluate:
 def test_scores_are_means_by_group_and_f1_is_pooled():
     table = pd.DataFrame(
         {
+            "name": ["a", "b", "c"],
             "group": ["x", "x", "y"],
+            "class": "disc",
             "dice": [1.0, 0.5, 0.0],
             "iou": [1.0, 1 / 3, 0.0],
             "both": [0, 100, 0],
