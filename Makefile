@@ -4,9 +4,10 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 ARGS ?=
+MODELS ?= $(basename $(notdir $(wildcard recipes/*.toml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev slow lint format types contracts bench train-medt-nuclei sample-data wheel ci clean distclean
+.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights sample-data wheel ci clean distclean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
@@ -44,8 +45,8 @@ bench: setup-dev  ## Compare the networks with their straightforward forms, side
 	$(PY) -m benchmarks.medt_speed
 	$(PY) -m benchmarks.pick_speed
 
-train-medt-nuclei: setup  ## Train the bundled model anew by its recipe
-	$(PY) -m napari_medt train --recipe recipes/medt-nuclei.toml $(ARGS)
+weights: setup  ## Train the bundled models anew by their recipes, one after the other (MODELS="medt-nuclei ..." for some)
+	for name in $(MODELS); do $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done
 
 sample-data: setup  ## Make the sample images anew by their seeded script
 	$(PY) -m napari_medt.sample_data.make --out sample_data $(ARGS)
