@@ -46,7 +46,7 @@ bench: setup-dev  ## Compare the networks with their straightforward forms, side
 	$(PY) -m benchmarks.pick_speed
 
 weights: setup  ## Train the bundled models anew by their recipes, one after the other (MODELS="medt-nuclei ..." for some)
-	for name in $(MODELS); do $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done
+	for name in $(MODELS); do [ -e runs/$$name/model ] || $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done
 
 sample-data: setup  ## Make the sample images anew by their seeded script
 	$(PY) -m napari_medt.sample_data.make --out sample_data $(ARGS)
