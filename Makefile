@@ -4,9 +4,10 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 ARGS ?=
+STUDY ?= axial-family
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev slow lint format types contracts bench train-medt-nuclei sample-data wheel ci clean distclean
+.PHONY: help demo test setup setup-dev slow lint format types contracts bench train-medt-nuclei compare sample-data wheel ci clean distclean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
@@ -46,6 +47,9 @@ bench: setup-dev  ## Compare the networks with their straightforward forms, side
 
 train-medt-nuclei: setup  ## Train the bundled model anew by its recipe
 	$(PY) -m napari_medt train --recipe recipes/medt-nuclei.toml $(ARGS)
+
+compare: setup  ## Compare networks by a study (STUDY=axial-family); finished trainings are kept
+	$(PY) -m napari_medt compare recipes/studies/$(STUDY).toml $(ARGS)
 
 sample-data: setup  ## Make the sample images anew by their seeded script
 	$(PY) -m napari_medt.sample_data.make --out sample_data $(ARGS)
