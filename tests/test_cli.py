@@ -277,6 +277,21 @@ class TestTrain:
     def test_missing_recipe_is_one_sentence(self, tmp_path):
         assert "nowhere.toml" in call("train", "--recipe", tmp_path / "nowhere.toml", code=2)
 
+    def test_a_comparison_prints_its_table_and_what_is_left(self, tmp_path, monkeypatch):
+        from napari_medt import training
+        from napari_medt.training.study_tables import Comparison
+
+        given = {}
+        (tmp_path / "table.md").write_text("| Dice [0] |\n")
+        found = Comparison(tmp_path, rows=("row",), seeds=(1,), cases=2, unfinished=("medt-1", "medt-2"))
+        monkeypatch.setattr(training, "run_study", lambda study, **options: given.update(options) or found)
+        text = call("compare", tmp_path / "axial.toml", "--only", "medt", "--only", "logo", "--max-minutes", 3)
+        assert "| Dice [0] |" in text
+        assert "2 trainings are not finished (medt-1, medt-2)" in text
+        assert (given["out"], given["only"], given["max_minutes"]) == (Path("runs/axial"), ["medt", "logo"], 3)
+        monkeypatch.undo()
+        assert "nowhere.toml cannot be read" in call("compare", tmp_path / "nowhere.toml", code=2)
+
     def test_names_of_the_original_command_line(self, tmp_path, rng):
         """A folder with img/ and labelcol/ becomes a model that predict takes."""
         from imageio.v3 import imwrite

@@ -115,7 +115,7 @@ class TestReader:
                 logits = net(torch.zeros(1, channels, *recipe.stages[0].size(dims)))
             assert logits.shape[1] == len(recipe.classes)
 
-    def test_what_is_published_has_its_four_studies(self):
+    def test_the_comparisons_of_the_papers_are_there(self):
         assert {path.stem for path in SHIPPED} == {"axial-family", "u-transformer-parts", "unetr-unet", "window-tokens"}
 
 
