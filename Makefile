@@ -5,9 +5,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 ARGS ?=
 MODELS ?= $(basename $(notdir $(wildcard recipes/*.toml)))
+STUDY ?= axial-family
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights sample-data wheel ci clean distclean
+.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights compare sample-data wheel ci clean distclean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
@@ -47,6 +48,9 @@ bench: setup-dev  ## Compare the networks with their straightforward forms, side
 
 weights: setup  ## Train the bundled models anew by their recipes, one after the other (MODELS="medt-nuclei ..." for some)
 	for name in $(MODELS); do [ -e runs/$$name/model ] || $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done
+
+compare: setup  ## Compare networks by a study (STUDY=axial-family); finished trainings are kept
+	$(PY) -m napari_medt compare recipes/studies/$(STUDY).toml $(ARGS)
 
 sample-data: setup  ## Make the sample images anew by their seeded script
 	$(PY) -m napari_medt.sample_data.make --out sample_data $(ARGS)

@@ -18,6 +18,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from napari_medt._cli.compare import compare
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
 from napari_medt._cli.evaluate import evaluate
 from napari_medt._cli.train import train
@@ -257,6 +258,7 @@ def predict(
 
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 
 
 @app.command()

@@ -90,7 +90,7 @@ def test_help_names_every_command_and_is_quick(tmp_path):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert not {"torch", "napari", "qtpy", "monai", "skimage", "scipy", "pandas"} & set(loaded.stdout.split())
     text = call("--help")
-    assert all(name in text for name in ("demo", "models", "predict", "train", "evaluate", "doctor"))
+    assert all(name in text for name in ("demo", "models", "predict", "train", "evaluate", "compare", "doctor"))
 
 
 def test_module_form_is_the_same(tmp_path):
@@ -276,6 +276,21 @@ class TestTrain:
 
     def test_missing_recipe_is_one_sentence(self, tmp_path):
         assert "nowhere.toml" in call("train", "--recipe", tmp_path / "nowhere.toml", code=2)
+
+    def test_a_comparison_prints_its_table_and_what_is_left(self, tmp_path, monkeypatch):
+        from napari_medt import training
+        from napari_medt.training.study_tables import Comparison
+
+        given = {}
+        (tmp_path / "table.md").write_text("| Dice [0] |\n")
+        found = Comparison(tmp_path, rows=("row",), seeds=(1,), cases=2, unfinished=("medt-1", "medt-2"))
+        monkeypatch.setattr(training, "run_study", lambda study, **options: given.update(options) or found)
+        text = call("compare", tmp_path / "axial.toml", "--only", "medt", "--only", "logo", "--max-minutes", 3)
+        assert "| Dice [0] |" in text
+        assert "2 trainings are not finished (medt-1, medt-2)" in text
+        assert (given["out"], given["only"], given["max_minutes"]) == (Path("runs/axial"), ["medt", "logo"], 3)
+        monkeypatch.undo()
+        assert "nowhere.toml cannot be read" in call("compare", tmp_path / "nowhere.toml", code=2)
 
     def test_names_of_the_original_command_line(self, tmp_path, rng):
         """A folder with img/ and labelcol/ becomes a model that predict takes."""

@@ -69,8 +69,6 @@ def train(
     plan = read_recipe(path)
     images = find_data(plan, Path(data) if data else None, beside=path.parent)
     fabric = launch(device, processes=processes)
-    if workers is None:
-        workers = min(8, (os.cpu_count() or 2) - 1) if fabric.device.type == "cuda" else 0
     run = Run(
         plan,
         load_samples(images, "train", plan, progress=progress, cancel=cancel),
@@ -79,13 +77,18 @@ def train(
         max_minutes=max_minutes,
         resume=resume,
         fabric=fabric,
-        workers=workers,
+        workers=usual_workers(fabric.device) if workers is None else workers,
     )
     net = run.train(progress=progress, cancel=cancel)
     if not fabric.is_global_zero:
         return None
     finish(run.recipe, net, folder / "model", images=images, progress=progress, cancel=cancel)
     return folder / "model"
+
+
+def usual_workers(device: torch.device) -> int:
+    """Processes that make windows ahead: for a GPU, which would wait for them; the processor has its hands full."""
+    return min(8, (os.cpu_count() or 2) - 1) if device.type == "cuda" else 0
 
 
 def finish(

@@ -104,7 +104,7 @@ class Run:
             raise BadTrainingData(
                 f"{folder} holds a run already", remedy="go on with it by --resume, or choose another folder"
             )
-        self.recipe = self._planned(recipe) if unfinished else recipe
+        self.recipe = planned(folder, recipe) if unfinished else recipe
         self._check_share()
         seed_everything(recipe.seed)
         self.net = create_net(recipe.architecture, **recipe.net_options)
@@ -118,7 +118,7 @@ class Run:
         self._criterion = dice_and_cross_entropy(overlapping=training[0].overlapping)
         self.step, self._stale, self._best = 0, 0, -1.0
         self._losses: list[float] = []
-        self._seconds = self._waited = 0.0
+        self._seconds = self._waited = self._stepping = 0.0
         if self._fabric.is_global_zero:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -152,6 +152,7 @@ class Run:
             batch = next(batches)
             self._waited += time.monotonic() - began
             self._losses.append(self._one_step(batch))
+            self._stepping += time.monotonic() - began
             if self._minutes is not None and self.step - self._first == MEASURED:
                 self._shorten()
                 batches = self._batches()
@@ -189,6 +190,12 @@ class Run:
     def loading_share(self) -> float:
         """Share of the time so far that went by waiting for windows."""
         return self._waited / max(1e-9, time.monotonic() - self._started - self._seconds)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean of the steps since it began or went on, windows included, looks at the validation images not; NaN before any."""
+        steps = self.step - self._first
+        return self._stepping / steps if steps else math.nan
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the steps to come; helpers make them ahead where there are any."""
@@ -303,23 +310,6 @@ class Run:
         atomic_write(path, ("\n".join(lines) + "\n").encode())
         draw_curves(path, self.folder / CURVES)
 
-    def _planned(self, recipe: Recipe) -> Recipe:
-        """The recipe that the run in this folder follows, which may have been shortened."""
-        path = self.folder / PLAN
-        try:
-            planned = parse_recipe(json.loads(path.read_bytes())["recipe"], where=f"plan {path}")
-        except (OSError, ValueError, KeyError) as error:
-            raise BadTrainingData(
-                f"The run in {self.folder} cannot go on: {PLAN} is missing or damaged", remedy="choose another folder"
-            ) from error
-        words = {name: getattr(recipe, name) for name in ("stages", "title", "description", "card")}
-        if planned.model_copy(update=words) != recipe:
-            raise BadTrainingData(
-                f"The run in {self.folder} follows another recipe",
-                remedy="choose another folder, or begin without --resume",
-            )
-        return recipe.model_copy(update={"stages": planned.stages})
-
     def _write_plan(self, **measured: float) -> None:
         if not self._fabric.is_global_zero:
             return
@@ -370,6 +360,30 @@ class _Windows(Dataset[Batch]):
 
     def __getitem__(self, job: Job) -> Batch:
         return self._sampler.window(*job)
+
+
+def planned(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe that the run in a folder follows, which may have been shortened.
+
+    Raises
+    ------
+    BadTrainingData
+        If its plan is missing or damaged, or is that of another recipe.
+    """
+    path = folder / PLAN
+    try:
+        plan = parse_recipe(json.loads(path.read_bytes())["recipe"], where=f"plan {path}")
+    except (OSError, ValueError, KeyError) as error:
+        raise BadTrainingData(
+            f"The run in {folder} cannot go on: {PLAN} is missing or damaged", remedy="choose another folder"
+        ) from error
+    words = {name: getattr(recipe, name) for name in ("stages", "title", "description", "card")}
+    if plan.model_copy(update=words) != recipe:
+        raise BadTrainingData(
+            f"The run in {folder} follows another recipe",
+            remedy="choose another folder, or begin without --resume",
+        )
+    return recipe.model_copy(update={"stages": plan.stages})
 
 
 def one_processor() -> Fabric:

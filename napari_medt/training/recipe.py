@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,12 +13,16 @@ from napari_medt.nets import list_nets
 from napari_medt.training.datasets import Layout, MaskRule
 from napari_medt.zoo.card import Intensity, ModelCard
 
+Checked = TypeVar("Checked", bound=BaseModel)
 
-class _Part(BaseModel):
+
+class Part(BaseModel):
+    """Of a file that people write: unknown entries are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Stage(_Part):
+class Stage(Part):
     """A part of the training with one window and one batch size."""
 
     window: int | tuple[int, ...] = Field(
@@ -32,7 +36,7 @@ class Stage(_Part):
         return (self.window,) * dims if isinstance(self.window, int) else self.window
 
 
-class Data(_Part):
+class Data(Part):
     """Where the images are and which part of their masks is learnt; the first entries are those of `find_cases`."""
 
     folder: str = Field(description="of the images and masks, below the data root")
@@ -52,7 +56,7 @@ class Data(_Part):
     source: str = Field(default="the images", description="where a user gets the images")
 
 
-class Augmentation(_Part):
+class Augmentation(Part):
     """How windows are varied, so that the network meets more than there is."""
 
     preset: Literal["none", "microscopy", "fundus", "ct", "mr"] = Field(
@@ -66,7 +70,7 @@ class Augmentation(_Part):
     mirror: tuple[int, ...] = Field(default=(), description="axes that are mirrored half of the time")
 
 
-class Optimisation(_Part):
+class Optimisation(Part):
     """How the weights move."""
 
     method: Literal["adamw", "sgd"] = "adamw"
@@ -83,7 +87,7 @@ class Optimisation(_Part):
     patience: int = Field(default=0, ge=0, description="validations without a gain before the run ends; 0 for never")
 
 
-class CardTexts(_Part):
+class CardTexts(Part):
     """What a card says and no run can measure."""
 
     modality: str = ""
@@ -95,7 +99,7 @@ class CardTexts(_Part):
     limits: str = ""
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """What is trained, on what, how, and what its card says."""
 
     name: str
@@ -178,12 +182,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _content(path: Path, *, depth: int = 0) -> dict[str, Any]:
     """What is in the file, over what is in the file that it `extends`, table by table."""
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadTrainingData(f"The recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadTrainingData(f"The recipe {path.name} is not valid TOML: {error}") from error
+    content = read_toml(path, what="recipe")
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -194,6 +193,22 @@ def _content(path: Path, *, depth: int = 0) -> dict[str, Any]:
     return below | content | tables
 
 
+def read_toml(path: Path, *, what: str) -> dict[str, Any]:
+    """What is in a TOML file; in errors it is called `what`.
+
+    Raises
+    ------
+    BadTrainingData
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadTrainingData(f"The {what} {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadTrainingData(f"The {what} {path.name} is not valid TOML: {error}") from error
+
+
 def parse_recipe(content: Any, *, where: str) -> Recipe:
     """Check the content of a recipe; `where` it comes from is named in errors.
 
@@ -202,8 +217,13 @@ def parse_recipe(content: Any, *, where: str) -> Recipe:
     BadTrainingData
         If a value does not fit; the sentence names the value.
     """
+    return parse(Recipe, content, where=where)
+
+
+def parse(model: type[Checked], content: Any, *, where: str) -> Checked:
+    """The same for any model of pydantic."""
     try:
-        return Recipe.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
