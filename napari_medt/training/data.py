@@ -15,7 +15,7 @@ from napari_medt.training.brats import check_names, check_places, check_values, 
 from napari_medt.training.datasets import Case, DataSet, MaskRule, Side, find_cases, load_case
 from napari_medt.training.recipe import Recipe
 from napari_medt.training.sampling import Sample
-from napari_medt.training.splits import SHARES, apply_split, make_split
+from napari_medt.training.splits import apply_split
 from napari_medt.zoo.card import ModelCard
 
 Labels = npt.NDArray[np.uint8]
@@ -23,7 +23,7 @@ DATA_VARIABLE = "NAPARI_MEDT_DATA"
 
 
 def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> DataSet:
-    """The cases of a recipe, each on its side of the split; where neither recipe nor data say one, it is drawn by the seed.
+    """The cases of a recipe, each on its side of the split.
 
     Parameters
     ----------
@@ -54,8 +54,7 @@ def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> Data
     if how.scheme:
         check_names(how.scheme, found.classes)
     if not how.split:
-        said = any(case.split for case in found.cases)
-        return found if said else make_split(found, recipe.seed, SHARES)
+        return found
     found = apply_split(found, beside / how.split)
     for problem in found.problems:
         if problem.kind in (
