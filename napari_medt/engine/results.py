@@ -219,7 +219,7 @@ def uncertainty_of(values: Tensor, chances: int, kind: Uncertainty, *, overlappi
     found = values[:chances]
     if overlapping:
         if kind == "margin":
-            return (1 - (2 * found - 1).abs()).amax(0)
+            return torch.minimum(found, 1 - found).mul(2).amax(0)  # one minus the distance from p to 1 - p
         doubts = torch.special.entr(found) + torch.special.entr(1 - found)
         if kind in SEVERAL:
             doubts -= values[chances:]

@@ -192,7 +192,7 @@ def _check(
         prepared = fit(volume, card, scale=scale)
         images.append(pad_to_window(prepared.whole(), card.window))
         parts = np.stack([prepared.grid.labels(part) for part in (mask if card.overlapping else mask[None])])
-        masks.append(pad_to_window(parts.astype(np.int64), card.window))
+        masks.append(pad_to_window(parts.astype(np.float32), card.window).astype(np.int64))
     empty = not any(mask.any() for mask in masks)
     return (
         images,

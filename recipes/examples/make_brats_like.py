@@ -65,7 +65,7 @@ def main(folder: Path, *, cases: int = 20, scheme: SchemeName = "msd", seed: int
 
     def write(array: Array, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(array, affine), path)  # type: ignore[no-untyped-call]
+        nib.save(nib.Nifti1Image(array, affine), path)
 
     names = [f"BRATS_{i:03}" if scheme == "msd" else f"BraTS-GLI-{i:05}-000" for i in range(1, cases + 1)]
     for number, name in enumerate(names):
