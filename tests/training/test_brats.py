@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import shutil
@@ -14,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from napari_medt.cli import app
-from napari_medt.core import BadTrainingData, Geometry, Volume
+from napari_medt.cohort.work import Work
+from napari_medt.core import BadTrainingData, Cancel, Geometry, Volume, silent
 from napari_medt.engine import predict
 from napari_medt.engine.prepare import fit
 from napari_medt.io import join_channels, read, read_segmentation
@@ -183,9 +185,10 @@ class TestPreparation:
 
 class TestEndToEnd:
     def test_it_learns_all_three(self, trained):
-        rows = np.genfromtxt(trained.parent / "held_out.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+        with (trained.parent / "held_out.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
         for name in REGIONS:
-            assert rows["dice"][rows["class"] == name].mean() > 0.6
+            assert np.mean([float(row["dice"]) for row in rows if row["class"] == name]) > 0.6
 
     @pytest.mark.parametrize("ending", [".nii.gz", ".seg.nrrd"])
     def test_the_shell_writes_three_segments_on_the_grid_of_the_image(self, trained, drawn, tmp_path, ending):
@@ -206,12 +209,10 @@ class TestEndToEnd:
 
     def test_four_files_of_one_patient_are_one_image(self, trained, drawn, tmp_path):
         case = find_cases(drawn / "brats2023").cases[0]
-        files = "|".join(map(str, reversed(case.images)))
-        (tmp_path / "cases.csv").write_text(f"case,image\none,{files}\n")
-        arguments = ["predict", str(tmp_path / "cases.csv"), "--model", str(trained), "-o", str(tmp_path / "out")]
-        said = CliRunner().invoke(app, arguments)
-        assert said.exit_code == 0, said.output
-        (mask,) = (tmp_path / "out").rglob("*.nii.gz")
+        how = {"model": str(trained), "device": "cpu", "compute": "local", "choose": (), "options": {}, "ours": ()}
+        mask = tmp_path / "mask.nii.gz"
+        _, notes = Work().segment(case.images[::-1], mask, **how, progress=silent, cancel=Cancel())
+        assert not any("in their order" in note for note in notes)
         truth = read_segmentation(case.labels)[0].array
         whole, _, rim = read_segmentation(mask)
         assert count(whole.array > 0, truth > 0).dice > 0.6
@@ -254,5 +255,5 @@ def test_a_real_patient_with_four_sequences(data_folder, trained):
     taught = fine_tune(
         untaught, lesions, steps=40, learning_rate=1e-2, on_step=lambda event: losses.append(event["loss"])
     )
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert predict(taught, one).structures.shape == (1, *one.spatial_shape)
