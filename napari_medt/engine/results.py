@@ -220,7 +220,7 @@ def uncertainty_of(values: Tensor, chances: int, kind: Uncertainty, *, overlappi
     if overlapping:
         if kind == "margin":
             return torch.minimum(found, 1 - found).mul(2).amax(0)  # one minus the distance from p to 1 - p
-        doubts = torch.special.entr(found) + torch.special.entr(1 - found)
+        doubts: Tensor = torch.special.entr(found) + torch.special.entr(1 - found)
         if kind in SEVERAL:
             doubts -= values[chances:]
         return doubts.amax(0).div(math.log(2)).clamp(0, 1)

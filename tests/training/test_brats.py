@@ -31,13 +31,14 @@ from napari_medt.training.recipe import parse_recipe, read_recipe
 from napari_medt.zoo import Model, load_model
 
 EXAMPLES = Path(__file__).parents[2] / "recipes" / "examples"
+CLEAR = 0.5  # Dice; marking the whole head gives 0.05 to 0.2
 RECIPE = EXAMPLES / "unet-brats.toml"
 SMALLER = {  # a network and windows that learn in half a minute
     "[16, 32, 64, 128]": "[8, 16]",
     "window = [96, 96, 96]": "window = [20, 24, 24]",
     "spacing = [1.0, 1.0, 1.0]": "spacing = [2.0, 2.0, 2.0]",
     "window = 96": "window = [20, 24, 24]",
-    "steps = 20000": "steps = 70",
+    "steps = 20000": "steps = 90",
     "norm_batches = 30": "norm_batches = 3",
     "warmup = 60": "warmup = 10",
     "learning_rate = 2e-3": "learning_rate = 1e-2",
@@ -188,7 +189,7 @@ class TestEndToEnd:
         with (trained.parent / "held_out.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         for name in REGIONS:
-            assert np.mean([float(row["dice"]) for row in rows if row["class"] == name]) > 0.6
+            assert np.mean([float(row["dice"]) for row in rows if row["class"] == name]) > CLEAR
 
     @pytest.mark.parametrize("ending", [".nii.gz", ".seg.nrrd"])
     def test_the_shell_writes_three_segments_on_the_grid_of_the_image(self, trained, drawn, tmp_path, ending):
@@ -205,7 +206,7 @@ class TestEndToEnd:
         wanted = (truth.array > 0, truth.array > 1, truth.array == 3)
         for one, true in zip(found, wanted, strict=True):
             assert one.geometry.close_to(truth.geometry, shape=truth.array.shape)
-            assert count(one.array > 0, true).dice > 0.6
+            assert count(one.array > 0, true).dice > CLEAR
 
     def test_four_files_of_one_patient_are_one_image(self, trained, drawn, tmp_path):
         case = find_cases(drawn / "brats2023").cases[0]
@@ -215,8 +216,8 @@ class TestEndToEnd:
         assert not any("in their order" in note for note in notes)
         truth = read_segmentation(case.labels)[0].array
         whole, _, rim = read_segmentation(mask)
-        assert count(whole.array > 0, truth > 0).dice > 0.6
-        assert count(rim.array > 0, truth == 3).dice > 0.6
+        assert count(whole.array > 0, truth > 0).dice > CLEAR
+        assert count(rim.array > 0, truth == 3).dice > CLEAR
 
 
 def test_a_real_patient_with_four_sequences(data_folder, trained):
