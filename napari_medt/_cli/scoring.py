@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,7 +158,7 @@ def _measure_case(pair: CasePair, wishes: Wishes, model: Model | None, cancel: C
     from napari_medt.io import read_segmentation
 
     references = read_segmentation(pair.reference)
-    predictions = (_predicted(pair, model, cancel),) if model else read_segmentation(pair.prediction)
+    predictions = _predicted(pair, model, cancel) if model else read_segmentation(pair.prediction)
     for mask in (*predictions, *references):
         if mask.fraction:
             raise BadImage("A mask holds probabilities", remedy="write it as labels first")
@@ -175,12 +175,12 @@ def _measure_case(pair: CasePair, wishes: Wishes, model: Model | None, cancel: C
     return _Measured(scores, grid.geometry.units, grid.geometry.ndim, tuple(dict.fromkeys(notes)))
 
 
-def _predicted(pair: CasePair, model: Model, cancel: Cancel) -> LabelMap:
+def _predicted(pair: CasePair, model: Model, cancel: Cancel) -> tuple[LabelMap, ...]:
     from napari_medt.engine import predict
     from napari_medt.io import read
 
     found = predict(model, read(pair.prediction), cancel=cancel)
-    return LabelMap(found.labels, found.geometry, dict(enumerate(found.classes)), notes=found.notes)
+    return tuple(replace(mask, notes=found.notes) for mask in found.masks())
 
 
 def _on_grid(mask: LabelMap, grid: LabelMap, wishes: Wishes, notes: list[str]) -> LabelMap:

@@ -179,6 +179,7 @@ def segment_to(
     """
     from napari_medt.engine import predict
     from napari_medt.io import write
+    from napari_medt.io.writing import SEVERAL
 
     store = _store(mask, volume, model) if mask.name.lower().endswith(".zarr") else None
     prediction = predict(model, volume, into=store, progress=progress, cancel=cancel, **options)
@@ -194,7 +195,13 @@ def segment_to(
         with _kept_aside(files[1], ours):
             write(prediction.uncertainty, files[1], geometry=prediction.geometry)
     marked = None if store else float(np.count_nonzero(prediction.labels) / prediction.labels.size)
-    return Written(tuple(files), marked, tuple(dict.fromkeys((*volume.notes, *prediction.notes))))
+    notes = [*volume.notes, *prediction.notes]
+    if model.card.overlapping and not mask.name.lower().endswith(SEVERAL):
+        notes.append(
+            f"{files[0].name} holds one label a place, so where structures overlap it shows the last of them; "
+            ".nii.gz, .seg.nrrd and .dcm hold all."
+        )
+    return Written(tuple(files), marked, tuple(dict.fromkeys(notes)))
 
 
 def _store(mask: Path, volume: Volume, model: Model) -> ZarrLabels:

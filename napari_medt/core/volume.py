@@ -187,15 +187,18 @@ class Prediction:
     Attributes
     ----------
     labels
-        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 255 classes): the argmax over classes, 0 background.
+        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 255 classes): the argmax over classes, 0 background. Where structures
+        overlap, the last of them in the order of the classes.
     geometry
         That of the volume.
     classes
         Names by label value, background first.
     probabilities
-        `(k, *spatial)` float16, softmax over classes; only on request.
+        `(k, *spatial)` float16, softmax over classes, or of each structure on its own where these overlap; only on request.
     uncertainty
         `(*spatial)` float16 in [0, 1]: entropy of the class probabilities over its maximum; only on request.
+    structures
+        `(k, *spatial)` bool: where each class beside the background is, if these overlap; else `None`, since `labels` say it.
     notes
         Sentences the user should read, for example that memory ran short and what was done.
     model
@@ -207,8 +210,20 @@ class Prediction:
     classes: tuple[str, ...]
     probabilities: Array | None = None
     uncertainty: Array | None = None
+    structures: Array | None = None
     notes: tuple[str, ...] = ()
     model: str = ""
+
+    def masks(self) -> tuple[LabelMap, ...]:
+        """The labels as one mask; where structures overlap, a mask for each, with the value it has in `labels`."""
+        names = dict(enumerate(self.classes[1:], start=1))
+        if self.structures is None:
+            return (LabelMap(self.labels, self.geometry, names),)
+        dtype = self.labels.dtype.type
+        return tuple(
+            LabelMap(inside * dtype(value), self.geometry, {value: name})
+            for (value, name), inside in zip(names.items(), self.structures, strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)

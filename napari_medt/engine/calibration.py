@@ -41,7 +41,8 @@ def fit_temperature(
     model
         Its present temperature does not matter.
     cases
-        Images and their masks, which the model must not have learnt from.
+        Images and their masks, which the model must not have learnt from; where classes overlap, `(k, *spatial)`, a mask for
+        each.
     progress, cancel
         Told about, and looked at before, every image.
 
@@ -166,18 +167,20 @@ def _of_one(model: Model, volume: Volume, mask: Array, seed: int) -> tuple[Float
     from napari_medt.engine.testtime import Passes
 
     card = model.card
-    if mask.shape != volume.spatial_shape:
+    wanted = (card.chances, *volume.spatial_shape) if card.overlapping else volume.spatial_shape
+    if mask.shape != wanted:
         raise BadTrainingData(
-            f"The mask has {mask.shape} samples but the image has {volume.spatial_shape}",
+            f"The mask has {mask.shape} samples but the image has {wanted}",
             remedy="give the mask that belongs to this image",
         )
-    if mask.min() < 0 or mask.max() >= len(card.classes):
+    highest = 1 if card.overlapping else len(card.classes) - 1
+    if mask.min() < 0 or mask.max() > highest:
         raise BadTrainingData(
-            f"The mask holds values from {mask.min()} to {mask.max()}, but {card.title} knows 0 to {len(card.classes) - 1}",
+            f"The mask holds values from {mask.min()} to {mask.max()}, but {card.title} knows 0 to {highest}",
             remedy="give a mask with the labels of the model",
         )
     prepared = fit(volume, card)
-    true: Any = prepared.grid.labels(mask)
+    true: Any = np.stack([prepared.grid.labels(part) for part in (mask if card.overlapping else mask[None])])
     shape, dims = prepared.spatial_shape, card.spatial_dims
     slices = product(*(range(size) for size in shape[:-dims]))
     jobs = [(index, where) for index in slices for where in Layout.of(shape[-dims:], card.window, overlap=0)]
@@ -191,8 +194,11 @@ def _of_one(model: Model, volume: Volume, mask: Array, seed: int) -> tuple[Float
         chunk = [(index, where)]
         found = passes(load(prepared, chunk, effort, "smooth"), positions(chunk, effort, shape[-dims:]), [index])[0]
         inside = tuple(slice(0, min(w.stop, size) - w.start) for w, size in zip(where, shape[-dims:], strict=True))
-        here = torch.log(found[(slice(None), *inside)].clamp_min(1e-30)).flatten(1)
-        own = true[(*index, *where)].ravel().astype(np.int64)
+        chances = found[(slice(None), *inside)].flatten(1)
+        if card.overlapping:  # each structure against there being none of it
+            chances = torch.stack((1 - chances, chances)).flatten(1)
+        here = torch.log(chances.clamp_min(1e-30))
+        own = true[(slice(None), *index, *where)].ravel().astype(np.int64)
         drawn = rng.permutation(own.size)[: max(1, SAMPLES // len(jobs))]
         logs.append(here[:, torch.from_numpy(drawn).to(here.device)].cpu().numpy())
         labels.append(own[drawn])

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 COLOURS = ("red", "green", "blue")
+SEQUENCES = {
+    **dict.fromkeys(("flair", "t2f", "t2flair", "t2_flair"), "flair"),
+    **dict.fromkeys(("t1", "t1n", "t1w"), "t1"),
+    **dict.fromkeys(("t1c", "t1ce", "t1gd", "t1post", "t1_post"), "t1c"),
+    **dict.fromkeys(("t2", "t2w"), "t2"),
+}
+"""Names of MR sequences in small letters, and what they mean, as far as data sets call them differently."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,11 @@ def fit_channels(volume: Volume, card: ModelCard) -> tuple[Channels, tuple[str, 
     names, count = volume.channel_names, volume.array.shape[0]
     alpha = count == 4 and names[:3] == COLOURS  # transparency says nothing about what is seen
     if isinstance(card.channels, tuple):
-        place = {name.casefold(): index for index, name in enumerate(names)}
-        wanted = [name.casefold() for name in card.channels]
-        if all(name in place for name in wanted):
-            return Channels(tuple(place[name] for name in wanted)), ()
+        wanted = card.channels
+        for plain in (str.casefold, sequence_of):
+            place = {plain(name): index for index, name in enumerate(names)}
+            if len(place) == count and all(plain(name) in place for name in wanted):
+                return Channels(tuple(place[plain(name)] for name in wanted)), ()
         if count == len(wanted):
             taken = "" if names == default_channel_names(count) else _taken_as(card.channels)
             return Channels(tuple(range(count))), (taken,) if taken else ()
@@ -75,6 +83,11 @@ def fit_channels(volume: Volume, card: ModelCard) -> tuple[Channels, tuple[str, 
         f"{card.title} takes {wants}, but this image has {has}",
         remedy="choose the channels the model was trained on, or another model",
     )
+
+
+def sequence_of(name: str) -> str:
+    """A channel's name in small letters; one name for an MR sequence, whichever of its usual names it has."""
+    return SEQUENCES.get(name.casefold(), name.casefold())
 
 
 def _taken_as(names: tuple[str, ...]) -> str:

@@ -104,8 +104,8 @@ class Cluster:
         Cancelled, OutOfMemory
             As of `predict`.
         """
-        grid, classes = task.prepared.grid, len(task.model.card.classes)
-        results = Results(task.volume.spatial_shape, classes, task.settings.wanted, axes=grid.axes, into=into)
+        card, axes = task.model.card, task.prepared.grid.axes
+        results = Results(task.volume.spatial_shape, card, task.settings.wanted, axes=axes, into=into)
         run = _Run(self, task, self._sent(task, report), report, cancel or Cancel())
         notes = dict.fromkeys(self.notes)
         for box, (found, more) in run():

@@ -168,7 +168,7 @@ class Parcel:
         shape = tuple(part.stop - part.start for part in self.box)
 
         def attempt(effort: Effort, say: Progress) -> Results:
-            found = Results(shape, len(model.card.classes), self.settings.wanted, axes=no_turn(len(shape)))
+            found = Results(shape, model.card, self.settings.wanted, axes=no_turn(len(shape)))
             model.net.to(effort.device).eval()
             parts = segment_block(
                 model, self.prepared, self.box, effort=effort, settings=self.settings, progress=say, cancel=cancel

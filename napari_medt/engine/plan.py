@@ -93,8 +93,7 @@ def plan(model: Model, image: Volume | npt.ArrayLike, *, measure: bool = False, 
 
 def _kept(task: Task) -> int:
     """Bytes of what is kept of the whole image, and of the rows that are held of one that is not in memory."""
-    voxels, classes = math.prod(task.volume.spatial_shape), len(task.model.card.classes)
-    kept = kept_bytes(voxels, classes, task.settings.wanted)
+    kept = kept_bytes(math.prod(task.volume.spatial_shape), task.model.card, task.settings.wanted)
     array: Any = task.prepared.array
     if isinstance(array, Rows):
         rows = min(2 * task.effort.window[0], array.shape[1])

@@ -83,6 +83,7 @@ def predict(
         `"smooth"`, or `"monai"` for the very weights and padding of MONAI's `sliding_window_inference(mode="gaussian")`.
     into
         Takes the labels instead of memory, such as a mask begun by `io.create_zarr_labels`, which is for the caller to finish.
+        Of structures that overlap, it gets the last at each place.
         Its `discard()`, where it has one, is called when the run fails or is cancelled.
     compute
         `"local"`; or the address of a Dask scheduler, such as `"tcp://host:8786"`, or an open `engine.cluster.Cluster`, whose
@@ -121,8 +122,7 @@ def predict(
             flips=flips,
             blending=blending,
         )
-        classes, wanted = len(model.card.classes), task.settings.wanted
-        check_room(math.prod(task.volume.spatial_shape), classes, wanted, labels=into is None)
+        check_room(math.prod(task.volume.spatial_shape), model.card, task.settings.wanted, labels=into is None)
         if compute == "local":
 
             def attempt(effort: Effort, report: Progress) -> Results:
@@ -143,6 +143,7 @@ def predict(
         classes=model.card.classes,
         probabilities=results.probabilities,
         uncertainty=results.uncertainty,
+        structures=results.structures,
         notes=(*task.notes, *notes),
         model=model.card.key,
     )
@@ -270,9 +271,8 @@ def by_the_ladder(
 
 def _attempt(task: Task, effort: Effort, into: Store | None, report: Progress, cancel: Cancel | None) -> Results:
     """One attempt at all that is to be segmented with one effort."""
-    model = task.model
-    classes, wanted = len(model.card.classes), task.settings.wanted
-    results = Results(task.volume.spatial_shape, classes, wanted, axes=task.prepared.grid.axes, into=into)
+    model, wanted = task.model, task.settings.wanted
+    results = Results(task.volume.spatial_shape, model.card, wanted, axes=task.prepared.grid.axes, into=into)
     model.net.to(effort.device).eval()
     parts = segment_block(
         model, task.prepared, task.box, effort=effort, settings=task.settings, progress=report, cancel=cancel

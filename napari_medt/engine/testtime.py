@@ -1,4 +1,4 @@
-"""From windows to class probabilities: one pass through the network, or the mean of several, and how much these disagree."""
+"""From windows to probabilities: one pass through the network, or the mean of several, and how much these disagree."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Passes:
     dropout
         Whether the mean over passes with dropout is taken; the same window always drops the same.
     disagreement
-        Whether the mean entropy of the single passes goes along as one channel more.
+        Whether the mean entropy of the single passes goes along as one channel more, or as one for each structure where these
+        overlap.
     """
 
     model: Model
@@ -49,8 +50,9 @@ class Passes:
 
     @property
     def channels(self) -> int:
-        """Of the result: classes, and one more with `disagreement`."""
-        return len(self.model.card.classes) + self.disagreement
+        """Of the result: probabilities, and the entropies with `disagreement`."""
+        card = self.model.card
+        return card.chances + self.disagreement * (card.chances if card.overlapping else 1)
 
     @property
     def count(self) -> int:
@@ -105,24 +107,31 @@ class Passes:
             room = "first" if total is None else "other"
             found = self._once(windows.flip(dims) if dims else windows, positions * signs, room)
             if self.disagreement:
-                found = torch.cat((found, torch.special.entr(found).sum(1, keepdim=True)), 1)
+                entropy = torch.special.entr(found)
+                if self.model.card.overlapping:
+                    entropy += torch.special.entr(1 - found)
+                else:
+                    entropy = entropy.sum(1, keepdim=True)
+                found = torch.cat((found, entropy), 1)
             found = found.flip(dims) if dims else found
             total = found if total is None else total.add_(found)
         assert total is not None  # there is always one pass
         return total.div_(len(passes)) if len(passes) > 1 else total
 
     def _once(self, windows: Tensor, positions: Tensor, room: str) -> Tensor:
-        """Softmax over classes, `(n, k, *window)`, in memory that is used again and again."""
-        net = self.model.net
+        """Softmax over classes, or sigmoid of each, `(n, k, *window)`, in memory that is used again and again."""
+        net, card = self.model.net, self.model.card
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = net(windows, positions) if getattr(net, "takes_position", False) else net(windows)
-        # Step by step in place, since torch's own softmax over channels takes nearly twice as long.
-        logits = with_background(logits.float())
+        logits = logits.float() if card.overlapping else with_background(logits.float())
         if room not in self._room or self._room[room].shape != logits.shape:
             self._room[room] = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        temperature = getattr(card, "temperature", 1.0)
+        if card.overlapping:
+            return torch.div(logits, temperature, out=self._room[room]).sigmoid_()
+        # Step by step in place, since torch's own softmax over channels takes nearly twice as long.
         found = torch.sub(logits, logits.amax(1, keepdim=True), out=self._room[room])
         del logits
-        temperature = getattr(self.model.card, "temperature", 1.0)
         if temperature != 1:
             found /= temperature
         found.exp_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ def contents_of(
     *,
     geometry: Geometry | None = None,
     names: Mapping[int, str] | None = None,
+    several: bool = True,
 ) -> Contents:
     """Bring what is to be written into one form.
 
@@ -67,6 +68,8 @@ def contents_of(
         Of the file, for messages.
     geometry, names
         Instead of what `what` itself says.
+    several
+        Whether structures of a prediction that overlap become a mask each; else its labels are the one mask.
 
     Raises
     ------
@@ -76,9 +79,12 @@ def contents_of(
     if isinstance(what, Volume):
         found = Contents(what.array, geometry or what.geometry, channel_names=what.channel_names)
     elif isinstance(what, Prediction):
-        table = dict(enumerate(what.classes)) if names is None else names
-        table = {value: text for value, text in table.items() if value}
-        found = Contents(_kept(what.labels, name)[None], geometry or what.geometry, labels=True, names=(table,))
+        masks = (what if several else replace(what, structures=None)).masks()
+        if names is not None:
+            kept = [set(mask.names) if len(masks) > 1 else set(names) - {0} for mask in masks]
+            tables = [{value: text for value, text in names.items() if value in some} for some in kept]
+            masks = tuple(replace(mask, names=table) for mask, table in zip(masks, tables, strict=True))
+        found = _of_masks(masks, name, geometry, None)
     elif isinstance(what, LabelMap):
         found = _of_masks((what,), name, geometry, names)
     elif isinstance(what, Sequence) and what and all(isinstance(one, LabelMap) for one in what):

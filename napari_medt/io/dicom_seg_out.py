@@ -115,7 +115,7 @@ def _maps(
     labels: LabelMap | Sequence[LabelMap] | Prediction | npt.ArrayLike, source: Volume, names: Mapping[int, str] | None
 ) -> list[LabelMap]:
     if isinstance(labels, Prediction):
-        maps = [LabelMap(labels.labels, labels.geometry, dict(enumerate(labels.classes)))]
+        maps = list(labels.masks())
     elif isinstance(labels, LabelMap):
         maps = [labels]
     elif isinstance(labels, Sequence) and all(isinstance(one, LabelMap) for one in labels):

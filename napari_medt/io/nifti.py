@@ -74,19 +74,23 @@ def read_nifti(path: Path, *, choose: Sequence[str] = ()) -> Volume:
 
 
 def read_nifti_labels(path: Path, *, choose: Sequence[str] = ()) -> tuple[LabelMap, ...]:
-    """Read a mask; with `choose="channels"` each channel of a file of four axes is one. Else as `read_nifti`."""
+    """Read a mask, or several that we wrote; with `choose="channels"` each channel of a file of four axes is one.
+
+    Else as `read_nifti`.
+    """
     volume, words = _read(path, choose)
-    channels = volume.array if "channels" in choose else one_channel(volume.array, path.name)[None]
+    ours = len(words.masks) == len(volume.array) > 1
+    channels = volume.array if ours or "channels" in choose else one_channel(volume.array, path.name)[None]
     return tuple(
         LabelMap(
             as_labels(channel, path.name),
             volume.geometry,
-            words.names,
-            words.colours,
+            {value: text for value, text in words.names.items() if not ours or value in words.masks[number]},
+            {value: shade for value, shade in words.colours.items() if not ours or value in words.masks[number]},
             source=volume.source,
             notes=volume.notes,
         )
-        for channel in channels
+        for number, channel in enumerate(channels)
     )
 
 

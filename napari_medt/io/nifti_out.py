@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
-from napari_medt.core import Geometry, MedtError, Volume
+from napari_medt.core import BadImage, Geometry, MedtError, Volume
 from napari_medt.io.contents import Contents, slabs, value_type
 from napari_medt.io.kinds import FORMATS, ending_of
 from napari_medt.io.nifti import open_nifti
@@ -32,8 +32,8 @@ def encode_nifti(file: BinaryIO, contents: Contents, *, name: str, source: Volum
     file
         Open for writing.
     contents
-        An image of several channels becomes a file of five axes, or of colours where it is red, green and blue of 8 bits.
-        Dask arrays are computed slab by slab.
+        An image of several channels, and masks that overlap, become a file of five axes, or of colours where it is red, green
+        and blue of 8 bits. Dask arrays are computed slab by slab.
     name
         Of the file; one that ends in `.gz` is packed.
     source
@@ -51,10 +51,11 @@ def encode_nifti(file: BinaryIO, contents: Contents, *, name: str, source: Volum
     header = _header(array.shape, geometry, dtype, colour=colour)
     _place(header, geometry, _codes_of(source, geometry))
     words = Words(
-        contents.names[0],
-        contents.colours[0],
+        {value: text for table in contents.names for value, text in table.items()},
+        {value: shade for table in contents.colours for value, shade in table.items()},
         contents.channel_names if len(array) > 1 and not colour else (),
         None if geometry.frame == "patient" else geometry,
+        _values_by_mask(contents, name),
     )
     if said := bytes(words):
         header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, said))
@@ -69,6 +70,22 @@ def encode_nifti(file: BinaryIO, contents: Contents, *, name: str, source: Volum
         stream.write(slab.data)
     if packed:
         packed.close()
+
+
+def _values_by_mask(contents: Contents, name: str) -> tuple[tuple[int, ...], ...]:
+    """Which labels each of several masks has, so that they are masks to a reader and not an image."""
+    if not contents.labels or len(contents.array) == 1:
+        return ()
+    values = tuple(
+        tuple(sorted({int(value) for value in np.unique(array)} - {0} | set(names)))
+        for array, names in zip(contents.array, contents.names, strict=True)
+    )
+    if sum(map(len, values)) > len(set().union(*values)):
+        raise BadImage(
+            f"Masks that overlap need labels of their own in NIfTI ({name})",
+            remedy="number them anew, or use .seg.nrrd",
+        )
+    return values
 
 
 def _moved(array: Any) -> Any:

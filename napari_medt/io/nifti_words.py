@@ -18,12 +18,13 @@ _MM = {"um": 1e-3}
 
 @dataclass(frozen=True)
 class Words:
-    """What our own files say beside NIfTI's header."""
+    """What our own files say beside NIfTI's header; `masks` are the labels of each channel, where channels are masks."""
 
     names: Mapping[int, str] = field(default_factory=dict)
     colours: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     exact: Geometry | None = None
+    masks: tuple[tuple[int, ...], ...] = ()
 
     def geometry(self, nearest: Geometry) -> Geometry:
         """Return the exact geometry where another program has not moved the file since; else the one in the header."""
@@ -45,6 +46,8 @@ class Words:
             said["colours"] = {str(value): list(colour) for value, colour in self.colours.items()}
         if self.channels:
             said["channels"] = list(self.channels)
+        if self.masks:
+            said["masks"] = [list(values) for values in self.masks]
         if self.exact is not None:
             said["geometry"] = {
                 "affine": self.exact.affine.tolist(),
@@ -81,6 +84,7 @@ def _parsed(text: bytes) -> Words:
             {int(value): (float(r), float(g), float(b)) for value, (r, g, b) in said.get("colours", {}).items()},
             tuple(map(str, said.get("channels", ()))),
             Geometry(np.array(place["affine"], np.float64), place["units"], place["frame"]) if place else None,
+            tuple(tuple(map(int, values)) for values in said.get("masks", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, BadImage):
         return Words()  # a stranger's text, or cut: the header alone then speaks

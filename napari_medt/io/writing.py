@@ -27,6 +27,8 @@ __all__ = ["encode_tiff", "storable", "write"]
 _SCANS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
 _PICTURES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".zarr", ".png")
 ENDINGS = (*_SCANS, *_PICTURES)
+SEVERAL = (".nii.gz", ".nii", ".seg.nrrd", ".dcm")
+"""Of formats that hold masks which overlap."""
 _IMAGEJ_BYTES = 2**32 - 2**25  # beyond this ImageJ's form needs offsets it does not have
 _TIFF_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
@@ -48,9 +50,10 @@ def write(
     Parameters
     ----------
     what
-        A prediction, whose labels are written; a mask, or several that may overlap (`.seg.nrrd` and `.dcm` only); an image;
-        or an array `(y, x)` or `(z, y, x)`: whole numbers from 0 up are labels, real numbers become float32. Dask arrays
-        are computed part by part.
+        A prediction, whose labels are written; a mask, or several that may overlap (`.seg.nrrd`, NIfTI and `.dcm` only), as
+        those of a prediction of overlapping structures, of which other formats get the last at each place; an image; or an
+        array `(y, x)` or `(z, y, x)`: whole numbers from 0 up are labels, real numbers become float32. Dask arrays are
+        computed part by part.
     path
         Ends in `.nii`, `.nii.gz`, `.nrrd`, `.seg.nrrd`, `.mha`, `.mhd`, `.tif`, `.ome.tif`, `.ome.zarr`, `.dcm` (a DICOM
         segmentation), or in `.png` for a 2D mask; the folder must exist.
@@ -92,8 +95,9 @@ def write(
                 "The values are {} and their image is {}, so where they lie is not known".format(*sizes),
                 remedy="give the geometry too",
             )
-    contents = contents_of(what, place.name, geometry=geometry, names=names)
-    if len(contents.array) > 1 and (contents.labels or contents.fraction) and ending not in (".seg.nrrd", ".dcm"):
+    contents = contents_of(what, place.name, geometry=geometry, names=names, several=ending in SEVERAL)
+    holds = SEVERAL if contents.labels else (".seg.nrrd", ".dcm")
+    if len(contents.array) > 1 and (contents.labels or contents.fraction) and ending not in holds:
         raise BadImage(
             f"{ending} holds one mask, but these are {len(contents.array)} that may overlap ({place.name})",
             remedy="use .seg.nrrd or .dcm, or write each to a file of its own",

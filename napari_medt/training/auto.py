@@ -16,11 +16,10 @@ from napari_medt.training.fingerprint import fingerprint
 from napari_medt.training.planning import Plan, plan
 from napari_medt.training.problems import Problem, describe
 from napari_medt.training.recipe import Recipe, parse_recipe
-from napari_medt.training.splits import make_split, write_split
+from napari_medt.training.splits import SHARES, make_split, write_split
 from napari_medt.zoo.card import slug
 
 STEPS = 3000
-SHARES = (0.7, 0.1, 0.2)  # of the cases, to learn from, to choose the best state by, and held out for the score
 RECIPE, SPLIT, FACTS = "recipe.toml", "split.csv", "facts.json"
 _PICTURES = {"scale": (0.6, 1.7), "rotate": 45.0, "quarter_turns": True, "mirror": (0, 1)}
 _SCANS = {"scale": (0.85, 1.2), "rotate": 15.0}  # not mirrored: left and right may be different structures

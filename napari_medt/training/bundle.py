@@ -15,6 +15,7 @@ from napari_medt.training.evaluation import evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe, read_recipe
+from napari_medt.training.splits import SHARES, make_split
 from napari_medt.zoo.card import ModelCard
 from napari_medt.zoo.model import Model
 from napari_medt.zoo.store import save_model
@@ -34,6 +35,8 @@ def train(
     cancel: Cancel | None = None,
 ) -> Path | None:
     """Train a model as its recipe says, measure it on the held-out images, and write it as a model folder.
+
+    Where neither the recipe nor the data say which images are held out, they are drawn by the seed of the recipe.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def train(
         raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
     plan = read_recipe(path)
     images = find_data(plan, Path(data) if data else None, beside=path.parent)
+    if not any(case.split for case in images.cases):
+        images = make_split(images, plan.seed, SHARES)
     fabric = launch(device, processes=processes)
     run = Run(
         plan,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Progress, Volume, silent
 from napari_medt.engine.prepare import fit
+from napari_medt.training.brats import check_names, check_places, check_values, outer_faces
 from napari_medt.training.datasets import Case, DataSet, MaskRule, Side, find_cases, load_case
 from napari_medt.training.recipe import Recipe
 from napari_medt.training.sampling import Sample
@@ -50,6 +51,8 @@ def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> Data
         found = find_cases(folder, how.layout, images=how.images, labels=how.labels, rule=how.rule)
     except BadTrainingData as error:
         raise BadTrainingData(f"{root} holds no {how.folder}: {error.what}", remedy=remedy) from error
+    if how.scheme:
+        check_names(how.scheme, found.classes)
     if not how.split:
         return found
     found = apply_split(found, beside / how.split)
@@ -64,11 +67,19 @@ def find_data(recipe: Recipe, data: Path | None = None, *, beside: Path) -> Data
 
 def load(case: Case, recipe: Recipe, *, rule: MaskRule = "classes") -> tuple[Volume, Labels]:
     """One image and its classes on its own grid, as `to_classes` gives them."""
+    volume, mask = _read(case, recipe, rule)
+    return volume, to_classes(mask, recipe)
+
+
+def _read(case: Case, recipe: Recipe, rule: MaskRule) -> tuple[Volume, npt.NDArray[Any]]:
+    """One image and its mask as it is."""
     try:
         volume, mask = load_case(case, rule=rule)
     except MedtError as error:
         raise BadTrainingData(f"The case {case.name} cannot be used: {error.what}", remedy=error.remedy) from error
-    return volume, to_classes(mask, recipe)
+    if recipe.data.scheme:
+        check_values(recipe.data.scheme, mask, case.name)
+    return volume, mask
 
 
 def to_classes(mask: npt.NDArray[Any], recipe: Recipe) -> Labels:
@@ -100,11 +111,17 @@ def load_samples(
 ) -> list[Sample]:
     """All images of one side of the split, in order."""
     report, card, cases = progress or silent, recipe.to_card(), dataset.on(side)
-    samples = []
+    samples, scheme = [], recipe.data.scheme
+    faces = np.zeros(3, int)
     for done, case in enumerate(cases):
         if cancel is not None:
             cancel.check()
         report(done, len(cases), "Reading images")
-        samples.append(to_sample(*load(case, recipe, rule=dataset.rule), card, case=case))
+        volume, mask = _read(case, recipe, dataset.rule)
+        samples.append(to_sample(volume, to_classes(mask, recipe), card, case=case))
+        if scheme:
+            faces += outer_faces(mask)
+    if scheme:
+        check_places(scheme, faces)
     report(len(cases), len(cases), "Images are read")
     return samples

@@ -15,7 +15,7 @@ from napari_medt.io import join_channels, read, read_segmentation
 from napari_medt.training.problems import Problem
 
 Side = Literal["train", "validation", "test", ""]
-Layout = Literal["auto", "folders", "original", "decathlon", "nnunet", "cases"]
+Layout = Literal["auto", "folders", "original", "decathlon", "nnunet", "brats", "cases"]
 MaskRule = Literal["classes", "objects", "white"]
 WHITE = 127  # of 255, above which a pixel of a black and white mask is the object
 
@@ -124,10 +124,11 @@ def find_cases(
     folder
         Holds `images/` and `labels/` with the same file names; or `img/` and `labelcol/`, as the published Medical Transformer
         wants them; or the `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net; or `imagesTr/` and `labelsTr/`;
+        or a folder for each patient with `...seg.nii.gz` and a file for each MR sequence, as BRATS comes;
         or the folders of reviewed cases (then `images` says where their images are); or any of the first two once more in
         each of `train/`, `val/` and `test/`.
     layout
-        `"folders"`, `"original"`, `"decathlon"`, `"nnunet"` or `"cases"`; by default it is recognised.
+        `"folders"`, `"original"`, `"decathlon"`, `"nnunet"`, `"brats"` or `"cases"`; by default it is recognised.
     images, labels
         Folders, inside `folder` or elsewhere, if they are not called as above.
     rule

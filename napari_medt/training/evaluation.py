@@ -39,7 +39,8 @@ def evaluate(
     model
         From `load_model`.
     cases
-        Pairs of image and reference mask, with the model's label values.
+        Pairs of image and reference mask, with the model's label values; where structures overlap, `(k, *spatial)`, a mask
+        for each.
     names, groups
         One a case, for the table.
     metrics
@@ -73,12 +74,14 @@ def evaluate(
         prediction = predict(model, image, cancel=cancel)
         labels, geometry = prediction.labels, prediction.geometry
         truth = np.asarray(reference)
-        if truth.shape != labels.shape:
-            raise BadTrainingData(
-                f"The mask of case {index + 1} has {truth.shape} pixels but its image has {labels.shape}"
-            )
+        structures = prediction.structures
+        wanted = labels.shape if structures is None else structures.shape
+        if truth.shape != wanted:
+            raise BadTrainingData(f"The mask of case {index + 1} has {truth.shape} pixels but its image has {wanted}")
         for value, name in enumerate(model.card.classes[1:], start=1):
             found, true = labels == value, truth == value
+            if structures is not None:
+                found, true = structures[value - 1], truth[value - 1] != 0
             overlap = count(found, true)
             rows.append(
                 {

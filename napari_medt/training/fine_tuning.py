@@ -56,7 +56,8 @@ def fine_tune(
     model
         The model that made the masks; it is not changed.
     cases
-        Pairs of image and corrected mask, `(y, x)` with the model's label values.
+        Pairs of image and corrected mask, `(y, x)` with the model's label values; where structures overlap, `(k, y, x)`, a
+        mask for each.
     steps
         Gradient steps, each on `batch` windows.
     learning_rate
@@ -116,7 +117,8 @@ def _learn(
     tell: OnStep,
 ) -> None:
     rng = np.random.default_rng(seed)
-    criterion = dice_and_cross_entropy()
+    overlapping = model.card.overlapping
+    criterion = dice_and_cross_entropy(overlapping=overlapping)
     optimiser = torch.optim.AdamW(parameter_groups(net, 1e-3), lr=learning_rate)
     with frozen_norms(net):
         for step in range(steps):
@@ -127,7 +129,7 @@ def _learn(
             drawn = [_draw(rng, images, masks, model.card.window, index % 2 == 0) for index in range(batch)]
             inputs = torch.stack([image for image, _ in drawn]).to(model.device)
             labels = torch.stack([mask for _, mask in drawn]).to(model.device)
-            loss = net_loss(net, inputs, labels, criterion)
+            loss = net_loss(net, inputs, labels if overlapping else labels[:, 0], criterion)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(net.parameters(), CLIP)
@@ -149,20 +151,20 @@ def _draw(
     window: tuple[int, ...],
     on_foreground: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One window of one image, turned and mirrored."""
+    """One window `(c, y, x)` of one image and of its masks `(k, y, x)`, turned and mirrored."""
     index = rng.integers(len(images))
     image, mask = images[index], masks[index]
-    free = [size - edge for size, edge in zip(mask.shape, window, strict=True)]
+    free = [size - edge for size, edge in zip(mask.shape[1:], window, strict=True)]
     start = [int(rng.integers(f + 1)) for f in free]
     if on_foreground and mask.any():
-        inside = np.argwhere(mask)
+        inside = np.argwhere(mask.any(0))
         centre = inside[rng.integers(len(inside))]
         start = [int(np.clip(c - edge // 2, 0, f)) for c, edge, f in zip(centre, window, free, strict=True)]
     where = tuple(slice(s, s + edge) for s, edge in zip(start, window, strict=True))
-    x, y = torch.from_numpy(image[(slice(None), *where)]), torch.from_numpy(mask[where])
+    x, y = torch.from_numpy(image[(slice(None), *where)]), torch.from_numpy(mask[(slice(None), *where)])
     quarter = int(rng.integers(4)) if window[0] == window[1] else 2 * int(rng.integers(2))
-    x, y = torch.rot90(x, quarter, (1, 2)), torch.rot90(y, quarter, (0, 1))
-    return (x.flip(2), y.flip(1)) if rng.random() < 0.5 else (x, y)
+    x, y = torch.rot90(x, quarter, (1, 2)), torch.rot90(y, quarter, (1, 2))
+    return (x.flip(2), y.flip(2)) if rng.random() < 0.5 else (x, y)
 
 
 def _check(
@@ -172,21 +174,25 @@ def _check(
     if not cases:
         raise BadTrainingData("There is no corrected mask to learn from", remedy="correct a mask first")
     card = model.card
-    images, masks = [], []
+    images: list[npt.NDArray[np.float32]] = []
+    masks: list[npt.NDArray[np.int64]] = []
     for image, labels in cases:
         volume = image if isinstance(image, Volume) else Volume.from_array(image)
         mask = np.asarray(labels)
         if volume.geometry.ndim != 2:
             raise BadTrainingData("This model learns from 2D images", remedy="give single slices")
-        if mask.shape != volume.spatial_shape:
+        wanted = (card.chances, *volume.spatial_shape) if card.overlapping else volume.spatial_shape
+        if mask.shape != wanted:
             raise BadTrainingData(
-                f"The mask has {mask.shape} pixels but the image has {volume.spatial_shape}",
-                remedy="give the mask that belongs to this image",
+                f"The mask has {mask.shape} pixels but the image has {wanted}",
+                remedy="give the mask that belongs to this image"
+                + (", of each structure its own, since they overlap" if card.overlapping else ""),
             )
         _check_labels(mask, card)
         prepared = fit(volume, card, scale=scale)
         images.append(pad_to_window(prepared.whole(), card.window))
-        masks.append(pad_to_window(prepared.grid.labels(mask)[None].astype(np.int64), card.window)[0])
+        parts = np.stack([prepared.grid.labels(part) for part in (mask if card.overlapping else mask[None])])
+        masks.append(pad_to_window(parts.astype(np.float32), card.window).astype(np.int64))
     empty = not any(mask.any() for mask in masks)
     return (
         images,
@@ -196,13 +202,14 @@ def _check(
 
 
 def _check_labels(mask: npt.NDArray[Any], card: ModelCard) -> None:
-    names = ", ".join(f"{value} {name}" for value, name in enumerate(card.classes))
+    known = ("not there", "there") if card.overlapping else card.classes
+    names = ", ".join(f"{value} {name}" for value, name in enumerate(known))
     if mask.dtype.kind not in "buif" or (mask.dtype.kind == "f" and not np.array_equal(mask, np.round(mask))):
         raise BadTrainingData(
             f"The mask holds fractions or no numbers, but {card.title} knows only the labels {names}",
             remedy="give a mask of whole numbers",
         )
-    wrong = mask[(mask < 0) | (mask >= len(card.classes))]
+    wrong = mask[(mask < 0) | (mask >= len(known))]
     if wrong.size:
         raise BadTrainingData(
             f"The mask holds the value {int(wrong.flat[0])}, but {card.title} knows only {names}",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_medt.core import BadTrainingData
+from napari_medt.training.brats import from_patients, has_patients
 from napari_medt.training.case_table import annotated, read_table, side_of
 from napari_medt.training.dataset_json import DESCRIPTION, from_description, from_training_folders
 from napari_medt.training.datasets import Case, DataSet, Layout, MaskRule, Side
@@ -29,6 +30,8 @@ def listed(folder: Path, layout: Layout, *, images: Path | None, labels: Path | 
     """As `find_cases`; `images` and `labels` are whole paths."""
     if layout == "cases" or (layout == "auto" and _card_files(folder) and labels is None):
         found = _from_cases(folder, images)
+    elif layout == "brats":
+        found = from_patients(folder)
     elif layout in ("decathlon", "nnunet") or (layout == "auto" and images is labels is None):
         found = _recognised(folder, layout)
     else:
@@ -48,6 +51,8 @@ def _recognised(folder: Path, layout: Layout) -> DataSet:
     sides = {path: side for path in _folders(folder) if (side := side_of(path.name))}
     if sides and not _pair(folder, "auto", None, None):
         return _from_sides(folder, sides)
+    if has_patients(folder):
+        return from_patients(folder)
     return _from_folders(folder, "auto", None, None)
 
 

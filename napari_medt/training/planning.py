@@ -14,6 +14,7 @@ from napari_medt.nets.registry import NetInfo, Preset
 from napari_medt.training.fingerprint import Fingerprint
 from napari_medt.training.grid_plan import GridPlan, plan_grid
 from napari_medt.training.net_cost import Cost, step_cost
+from napari_medt.training.recipe import overlap
 from napari_medt.zoo.card import Intensity
 
 BATCH = 2  # at least, as in nnU-Net
@@ -105,7 +106,8 @@ def plan(
     classes, values = _classes(data)
     channels = _channels(data)
     count = len(channels) if isinstance(channels, tuple) else {"grey": 1, "rgb": 3}[channels]
-    options = dict(info.presets.get(preset, {})) | {"in_channels": count, "num_classes": len(classes)}
+    outputs = len(classes) - overlap(data.regions.values())  # overlapping structures have no background beside them
+    options = dict(info.presets.get(preset, {})) | {"in_channels": count, "num_classes": outputs}
     if "spatial_dims" in info.defaults:
         options["spatial_dims"] = dims
     if "img_size" in info.defaults:

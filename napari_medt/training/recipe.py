@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from napari_medt.core import BadTrainingData
 from napari_medt.nets import list_nets
+from napari_medt.training.brats import REGIONS, SCHEMES, SchemeName
 from napari_medt.training.datasets import Layout, MaskRule
 from napari_medt.zoo.card import Intensity, ModelCard
 
@@ -45,6 +47,9 @@ class Data(Part):
     labels: str | None = None
     rule: MaskRule | None = None
     split: str = Field(default="", description="CSV beside the recipe: file, group, field, split; or as the data say")
+    scheme: SchemeName | None = Field(
+        default=None, description="of the labels of brain tumours, instead of values: see `brats.SCHEMES`"
+    )
     values: dict[str, Literal["any"] | tuple[int, ...]] = Field(
         default_factory=dict,
         description="values in the masks that make up a class, 'any' for all but 0; by default a class's place in the list",
@@ -99,6 +104,13 @@ class CardTexts(Part):
     limits: str = ""
 
 
+def overlap(values: Collection[Literal["any"] | tuple[int, ...]]) -> bool:
+    """Whether classes share values of a mask."""
+    lists = [set(some) for some in values if some != "any"]
+    alone = len(lists) == len(values) or len(values) == 1
+    return not alone or sum(map(len, lists)) > len(set().union(*lists))
+
+
 class Recipe(Part):
     """What is trained, on what, how, and what its card says."""
 
@@ -129,14 +141,13 @@ class Recipe(Part):
     @property
     def values(self) -> tuple[Literal["any"] | tuple[int, ...], ...]:
         """Which values of a mask make up each class beside the background."""
-        return tuple(self.data.values.get(name, (value,)) for value, name in enumerate(self.classes[1:], start=1))
+        given = SCHEMES[self.data.scheme].values if self.data.scheme else self.data.values
+        return tuple(given.get(name, (value,)) for value, name in enumerate(self.classes[1:], start=1))
 
     @property
     def overlapping(self) -> bool:
         """Whether a place can be of several classes."""
-        lists = [set(values) for values in self.values if values != "any"]
-        alone = len(lists) == len(self.values) or len(self.values) == 1
-        return not alone or sum(map(len, lists)) > len(set().union(*lists))
+        return overlap(self.values)
 
     def to_card(self, **more: Any) -> ModelCard:
         """The card of a model made by this recipe, without what only a run can tell."""
@@ -147,7 +158,7 @@ class Recipe(Part):
         texts["citation"] = "; ".join(filter(None, (texts["citation"], paper)))
         made = f"recipes/{self.name}.toml, {self.steps} steps, seed {self.seed}"
         dims: Any = len(self.window)
-        return ModelCard(spatial_dims=dims, recipe=made, **given, **texts, **more)
+        return ModelCard(spatial_dims=dims, overlapping=self.overlapping, recipe=made, **given, **texts, **more)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -157,6 +168,8 @@ class Recipe(Part):
                 raise ValueError(f"a stage has windows of {len(stage.size(dims))} axes, but the model has {dims}")
         if any(not 0 <= axis < dims for axis in self.augmentation.mirror):
             raise ValueError(f"augmentation.mirror names an axis that is none of 0 to {dims - 1}")
+        if self.data.scheme and (self.data.values or not set(self.classes[1:]) <= set(REGIONS)):
+            raise ValueError(f"data.scheme goes without data.values, for the classes {', '.join(REGIONS)}")
         if unknown := set(self.data.values) - set(self.classes[1:]):
             raise ValueError(f"data.values names {sorted(unknown)[0]!r}, which is no class beside the background")
         self.to_card()

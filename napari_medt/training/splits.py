@@ -14,6 +14,7 @@ from napari_medt.training.case_table import annotated, read_table, write_table
 from napari_medt.training.datasets import Case, DataSet, Side
 
 FRACTIONS = (0.8, 0.2, 0.0)
+SHARES = (0.7, 0.1, 0.2)  # of the cases, to learn from, to choose the best state by, and held out for the score
 
 
 def make_split(

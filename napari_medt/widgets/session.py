@@ -155,7 +155,7 @@ class Session:
         self._pace[_effort(model_key, device, wishes)] = (time.monotonic() - began) / max(1, steps[0])
         if "roi" in wishes:  # in the dock the mask is kept elsewhere
             found = replace(found, notes=tuple(note for note in found.notes if not note.startswith(ONLY_THERE)))
-        counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
+        shares = _shares(found)
         regions: tuple[Doubt, ...] = ()
         if found.uncertainty is not None:  # viewers draw float32; converting here keeps the window free
             found = replace(found, uncertainty=found.uncertainty.astype(np.float32))
@@ -163,7 +163,7 @@ class Session:
         on_scan = found.labels if token in self._scans else None
         if on_scan is not None:
             found = found_on_copy(found, self._images[token])
-        return Found(found, (counts / counts.sum()).tolist(), regions, on_scan)
+        return Found(found, shares, regions, on_scan)
 
     def look_ahead(self, token: str, model_key: str, device: str = "auto", **wishes: Any) -> Ahead | str:
         """What a run with these wishes will take, and what about the image does not suit the model."""
@@ -298,6 +298,14 @@ class Session:
             return AttentionExplorer(model, one_slice(self._images[token], z), scale=self._scale(token, model))
 
         return _kept(self._explorers, (token, key, device, z), make, 3)
+
+
+def _shares(found: Prediction) -> list[float]:
+    """Of the picture, by class; the background's is what no structure takes."""
+    counts = np.bincount(found.labels.ravel(), minlength=len(found.classes))
+    if found.structures is not None:
+        counts = np.array([counts[0], *(np.count_nonzero(inside) for inside in found.structures)])
+    return [float(share) for share in counts / found.labels.size]
 
 
 def _doubtful(found: Prediction) -> tuple[Doubt, ...]:

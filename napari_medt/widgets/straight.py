@@ -37,7 +37,10 @@ def labels_on_scan(labels: np.ndarray, shown: Volume, scan: Volume) -> np.ndarra
 
 
 def found_on_copy(found: Prediction, shown: Volume) -> Prediction:
-    """Put what was found in the scan on the copy's grid: labels by the nearest, uncertainty by interpolation."""
+    """Put what was found in the scan on the copy's grid: labels by the nearest, uncertainty by interpolation.
+
+    Of structures that overlap, the labels are kept, which are what is shown.
+    """
     from napari_medt.io import resample
 
     grid = shown.geometry, shown.spatial_shape
@@ -45,4 +48,4 @@ def found_on_copy(found: Prediction, shown: Volume) -> Prediction:
     doubt = found.uncertainty
     if doubt is not None:
         doubt = resample(Volume(doubt.astype(np.float32)[None], found.geometry), *grid).array[0]
-    return replace(found, labels=labels, uncertainty=doubt, geometry=shown.geometry)
+    return replace(found, labels=labels, uncertainty=doubt, structures=None, geometry=shown.geometry)

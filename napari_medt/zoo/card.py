@@ -87,6 +87,10 @@ class ModelCard(_Record):
     classes
         Names by label value, background first. A network with a single output, `num_classes=1` in its options, gives the logit
         of the one class against the background: its card names two.
+    overlapping
+        Whether a place can be of several classes: the network then gives one logit for each class beside the background, to
+        be taken through a sigmoid on its own, and none for the background. Where one label has to be shown, that of the last
+        of them in the order of the classes is.
     channels
         `"grey"`, `"rgb"`, `"bgr"`, or the names of the channels.
     window
@@ -120,6 +124,7 @@ class ModelCard(_Record):
     architecture: str
     net_options: dict[str, Any]
     classes: tuple[str, ...] = Field(min_length=2)
+    overlapping: bool = False
     channels: Literal["grey", "rgb", "bgr"] | Annotated[tuple[str, ...], Field(min_length=1)]
     spatial_dims: Literal[2, 3] = 2
     window: tuple[int, ...]
@@ -157,10 +162,15 @@ class ModelCard(_Record):
         return 1 if self.channels == "grey" else 3
 
     @property
+    def chances(self) -> int:
+        """Number of probabilities of a place: one a class, without the background where classes overlap."""
+        return len(self.classes) - self.overlapping
+
+    @property
     def outputs(self) -> int:
-        """Number of logits the network gives: one a class, or a single one for two classes."""
+        """Number of logits the network gives: one a probability, or a single one for two classes."""
         single = len(self.classes) == 2 and self.net_options.get("num_classes") == 1
-        return 1 if single else len(self.classes)
+        return 1 if single else self.chances
 
     @model_validator(mode="after")
     def _fits_its_network(self) -> ModelCard:

@@ -230,5 +230,5 @@ def test_a_model_of_another_spacing_learns_from_the_same_places(make_discs):
     picture, ids = make_discs(3, size=(96, 80))
     volume = Volume.from_array(picture, geometry=Geometry.from_spacing((1, 1), units="mm"))
     (image,), (mask,), _ = _check(Model(card, torch.nn.Identity(), torch.device("cpu")), [(volume, ids > 0)], None)
-    assert image.shape[1:] == mask.shape == (48, 40)
-    assert image[0][mask > 0].mean() > 2 * image[0][mask == 0].mean()
+    assert image.shape[1:] == mask.shape[1:] == (48, 40)
+    assert image[0][mask[0] > 0].mean() > 2 * image[0][mask[0] == 0].mean()
