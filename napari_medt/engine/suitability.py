@@ -126,7 +126,7 @@ def mend(volume: Volume, fix: Fix) -> Volume:
 
 def _shifted(array: Array, shift: float) -> Array:
     """Values shifted, in a type that holds them."""
-    kind = array.dtype if array.dtype.kind == "f" else np.int16 if array.dtype.itemsize <= 2 else np.int32
+    kind = array.dtype if array.dtype.kind == "f" else np.promote_types(array.dtype, np.int16)
     shifted: Array = array.astype(kind) + np.asarray(shift, dtype=kind)
     return shifted
 
