@@ -104,6 +104,7 @@ def test_wishes_are_passed_on(scan, walk, worker):
     dock.run_step.more_button.click()
     assert not more.isHidden()
     assert not more.plane_box.isHidden(), "the model sees one slice at a time"
+    assert more.plane_box.currentText() == "As acquired"
     more.plane_box.setCurrentIndex(more.plane_box.findData("coronal"))
     more.doubt_box.setCurrentIndex(more.doubt_box.findData("margin"))
     more.mirror.setChecked(True)
@@ -112,6 +113,15 @@ def test_wishes_are_passed_on(scan, walk, worker):
     walk.run(dock)
     wanted = {"uncertainty": "margin", "plane": "coronal", "flips": True, "compute": "tcp://gpu:8786", "roi": None}
     assert worker.session.ran_with == [wanted]
+
+
+def test_a_plane_that_is_chosen_is_passed_on_whichever_it_is(scan):
+    dock, image = scan
+    more = dock.run_step.more
+    dock.run_step.more_button.click()
+    assert "plane" not in more.wishes(image)
+    more.plane_box.setCurrentIndex(more.plane_box.findData("axial"))
+    assert more.wishes(image)["plane"] == "axial"
 
 
 def test_what_a_run_takes_is_said_before_it(scan, qtbot):
