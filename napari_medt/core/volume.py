@@ -187,7 +187,7 @@ class Prediction:
     Attributes
     ----------
     labels
-        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 255 classes): the argmax over classes, 0 background.
+        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 256 classes): the argmax over classes, 0 background.
     geometry
         That of the volume.
     classes

@@ -249,16 +249,11 @@ class RunStep(Step):
             return
         self.message.clear()
         try:
-            picture = layers.take(image)
+            picture, wishes = layers.take(image), self.wishes(image)
         except MedtError as error:
             self.message.say(str(error), kind="error")
             return
         key = review.model_key
-        try:
-            wishes = self.wishes(image)
-        except MedtError as error:
-            self.message.say(str(error), kind="error")
-            return
 
         def done(result: Found) -> None:
             self._apply(picture, key, result, wishes.get("roi"), self.progress.took)
