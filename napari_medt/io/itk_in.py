@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
-from napari_medt.core.volume import Array
+from napari_medt.core.volume import Array, numbered_channel_names
 from napari_medt.io.itk_headers import (
     channels_of,
     check_data,
@@ -25,7 +25,7 @@ from napari_medt.io.itk_headers import (
 )
 from napari_medt.io.masks_in import as_labels, one_channel
 from napari_medt.io.nrrd_unpacked import unpacked
-from napari_medt.io.picture import GREY, RGB, check_size
+from napari_medt.io.picture import RGB, check_size
 from napari_medt.io.timepoint import chosen_time
 
 _READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
@@ -196,12 +196,10 @@ def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometr
 
 def _channel_names(header: Mapping[str, str], array: Array) -> tuple[str, ...]:
     count = len(array)
-    if count == 1:
-        return GREY
-    if len(names := channels_of(header)) == count:
+    if count > 1 and len(names := channels_of(header)) == count:
         return names
     colour = "rgb" in header.get("kinds", "").lower() or (count == 3 and array.dtype == np.uint8)
-    return RGB if colour and count == 3 else tuple(f"channel {i + 1}" for i in range(count))
+    return RGB if colour and count == 3 else numbered_channel_names(count)
 
 
 def _segments(header: Mapping[str, str]) -> list[dict[str, Any]]:
