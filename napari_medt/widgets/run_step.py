@@ -11,12 +11,12 @@ from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
 from napari_medt._napari_io.origin import origin_of
 from napari_medt.core import Acquisition, MedtError
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets.answers import Ahead, Found, Hint
 from napari_medt.widgets.cards import card_html
 from napari_medt.widgets.hints import Hints
 from napari_medt.widgets.more import More, Roi
 from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.session import Ahead, Found, Hint
 from napari_medt.widgets.step import ProgressLine, Step
 
 AHEAD_MS = 400
