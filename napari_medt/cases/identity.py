@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ from napari_medt.core import BadCase, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import atomic_write, storage_error
 
-WHOLE_BYTES = 64 * 2**20
+WHOLE_BYTES = 4 * 2**30
+AT_ONCE = 64 * 2**20
 _CARD = "case.json"
 
 Status = Literal["to do", "draft", "accepted", "second look"]
@@ -49,44 +49,40 @@ def cases_folder() -> Path:
 
 
 def image_digest(image: Volume) -> str:
-    """Return 32 hexadecimal digits that stand for an image's values, whatever its file is called.
+    """Return 32 hexadecimal digits that stand for an image's values, whatever its file is called and however it was read.
 
-    Up to 64 MB all values are hashed (BLAKE2b). Of larger images every n-th plane along the longest axis is, about
-    64 MB of them, together with the sum of all values as whole numbers, so that a changed voxel elsewhere still gives
-    another digest. Of larger ones that are loaded lazily only boxes spread over them are read. Pixel size and names do
-    not count.
+    Up to 4 GB all values are hashed (BLAKE2b), part by part; of larger images, such as slides, boxes spread over them. Pixel
+    size and names do not count.
     """
     array = image.array
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{array.shape} {array.dtype.newbyteorder('<').str}".encode())
-    if array.nbytes > WHOLE_BYTES and hasattr(array, "dask"):
-        for box in _boxes(array.shape[1:]):
-            part = np.asarray(array[(slice(None), *box)])
-            digest.update(
-                np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-            )
-        return digest.hexdigest()
-    if array.nbytes > WHOLE_BYTES:
-        digest.update(_sum(array))
-        axis = int(np.argmax(array.shape))
-        array = array[(slice(None),) * axis + (slice(None, None, math.ceil(array.nbytes / WHOLE_BYTES)),)]
-    values = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest.update(values.reshape(-1).view(np.uint8).data)
+    for part in _planes(array) if array.nbytes <= WHOLE_BYTES else _boxes(array.shape):
+        values = np.asarray(array[part])
+        digest.update(
+            np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+        )
     return digest.hexdigest()
+
+
+def _planes(array: Array) -> Iterator[tuple[slice, ...]]:
+    """Every channel in parts along its first axis, in the order in which values lie in memory; lazy images by their chunks."""
+    chunks = getattr(array, "chunks", None)
+    rows = max(1, AT_ONCE * array.shape[1] * array.shape[0] // max(1, array.nbytes))
+    ends = np.cumsum(chunks[1]).tolist() if chunks else [*range(rows, array.shape[1], rows), array.shape[1]]
+    for channel in range(array.shape[0]):
+        for start, stop in itertools.pairwise((0, *ends)):
+            yield slice(channel, channel + 1), slice(start, stop)
 
 
 def _boxes(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     """Some dozens of boxes of at most 256 x 256 or 64 x 64 x 64 samples, evenly spread, at multiples of their size."""
-    count, size = (8, 256) if len(shape) == 2 else (4, 64)
-    for place in itertools.product(range(count), repeat=len(shape)):
-        starts = [whole * at // (count - 1) // size * size for whole, at in zip(shape, place, strict=True)]
-        yield tuple(slice(min(a, max(0, n - size)), min(a + size, n)) for a, n in zip(starts, shape, strict=True))
-
-
-def _sum(array: Array) -> bytes:
-    """Add up all values, floats by their bits, modulo 2**64: the same on every machine."""
-    whole = array if array.dtype.kind in "bui" else array.view(f"{array.dtype.byteorder}u{array.dtype.itemsize}")
-    return (int(whole.sum(dtype=np.uint64)) % 2**64).to_bytes(8, "little")
+    sizes = shape[1:]
+    count, size = (8, 256) if len(sizes) == 2 else (4, 64)
+    for place in itertools.product(range(count), repeat=len(sizes)):
+        starts = [whole * at // (count - 1) // size * size for whole, at in zip(sizes, place, strict=True)]
+        box = (slice(min(a, max(0, n - size)), min(a + size, n)) for a, n in zip(starts, sizes, strict=True))
+        yield (slice(None), *box)
 
 
 def describe(image: Volume, digest: str, *, name: str) -> CaseCard:

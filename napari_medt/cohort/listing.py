@@ -154,11 +154,9 @@ def _in_folder(folder: Path, leave_out: Path | None, progress: Progress, cancel:
     found: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = [(image, (), ()) for image in images]
     if dicom:
         found += _series(folder, leave_out, progress, cancel)
-    # An empty file beside the images makes their names start from the folder that was given.
-    names = names_from_paths(
-        [*(path for path, *_ in found), folder / "x"], extra=[*(k[0] if k else "" for _, k, _ in found), ""]
-    )
-    cases = [Case(name, path, keys, files=files) for name, (path, keys, files) in zip(names, found, strict=False)]
+    extra = [keys[0] if keys else "" for _, keys, _ in found]
+    names = names_from_paths([path for path, *_ in found], extra=extra, home=folder)
+    cases = [Case(name, path, keys, files=files) for name, (path, keys, files) in zip(names, found, strict=True)]
     return tuple(sorted(cases, key=lambda case: case.name))
 
 

@@ -29,8 +29,8 @@ def safe_name(text: str) -> str:
     return f"_{name}" if _RESERVED.fullmatch(name) else name
 
 
-def names_from_paths(paths: Sequence[Path], *, extra: Sequence[str] = ()) -> list[str]:
-    """Name cases by where their images lie, below the folder that all have in common.
+def names_from_paths(paths: Sequence[Path], *, extra: Sequence[str] = (), home: Path | None = None) -> list[str]:
+    """Name cases by where their images lie, below a folder.
 
     Parameters
     ----------
@@ -38,13 +38,15 @@ def names_from_paths(paths: Sequence[Path], *, extra: Sequence[str] = ()) -> lis
         Of the images, absolute.
     extra
         For each, what tells it from others at the same path.
+    home
+        The folder; by default the deepest that all have in common.
 
     Returns
     -------
     list of str
         None twice, also where small and capital letters are the same. Where two would be alike, both end in a digest.
     """
-    home = common_folder(paths)
+    home = home or common_folder(paths)
     places = [os.path.relpath(path, home) for path in paths]
     whole = [f"{place}|{part}" for place, part in zip(places, extra or [""] * len(places), strict=True)]
     names = [safe_name("_".join(PurePath(without_ending(place)).parts)) or "case" for place in places]

@@ -171,7 +171,7 @@ class _Run:
                 return
             with self._lock:
                 self._found[case.name] = outcome
-            self._say(case, "done" if outcome.state == "done" else outcome.state)
+            self._say(case, outcome.state)
 
     def _one(self, case: Case, worker: WorkerProcess) -> Outcome:
         self._cancel.check()

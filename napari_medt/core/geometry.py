@@ -24,6 +24,7 @@ Frame = Literal["image", "patient"]
 
 SPATIAL_AXES = ("z", "y", "x")
 _TOWARDS = ("SI", "PA", "LR")  # where the world's z, y, x run to, and where they come from
+_LENGTHS_MM = {"mm": 1.0, "um": 1e-3}
 _UNITS = {"px": "pixel", "mm": "millimeter", "um": "micrometer"}
 _UNIT_NAMES = {name: unit for unit, name in _UNITS.items()} | {"mm": "mm", "um": "um", "µm": "um", "micron": "um"}
 
@@ -82,6 +83,11 @@ class Geometry:
     def axis_names(self) -> tuple[str, ...]:
         """`("y", "x")` or `("z", "y", "x")`."""
         return SPATIAL_AXES[-self.ndim :]
+
+    @property
+    def unit_mm(self) -> float | None:
+        """Length of one of `units` in mm; `None` for px, whose length is not known."""
+        return _LENGTHS_MM.get(self.units)
 
     @property
     def spacing(self) -> tuple[float, ...]:

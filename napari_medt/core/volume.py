@@ -146,9 +146,12 @@ class Volume:
 
 def default_channel_names(count: int) -> tuple[str, ...]:
     """Names of channels nobody named: grey, or red, green, blue, or numbered."""
-    if count == 1:
-        return ("grey",)
-    return ("red", "green", "blue") if count == 3 else tuple(f"channel {i + 1}" for i in range(count))
+    return ("red", "green", "blue") if count == 3 else numbered_channel_names(count)
+
+
+def numbered_channel_names(count: int) -> tuple[str, ...]:
+    """Names of channels that are no colours: grey for a single one, else numbered."""
+    return ("grey",) if count == 1 else tuple(f"channel {i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +190,7 @@ class Prediction:
     Attributes
     ----------
     labels
-        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 255 classes): the argmax over classes, 0 background. Where structures
+        `(y, x)` or `(z, y, x)`, uint8 (uint16 above 256 classes): the argmax over classes, 0 background. Where structures
         overlap, the last of them in the order of the classes.
     geometry
         That of the volume.

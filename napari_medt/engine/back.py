@@ -32,9 +32,7 @@ class Back:
     def __init__(self, lines: Sequence[Line], box: Box) -> None:
         self._axes = [_Axis.of(line, part) for line, part in zip(lines, box, strict=True)]
         self._row: Tensor | None = None  # of the part before, the last along the second axis
-        self._plane: Tensor | None = (
-            None  # of the row of parts before, the last along the first, sampled along the second
-        )
+        self._plane: Tensor | None = None  # of the row of parts before, the last along the first, sampled on the second
 
     @torch.inference_mode()
     def add(self, where: Box, values: Tensor) -> Iterator[tuple[Box, Tensor]]:

@@ -20,7 +20,6 @@ FAINT = 0.05  # of the way from the first percentile to the last but one, below 
 ISLAND = 0.05  # share of the largest part that another must have to count
 MARGIN_MM = 10.0
 MARGIN = 0.03  # share of an axis, where lengths are not known
-_MM = {"mm": 1.0, "um": 1e-3}
 
 
 def foreground_box(array: Array, volume: Volume, channels: Channels, axes: AxisMap) -> Box | None:
@@ -66,7 +65,7 @@ def foreground_box(array: Array, volume: Volume, channels: Channels, axes: AxisM
     ]
     box = []
     for axis, (size, stride) in enumerate(zip(array.shape[1:], strides, strict=True)):
-        spacing = volume.geometry.spacing[axes.order[axis]] * _MM.get(volume.geometry.units, 0)
+        spacing = volume.geometry.spacing[axes.order[axis]] * (volume.geometry.unit_mm or 0.0)
         margin = stride + int(np.ceil(MARGIN_MM / spacing if spacing else MARGIN * size))
         start = min(part[axis].start for part in kept) * stride - margin
         stop = (max(part[axis].stop for part in kept) - 1) * stride + 1 + margin

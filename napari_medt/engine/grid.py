@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 SAME = 0.01  # spacings that differ by less than this share are the same
-_MM = {"mm": 1.0, "um": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ class Grid:
         """
         axes = axes or no_turn(len(shape))
         sizes, steps = turned_shape(axes, shape), [1.0] * len(shape)
-        if spacing is not None and geometry.units in _MM:
-            there = [geometry.spacing[old] * _MM[geometry.units] for old in axes.order]
+        if spacing is not None and (mm := geometry.unit_mm):
+            there = [geometry.spacing[old] * mm for old in axes.order]
             for axis, wanted in enumerate(spacing, start=len(steps) - len(spacing)):
                 steps[axis] = wanted / there[axis]
         return cls(axes, tuple(Line.of(size, step) for size, step in zip(sizes, steps, strict=True)))

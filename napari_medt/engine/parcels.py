@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from napari_medt.zoo.model import Model
 
 LARGEST = 2**25  # bytes of an image that travel together
-MOST, NEARLY = (
-    8,
-    1.05,
-)  # boxes for each worker, unless they would be large; how much longer all may take to have more of them
+MOST = 8  # boxes for each worker, unless they would be large
+NEARLY = 1.05  # how many times longer all may take, to have more of them
 _EVER_SMALLER = 2**31  # a window never halved: it would not fit what the other blocks found
 
 

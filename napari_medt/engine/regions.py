@@ -17,7 +17,6 @@ from napari_medt.core import Geometry
 Array = npt.NDArray[Any]
 SLAB = 8_000_000  # samples that are looked at together
 FAINT = 0.02  # uncertainty that never counts
-_MM = {"mm": 1.0, "um": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def doubtful_regions(
 
 
 def _region(rank: int, found: _Part, centre: tuple[int, ...], label: int | None, geometry: Geometry) -> Region:
-    mm = _MM.get(geometry.units)
+    mm = geometry.unit_mm
     volume = None
     if mm and geometry.ndim == 3:
         volume = found.voxels * abs(float(np.linalg.det(geometry.affine[:-1, :-1]))) * mm**3 / 1000

@@ -75,7 +75,7 @@ def predict(
         image; elsewhere the result is 0.
     plane
         Of the slices for a 2D model, `"axial"`, `"coronal"` or `"sagittal"`, of the patient or else of the axes `(z, y, x)`;
-        by default that in which the patient was acquired, see `planes.acquired_plane`, and elsewhere the first axis counts
+        by default that in which the scan was acquired, see `planes.acquired_plane`, and elsewhere the first axis counts
         slices.
     flips
         Take the mean over all mirror images: four times the work in 2D, eight times in 3D.

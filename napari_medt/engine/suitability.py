@@ -25,7 +25,6 @@ COARSE, FINE = 2.0, 5.0  # how many times coarser or finer than the training ima
 FIELD = 2.0  # how many times larger or smaller a field of view is told
 OUTSIDE = 0.5  # share of values beyond those of the training images that is told
 FLAT = 0.05  # share of their range that values must at least span
-_MM = {"mm": 1.0, "um": 1e-3}
 _KINDS = {
     "CT": ("ct", "computed"),
     "MR": ("mr", "mri", "magnetic"),
@@ -126,7 +125,7 @@ def mend(volume: Volume, fix: Fix) -> Volume:
 
 def _shifted(array: Array, shift: float) -> Array:
     """Values shifted, in a type that holds them."""
-    kind = array.dtype if array.dtype.kind == "f" else np.int16 if array.dtype.itemsize <= 2 else np.int32
+    kind = array.dtype if array.dtype.kind == "f" else np.promote_types(array.dtype, np.int16)
     shifted: Array = array.astype(kind) + np.asarray(shift, dtype=kind)
     return shifted
 
@@ -243,10 +242,11 @@ def _position(volume: Volume, card: ModelCard) -> Iterator[Misfit]:
 
 def _along(volume: Volume, card: ModelCard, lengths: Sequence[float]) -> list[float] | None:
     """Lengths along the axes of the model, in mm; `None` where the file does not know them."""
-    if volume.geometry.units not in _MM:
+    mm = volume.geometry.unit_mm
+    if mm is None:
         return None
     axes = axes_for(volume, card)[0]
-    return [lengths[axis] * _MM[volume.geometry.units] for axis in axes.order][-card.spatial_dims :]
+    return [lengths[axis] * mm for axis in axes.order][-card.spatial_dims :]
 
 
 def _kind(text: str) -> str:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from napari_medt.core import BadImage, MedtError
 
 # What the decoders raise for damaged files; anything else is a mistake of ours and must be seen as one.
-_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError)
-_DAMAGE += (RuntimeError, AttributeError, ArithmeticError, AssertionError, struct.error, zlib.error)
+DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError)
+DAMAGE += (RuntimeError, AttributeError, ArithmeticError, AssertionError, struct.error, zlib.error)
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def told(name: str, kind: str) -> Iterator[None]:
             f"{name} is a {kind} of a kind that is not read ({_first_line(error)})",
             remedy="save it again in a plain form",
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise BadImage(
             f"{name} is a damaged or incomplete {kind} ({_first_line(error)})", remedy="copy or export it again"
         ) from error

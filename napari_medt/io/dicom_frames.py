@@ -211,7 +211,7 @@ def _offsets(header: Dataset, count: int) -> tuple[float, ...] | None:
 def _windows(groups: _Groups) -> tuple[tuple[float, float], ...]:
     centres = groups.numbers("FrameVOILUTSequence", "WindowCenter") or ()
     widths = groups.numbers("FrameVOILUTSequence", "WindowWidth") or ()
-    return tuple((centre, width) for centre, width in zip(centres, widths, strict=False) if width >= 1 or width > 0)
+    return tuple((centre, width) for centre, width in zip(centres, widths, strict=False) if width > 0)
 
 
 def _varies(groups: _Groups) -> dict[str, Any]:

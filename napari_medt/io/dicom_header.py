@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,18 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.valuerep import PersonName
 
+from napari_medt.io import damage
+
 # What pydicom and its decoders raise for damaged files. Their texts may hold values of the header, the patient's name among
 # them, so they are never repeated, nor chained.
-DAMAGE: tuple[type[Exception], ...] = (InvalidDicomError, OSError, ValueError, TypeError, LookupError, EOFError)
-DAMAGE += (
-    BytesLengthException,
-    RuntimeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-)
+DAMAGE: tuple[type[Exception], ...] = (*damage.DAMAGE, InvalidDicomError, BytesLengthException)
 
 # To be put over whatever reads headers: complaints about values that break the rules would repeat them.
 quietly = disable_value_validation

@@ -205,11 +205,9 @@ def _pixels(
     check_size("The segmentation", pixels=pixels, bytes_needed=2 * pixels * np.dtype(dtype).itemsize)
     out = np.zeros(shape, dtype)
     if single:
-        table = np.zeros(max(one.value for one in segments) + 1, dtype)
-        for number, one in enumerate(segments, 1):
-            table[one.value] = number
+        values = [0, *(one.value for one in segments)]  # ascending, so that a label's place among them is its number
         for index, place in enumerate(places):
-            out[(index, *place.seen)] = table[place.view(maps[0].array)]
+            out[(index, *place.seen)] = np.searchsorted(values, place.view(maps[0].array))
         return out
     for number, one in enumerate(segments):
         for index, place in enumerate(places):

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from napari_medt.core import BadImage, Choice, Geometry, LabelMap, Volume
-from napari_medt.core.volume import Array
+from napari_medt.core.volume import Array, numbered_channel_names
 from napari_medt.io.itk_headers import (
     channels_of,
     check_data,
@@ -25,7 +25,7 @@ from napari_medt.io.itk_headers import (
 )
 from napari_medt.io.masks_in import as_labels, one_channel
 from napari_medt.io.nrrd_unpacked import unpacked
-from napari_medt.io.picture import GREY, RGB, check_size
+from napari_medt.io.picture import RGB, check_size
 from napari_medt.io.timepoint import chosen_time
 
 _READERS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}
@@ -90,9 +90,9 @@ def _read(path: Path, kind: str, choose: Sequence[str]) -> tuple[Volume, Mapping
     check_header(path, header, kind)
     with unpacked(path, header) as whole:
         image = _load(path, whole, header, kind)
-    array, notes = _arranged(image, choose, path.name)
-    geometry, odd = _geometry(image, header, kind)
-    return Volume(array, geometry, _channel_names(header, array), str(path), notes=(*notes, *odd)), header
+    array = _arranged(image, choose, path.name)
+    geometry, notes = _geometry(image, header, kind)
+    return Volume(array, geometry, _channel_names(header, array), str(path), notes=notes), header
 
 
 def _load(path: Path, whole: Path, header: Mapping[str, str], kind: str) -> Any:
@@ -159,18 +159,18 @@ def _reason(text: str) -> str:
     return told[-1][:100] if told else "its parts do not fit together"
 
 
-def _arranged(image: Any, choose: Sequence[str], name: str) -> tuple[Array, tuple[str, ...]]:
+def _arranged(image: Any, choose: Sequence[str], name: str) -> Array:
     """Return `(c, [z,] y, x)`; a fourth axis is asked for."""
     array: Array = sitk.GetArrayViewFromImage(image)  # of SimpleITK's memory: what is returned is a copy
     vector = image.GetNumberOfComponentsPerPixel() > 1
     if image.GetDimension() == 4:
         count = len(array)
         if "channels" in choose and not vector:
-            return np.array(array), ()
+            return np.array(array)
         others = [] if vector else [Choice("channels", f"they are {count} channels of one scan")]
         sizes = " x ".join(map(str, image.GetSize()))
         array = array[chosen_time(count, choose, f"{name} ({sizes})", others=others)]
-    return np.array(np.moveaxis(array, -1, 0) if vector else array[None], order="C"), ()
+    return np.array(np.moveaxis(array, -1, 0) if vector else array[None], order="C")
 
 
 def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometry, tuple[str, ...]]:
@@ -196,12 +196,10 @@ def _geometry(image: Any, header: Mapping[str, str], kind: str) -> tuple[Geometr
 
 def _channel_names(header: Mapping[str, str], array: Array) -> tuple[str, ...]:
     count = len(array)
-    if count == 1:
-        return GREY
-    if len(names := channels_of(header)) == count:
+    if count > 1 and len(names := channels_of(header)) == count:
         return names
     colour = "rgb" in header.get("kinds", "").lower() or (count == 3 and array.dtype == np.uint8)
-    return RGB if colour and count == 3 else tuple(f"channel {i + 1}" for i in range(count))
+    return RGB if colour and count == 3 else numbered_channel_names(count)
 
 
 def _segments(header: Mapping[str, str]) -> list[dict[str, Any]]:

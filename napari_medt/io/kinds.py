@@ -35,7 +35,7 @@ _DICOM_STARTS = (
     b"\x08\0\x05\0",
     b"\x08\0\x08\0",
 )  # without its preamble
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HEAD_BYTES = 1024
 _HEADER_BYTES = 348  # of NIfTI-1
 
@@ -50,8 +50,7 @@ def kind_of(place: Path) -> str:
     """
     try:
         if place.is_dir():
-            zarr = place.suffix.lower() == ".zarr" or any((place / mark).is_file() for mark in _ZARR_MARKS)
-            return "OME-Zarr" if zarr else "DICOM"
+            return "OME-Zarr" if place.suffix.lower() == ".zarr" or is_zarr(place) else "DICOM"
         if not place.exists():
             raise BadImage(f"There is no file {place}", remedy="check the name and the folder")
         if not place.is_file():
@@ -78,6 +77,11 @@ def kind_of(place: Path) -> str:
         raise BadImage(f"{place.name} is a packed file", remedy="unpack it first")
     named = f"of the kind {place.suffix}" if place.suffix else "of a kind without an ending"
     raise BadImage(f"Files {named} are not read ({place.name}); {READABLE}", remedy="export the image as NIfTI or TIFF")
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr array or group."""
+    return folder.is_dir() and any((folder / mark).is_file() for mark in ZARR_MARKS)
 
 
 def ending_of(place: Path) -> str:

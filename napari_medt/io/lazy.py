@@ -1,4 +1,4 @@
-"""Images that stay on disk: a Dask array whose parts are read when they are asked for, and its coarser levels."""
+"""Images that stay on disk: a Dask array whose parts are read when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import BadImage, Geometry, MedtError
+from napari_medt.core import BadImage, MedtError
 from napari_medt.core.volume import Array
 from napari_medt.io.arrangement import Arrangement
 
@@ -136,21 +136,6 @@ def block_shape(shape: Sequence[int], chunks: Sequence[int], itemsize: int) -> t
                 break
             blocks[axis] = min(2 * blocks[axis], shape[axis])
     return tuple(blocks)
-
-
-def level_geometry(geometry: Geometry, shape: Sequence[int], level_shape: Sequence[int]) -> Geometry:
-    """Say where the samples of a coarser level lie.
-
-    Parameters
-    ----------
-    geometry, shape
-        Of the finest level, spatial axes.
-    level_shape
-        Of the coarser one; each of its samples stands for the same number of fine ones. A whole number is taken where
-        rounding the sizes up or down explains the rest.
-    """
-    factors = [sampling_factor(size, level) for size, level in zip(shape, level_shape, strict=True)]
-    return geometry.part([(factor - 1) / 2 for factor in factors], step=factors)
 
 
 def sampling_factor(size: int, level: int) -> float:

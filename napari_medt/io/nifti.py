@@ -17,13 +17,13 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from napari_medt.core import Acquisition, BadImage, Choice, LabelMap, Volume
-from napari_medt.core.volume import Array
+from napari_medt.core.volume import Array, numbered_channel_names
 from napari_medt.io.arrangement import Arrangement
 from napari_medt.io.kinds import ending_of, header_of_pair
 from napari_medt.io.masks_in import as_labels, one_channel
 from napari_medt.io.nifti_geometry import nifti_geometry
 from napari_medt.io.nifti_words import Words, read_words
-from napari_medt.io.picture import GREY, RGB, check_size, fits_memory
+from napari_medt.io.picture import RGB, check_size, fits_memory
 from napari_medt.io.timepoint import chosen_time
 
 _LAZY_BYTES = 10**9  # from here on an uncompressed file stays on disk
@@ -129,7 +129,7 @@ def _read(path: Path, choose: Sequence[str]) -> tuple[Volume, Words]:
     if geometry.ndim != array.ndim - 1:  # one slice: of a picture said to be a scan, or the other way round
         array = array[:, 0] if array.ndim == 4 else array[:, None]
     names = RGB if components else file.words.channels or _channel_names(header, array)
-    names = names if len(names) == len(array) else _numbered(len(array))
+    names = names if len(names) == len(array) else numbered_channel_names(len(array))
     volume = Volume(array, geometry, names, str(path), _acquisition(header), (*notes, *odd))
     return volume, file.words
 
@@ -217,14 +217,8 @@ def _intent(header: Any) -> int:
 
 
 def _channel_names(header: Any, array: Array) -> tuple[str, ...]:
-    if len(array) == 1:
-        return GREY
     colour = len(array) == 3 and array.dtype == np.uint8 and _intent(header) == 2003
-    return RGB if colour else _numbered(len(array))
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return GREY if count == 1 else tuple(f"channel {i + 1}" for i in range(count))
+    return RGB if colour else numbered_channel_names(len(array))
 
 
 def _acquisition(header: Any) -> Acquisition:

@@ -13,7 +13,6 @@ from napari_medt.core import BadImage, Geometry
 
 _COMMENT = 6  # NIfTI's code for plain text
 _MARK = "napari-medt"
-_MM = {"um": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Words:
         if nearest.frame == "patient":
             same = np.allclose(exact.to_nifti(), nearest.to_nifti(), rtol=1e-5, atol=1e-3)
         else:
-            sizes, others = (np.multiply(one.spacing, _MM.get(one.units, 1.0)) for one in (exact, nearest))
+            sizes, others = (np.multiply(one.spacing, one.unit_mm or 1.0) for one in (exact, nearest))
             same = np.allclose(sizes, others[-exact.ndim :], rtol=1e-5, atol=0)
         return exact if same else nearest
 

@@ -16,8 +16,6 @@ from napari_medt.io.picture import RGB
 from napari_medt.io.pixel_size import geometry_of
 from napari_medt.io.tiff_in import read_tiff
 
-ENDINGS = (".svs", ".ndpi", ".scn", ".bif", ".mrxs", ".vms", ".vmu", ".svslide", ".tif", ".tiff")
-
 _BY_TIFFFILE = (None, "aperio", "generic-tiff", "hamamatsu")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NO_SIZE = "The slide gives no size of its pixels"

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import zarr
 
 from napari_medt.core import BadImage, Geometry
-from napari_medt.core.volume import Array
+from napari_medt.core.volume import Array, numbered_channel_names
 from napari_medt.io.contents import Contents, value_type
+from napari_medt.io.kinds import is_zarr
 from napari_medt.io.ngff import OURS, multiscale_metadata, ome_attributes, our_geometry
 from napari_medt.io.picture import GREY, RGB
 from napari_medt.io.pyramid import level_shapes, parts
-from napari_medt.io.zarr_nodes import is_zarr, open_node
+from napari_medt.io.zarr_nodes import open_node
 from napari_medt.io.zarr_places import on_disk
 from napari_medt.io.zarr_pyramid import CHUNKS, ZarrPyramid
 
@@ -32,7 +33,7 @@ class _ZarrImage(ZarrPyramid):
 
     def __init__(self, path: Path, contents: Contents, dtype: npt.DTypeLike) -> None:
         geometry = contents.geometry
-        names = contents.channel_names or tuple(f"channel {i + 1}" for i in range(len(contents.array)))
+        names = contents.channel_names or numbered_channel_names(len(contents.array))
         self._names = () if names in (GREY, ("channel 1",)) else names
         spatial = level_shapes(contents.array.shape[1:], geometry.spacing)
         shapes = [(len(names), *shape) for shape in spatial] if self._names else spatial

@@ -14,13 +14,14 @@ import numpy as np
 import zarr
 
 from napari_medt.core import AmbiguousImage, BadImage, Choice, Geometry, LabelMap, Volume
-from napari_medt.core.volume import Array, default_channel_names
+from napari_medt.core.volume import Array, default_channel_names, numbered_channel_names
 from napari_medt.io.arrangement import Arrangement
+from napari_medt.io.kinds import is_zarr
 from napari_medt.io.label_values import label_dtype, label_values
 from napari_medt.io.lazy import Stored, lazy
 from napari_medt.io.ngff import axes_named, exact_axes, exact_geometry, geometry_from, ome_attributes
-from napari_medt.io.picture import GREY, RGB, fits_memory
-from napari_medt.io.zarr_nodes import Node, ZarrArray, arrangement, images_in, is_zarr, levels_of, open_node, title_of
+from napari_medt.io.picture import RGB, fits_memory
+from napari_medt.io.zarr_nodes import Node, ZarrArray, arrangement, images_in, levels_of, open_node, title_of
 
 _COUNTED = 10_000  # chunks, beyond which looking for missing ones would take too long
 _RGB_COLOURS = ("FF0000", "00FF00", "0000FF")
@@ -122,7 +123,7 @@ def stored(path: Path, array: ZarrArray, where: Arrangement, name: str) -> Store
 
 def _channel_names(ome: Mapping[str, Any], count: int, dtype: np.dtype[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the channels and what is odd about them; three of 8 bits without names or in red, green, blue are colour."""
-    numbered = GREY if count == 1 else tuple(f"channel {i + 1}" for i in range(count))
+    numbered = numbered_channel_names(count)
     described = ome.get("omero")
     channels = described.get("channels") if isinstance(described, Mapping) else None
     if not isinstance(channels, list) or not all(isinstance(channel, Mapping) for channel in channels):
@@ -162,8 +163,7 @@ def _plain(path: Path, array: ZarrArray, choose: Sequence[str]) -> Volume:
     values = _lazily(path, array, where, path.name)
     note = f"{path.name} is a plain Zarr array, which gives no pixel size; its axes are taken as {', '.join(letters)}"
     geometry = Geometry.from_spacing((1.0,) * (values.ndim - 1))
-    names = default_channel_names(values.shape[0]) if values.dtype == np.uint8 or values.shape[0] != 3 else ()
-    names = names or tuple(f"channel {i + 1}" for i in range(3))
+    names = (default_channel_names if values.dtype == np.uint8 else numbered_channel_names)(values.shape[0])
     return Volume(values, geometry, names, str(path), notes=(note, *_missing_chunks(array)))
 
 

@@ -11,18 +11,12 @@ import zarr
 
 from napari_medt.core import BadImage
 from napari_medt.io.arrangement import Arrangement
+from napari_medt.io.kinds import ZARR_MARKS, is_zarr
 from napari_medt.io.ngff import Axis, Multiscale, first_level_path, ome_attributes, parse_multiscale
 from napari_medt.io.timepoint import chosen_time
 
 ZarrArray = zarr.Array[Any]
 Node = ZarrArray | zarr.Group
-
-_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr array or group."""
-    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
 
 
 def open_node(path: Path) -> Node:
@@ -37,7 +31,7 @@ def open_node(path: Path) -> Node:
         raise BadImage(f"There is no folder {path}", remedy="check the name and the folder")
     if not is_zarr(path):
         raise BadImage(
-            f"{path.name} is a folder without the description that Zarr needs ({', '.join(_MARKS[:3])})",
+            f"{path.name} is a folder without the description that Zarr needs ({', '.join(ZARR_MARKS[:3])})",
             remedy="choose the folder that holds it, or copy the image again",
         )
     try:

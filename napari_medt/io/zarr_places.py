@@ -12,8 +12,9 @@ import zarr
 
 from napari_medt.core import BadImage
 from napari_medt.io.atomic import storage_error, sync_folder
+from napari_medt.io.kinds import is_zarr
 from napari_medt.io.ngff import ome_attributes
-from napari_medt.io.zarr_nodes import is_zarr, open_node
+from napari_medt.io.zarr_nodes import open_node
 
 _DEFAULT_NAME = "segmentation"
 

@@ -10,10 +10,10 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QListWidget, QVBoxLayout
 
 from napari_medt.widgets import texts
 from napari_medt.widgets._compat import scene_camera
+from napari_medt.widgets.answers import Doubt
 from napari_medt.widgets.layers import units_of
 from napari_medt.widgets.parts import named, quiet_button, text_label
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.session import Doubt
 
 ROWS = 5
 

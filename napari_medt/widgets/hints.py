@@ -8,8 +8,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
 
 from napari_medt.widgets import texts
+from napari_medt.widgets.answers import Hint
 from napari_medt.widgets.parts import quiet_button, text_label
-from napari_medt.widgets.session import Hint
 
 
 class Hints(QFrame):

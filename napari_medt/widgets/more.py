@@ -14,7 +14,6 @@ from napari_medt.widgets.parts import Form, chooser, named
 from napari_medt.widgets.review import Review
 
 WHOLE, SLICE = "whole", "slice"
-PLANES = ("axial", "coronal", "sagittal")
 DOUBTS = ("entropy", "margin", "flips", "dropout")
 Roi = tuple[slice, ...]
 
@@ -36,8 +35,8 @@ class More(QFrame):
         self._review = review
         self.region_box = chooser("region")
         self.plane_box = chooser("plane")
-        for plane in PLANES:
-            self.plane_box.addItem(texts.PLANES[plane], plane)
+        for plane, title in texts.PLANES.items():
+            self.plane_box.addItem(title, plane)
         self.doubt_box = chooser("doubt")
         for kind in DOUBTS:
             self.doubt_box.addItem(texts.DOUBTS[kind], kind)
@@ -109,8 +108,9 @@ class More(QFrame):
             found["roi"] = this_slice(self._review.viewer, image)
         elif region not in (None, WHOLE):
             found["roi"] = box_of(region, image)
-        if not self.plane_box.isHidden() and self.plane_box.currentData() != PLANES[0]:
-            found["plane"] = self.plane_box.currentData()
+        plane = "" if self.plane_box.isHidden() else self.plane_box.currentData()
+        if plane:
+            found["plane"] = plane
         if self.mirror.isChecked():
             found["flips"] = True
         if self.compute != "local":

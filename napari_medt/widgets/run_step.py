@@ -11,12 +11,12 @@ from qtpy.QtWidgets import QCheckBox, QFrame, QLabel, QVBoxLayout
 from napari_medt._napari_io.origin import origin_of
 from napari_medt.core import Acquisition, MedtError
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets.answers import Ahead, Found, Hint
 from napari_medt.widgets.cards import card_html
 from napari_medt.widgets.hints import Hints
 from napari_medt.widgets.more import More, Roi
 from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.session import Ahead, Found, Hint
 from napari_medt.widgets.step import ProgressLine, Step
 
 AHEAD_MS = 400
@@ -249,16 +249,11 @@ class RunStep(Step):
             return
         self.message.clear()
         try:
-            picture = layers.take(image)
+            picture, wishes = layers.take(image), self.wishes(image)
         except MedtError as error:
             self.message.say(str(error), kind="error")
             return
         key = review.model_key
-        try:
-            wishes = self.wishes(image)
-        except MedtError as error:
-            self.message.say(str(error), kind="error")
-            return
 
         def done(result: Found) -> None:
             self._apply(picture, key, result, wishes.get("roi"), self.progress.took)

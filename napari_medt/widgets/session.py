@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.widgets.answers import Ahead, Doubt, Found, Hint
 from napari_medt.widgets.straight import found_on_copy, labels_on_scan, region_of_scan
 
 if TYPE_CHECKING:
@@ -28,70 +29,6 @@ ONLY_THERE = "Only the chosen region was segmented"
 """How `engine.predict` begins its note that the mask is empty outside a region."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a run found: the prediction, the share of the picture each class takes, and where it is in doubt.
-
-    `on_scan` are the labels on the grid of the scan, where the prediction is on that of a copy turned straight.
-    """
-
-    prediction: Prediction
-    shares: list[float]
-    doubtful: tuple[Doubt, ...] = ()
-    on_scan: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """What a run will take, and what about the image does not suit the model."""
-
-    windows: int
-    memory_mb: float
-    seconds: float | None
-    sentence: str
-    hints: tuple[Hint, ...] = ()
-
-
-@dataclass(frozen=True)
-class Hint:
-    """Something about an image that does not suit the model; `engine.suitability` says it, but is not for the window.
-
-    Attributes
-    ----------
-    what, remedy
-        As of a `Misfit`.
-    fix
-        Name of what one click does about it, and the values for that; both empty where there is none.
-    """
-
-    what: str
-    remedy: str = ""
-    fix: str = ""
-    values: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A region in which a run was unsure; `engine.regions` finds them, but is not for the window.
-
-    Attributes
-    ----------
-    centre
-        In the world of the picture.
-    size
-        In cubic or square units of the picture.
-    share
-        Mean uncertainty.
-    name
-        Of the class that most of it has, empty for the background.
-    """
-
-    centre: tuple[float, ...]
-    size: float
-    share: float
-    name: str = ""
 
 
 class Session:
@@ -177,7 +114,7 @@ class Session:
         planned = plan(model, volume, **wishes)
         pace = self._pace.get(_effort(model_key, device, wishes))
         seconds = None if pace is None else pace * planned.windows
-        return Ahead(planned.windows, planned.memory_mb, seconds, planned.sentence, hints)
+        return Ahead(planned.windows, planned.memory_mb, seconds, hints)
 
     def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
         """Attention blocks of a model with their numbers of heads; empty where a model shows none."""

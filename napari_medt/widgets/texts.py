@@ -30,7 +30,7 @@ THIS_SLICE = "Only the slice that is shown"
 BOX_OF = "Only the box of {name}"
 THIS_COMPUTER = "This computer"
 SCHEDULER = "tcp://host:8786"
-PLANES = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
+PLANES = {"": "As acquired", "axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
 DOUBTS = {
     "entropy": "Several classes are likely",
     "margin": "Two classes are close",

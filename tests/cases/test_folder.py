@@ -62,13 +62,24 @@ def test_the_digest_is_that_of_the_values(image):
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_one_voxel_anywhere_changes_the_digest_of_a_large_image(dtype, monkeypatch, rng):
-    monkeypatch.setattr("napari_medt.cases.identity.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("napari_medt.cases.identity.AT_ONCE", 1000)
     values = (rng.random((12, 30, 20)) * 1000).astype(dtype)
     digest = image_digest(Volume.from_array(values, rgb=False))
     for place in ((0, 0, 0), (5, 7, 3), (11, 29, 19)):
         other = values.copy()
         other[place] += 1
         assert image_digest(Volume.from_array(other, rgb=False)) != digest
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_an_image_is_the_same_read_lazily_or_at_once(limit, monkeypatch, rng):
+    """Whether a scan is read at once depends on the memory that is free: its draft must be found again all the same."""
+    monkeypatch.setattr("napari_medt.cases.identity.WHOLE_BYTES", limit)
+    monkeypatch.setattr("napari_medt.cases.identity.AT_ONCE", 5000)
+    values = rng.integers(-1000, 1000, (2, 70, 65, 80)).astype(np.int16)
+    geometry = Geometry.from_spacing((3.0, 1.0, 1.0))
+    lazy = da.from_array(values, chunks=(1, 8, 30, 80))
+    assert image_digest(Volume(lazy, geometry)) == image_digest(Volume(values, geometry))
 
 
 def test_of_a_large_image_on_disk_only_boxes_are_read(monkeypatch, rng):

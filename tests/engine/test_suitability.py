@@ -234,6 +234,13 @@ def test_values_that_are_shifted_are_hounsfield_units(card, dtype):
     assert check(mended, card()) == ()
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
+def test_large_values_do_not_turn_round_when_they_are_shifted(dtype):
+    values = np.array([[0, np.iinfo(dtype).max]], dtype)
+    mended = mend(Volume.from_array(values), Fix("shift values", shift=-1024.0))
+    assert mended.array.tolist() == [[[-1024, np.iinfo(dtype).max - 1024]]]
+
+
 def test_what_only_a_person_can_do_is_not_done():
     with pytest.raises(ValueError, match="for a person"):
         mend(scan(brain()), OTHER)

@@ -71,6 +71,15 @@ def test_a_mask_comes_back_voxel_by_voxel_on_its_source_and_without_it(name, blo
     assert len(alone.array) == 5  # the empty slice is not in the file
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(bool, 1), (np.uint32, 4_000_000_000), (np.int64, 300)])
+def test_masks_of_any_whole_numbers_are_written(dtype, value, block, labels, tmp_path):
+    volume = scan(tmp_path / "s", block)
+    mask = LabelMap((labels > 1).astype(dtype) * dtype(value), volume.geometry)
+    (found,) = read_dicom_seg(write_dicom_seg(mask, tmp_path / "m.dcm", source=volume), like=volume)
+    assert np.array_equal(found.array, labels > 1)
+    assert found.names == {1: f"label {value}"}
+
+
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_highdicom_finds_the_mask_in_the_same_place(name, block, labels, tmp_path):
     volume = scan(tmp_path / "s", block, orientation=ORIENTATIONS[name])

@@ -16,7 +16,6 @@ pytest.importorskip("dask", reason="needs the extra `lazy`")
 
 from napari_medt.core import AmbiguousImage, BadImage, Volume
 from napari_medt.io import read_labels
-from napari_medt.io.lazy import level_geometry
 from napari_medt.io.slides import read_by_openslide, read_slide
 
 APERIO = "Aperio Image Library v11.2.1\r\n{w}x{h} [0,0 {w}x{h}] (256x256) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2527|ScanScope = x"
@@ -71,8 +70,6 @@ def test_an_aperio_slide_is_lazy_with_levels_and_micrometres(tmp_path, tissue):
     assert [level.shape for level in volume.levels] == [(3, 275, 375), (3, 69, 94)]
     np.testing.assert_array_equal(np.asarray(volume.array), channels_first(tissue))
     np.testing.assert_array_equal(np.asarray(volume.levels[1]), channels_first(tissue[::16, ::16]))
-    half = level_geometry(volume.geometry, volume.spatial_shape, volume.levels[1].shape[1:])
-    assert half.spacing == pytest.approx((16 * 0.2527, 16 * 0.2527), rel=1e-12)
     assert volume.notes == ()
 
 

@@ -13,7 +13,7 @@ zarr = pytest.importorskip("zarr", reason="needs the extra `lazy`")
 pytest.importorskip("dask", reason="needs the extra `lazy`")
 
 from napari_medt.core import AmbiguousImage, BadImage, Geometry  # noqa: E402
-from napari_medt.io.lazy import level_geometry  # noqa: E402
+from napari_medt.io.lazy import sampling_factor  # noqa: E402
 from napari_medt.io.zarr_in import read_zarr  # noqa: E402
 
 UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
@@ -242,9 +242,8 @@ def test_a_folder_that_is_no_zarr_is_told_apart(tmp_path):
         read_zarr(tmp_path / "empty.zarr")
 
 
-def test_coarser_levels_lie_over_the_finest():
-    fine = Geometry.from_spacing((2, 0.5), origin=(10, 20), units="um")
-    half = level_geometry(fine, (101, 40), (51, 20))
-    assert half == Geometry.from_spacing((4, 1), origin=(11, 20.25), units="um")
-    assert level_geometry(fine, (101, 40), (25, 13)).spacing == (8, 1.5)
-    assert level_geometry(fine, (100, 40), (64, 32)).spacing == (3.125, 0.625)
+@pytest.mark.parametrize(
+    ("size", "level", "factor"), [(101, 51, 2), (101, 50, 2), (101, 25, 4), (40, 13, 3), (100, 64, 1.5625)]
+)
+def test_a_coarser_sample_stands_for_a_whole_number_where_rounding_explains_it(size, level, factor):
+    assert sampling_factor(size, level) == factor

@@ -16,7 +16,8 @@ import pytest
 
 from napari_medt._system import display_answers
 from napari_medt.core import AttentionMap, Cancel, Geometry, MedtError, Prediction, Volume
-from napari_medt.widgets.session import Ahead, Found, one_slice
+from napari_medt.widgets.answers import Ahead, Found
+from napari_medt.widgets.session import one_slice
 from napari_medt.zoo import Intensity, ModelCard
 
 WAIT_MS = 60_000
@@ -81,7 +82,7 @@ class QuickSession:
         if self._missing(token):
             return "napari-medt: the image has not been sent"
         self.wishes.append(wishes)
-        return Ahead(40, 310.0, None, "", self.hints)
+        return Ahead(40, 310.0, None, self.hints)
 
     def predict(self, token, model_key, device="auto", *, uncertainty=False, roi=None, progress, cancel, **wishes):
         if self._missing(token):

@@ -12,11 +12,12 @@ from napari_medt.core import Geometry, MedtError
 from napari_medt.engine.running import predict
 from napari_medt.io import read, read_segmentation, write
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets.answers import Doubt, Hint
 from napari_medt.widgets.compass import Compass, edges
 from napari_medt.widgets.correct_step import mask_endings
 from napari_medt.widgets.doubts import centre_on
 from napari_medt.widgets.more import box_of, this_slice
-from napari_medt.widgets.session import Doubt, Hint, Session
+from napari_medt.widgets.session import Session
 from napari_medt.widgets.straight import region_of_scan
 from napari_medt.zoo import load_model
 
@@ -104,6 +105,7 @@ def test_wishes_are_passed_on(scan, walk, worker):
     dock.run_step.more_button.click()
     assert not more.isHidden()
     assert not more.plane_box.isHidden(), "the model sees one slice at a time"
+    assert more.plane_box.currentText() == "As acquired"
     more.plane_box.setCurrentIndex(more.plane_box.findData("coronal"))
     more.doubt_box.setCurrentIndex(more.doubt_box.findData("margin"))
     more.mirror.setChecked(True)
@@ -112,6 +114,15 @@ def test_wishes_are_passed_on(scan, walk, worker):
     walk.run(dock)
     wanted = {"uncertainty": "margin", "plane": "coronal", "flips": True, "compute": "tcp://gpu:8786", "roi": None}
     assert worker.session.ran_with == [wanted]
+
+
+def test_a_plane_that_is_chosen_is_passed_on_whichever_it_is(scan):
+    dock, image = scan
+    more = dock.run_step.more
+    dock.run_step.more_button.click()
+    assert "plane" not in more.wishes(image)
+    more.plane_box.setCurrentIndex(more.plane_box.findData("axial"))
+    assert more.wishes(image)["plane"] == "axial"
 
 
 def test_what_a_run_takes_is_said_before_it(scan, qtbot):
