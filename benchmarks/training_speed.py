@@ -288,11 +288,8 @@ def main() -> None:
         found = side_by_side(name, wish.rounds, wish.device, workers=wish.workers, seconds=wish.seconds)
         own = found["ours"]
         for loop, one in found.items():
-            cells = [
-                f"{one.times.clock:.3f}",
-                f"{one.times.processor:.3f}",
-                f"{own.times[which] / one.times[which]:.2f}",
-            ]
+            ratio = own.times.on(wish.device) / one.times.on(wish.device)
+            cells = [f"{one.times.clock:.3f}", f"{one.times.processor:.3f}", f"{ratio:.2f}"]
             cells += [f"{one.megabytes:.0f}", f"{own.megabytes / one.megabytes:.2f}"]
             table.add_row(name, loop, *cells, f"{one.waiting:.1%}", f"{one.loss:.3f}")
     console.print(table)
