@@ -281,11 +281,6 @@ class OurLayers:
         layer = reference() if reference is not None else None
         return layer if layer is not None and layer in self._viewer.layers else None
 
-    def of_role(self, role: str) -> list[Any]:
-        """All layers of a role that are in the viewer."""
-        found = (reference() for (_, known), reference in self._known.items() if known == role)
-        return [layer for layer in found if layer is not None and layer in self._viewer.layers]
-
     def remove(self, image: Layer, role: str) -> None:
         """Remove the layer of a role, if there is one."""
         layer = self.find(image, role)

@@ -140,8 +140,6 @@ TOOLTIPS = {
 # -------------------------------------------------------------------------------------------------------------- messages
 
 STARTING = "Starting the calculation process …"
-PREPARING_ATTENTION = "Preparing attention …"
-ATTENTION_READY = "Attention is ready: click a place."
 ATTENTION_FIRST = "Run the model first; then a click is answered at once."
 RUN_NAME = "model run"
 LOADED_NAME = "loaded mask"
@@ -165,7 +163,6 @@ NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or ru
 KEPT = "Kept on this computer, {when}."
 RESTORED = "The mask from {when} is back. Undo takes it away again."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
-BUSY = "Something is being calculated; wait for it or cancel it."
 
 
 def image_words(

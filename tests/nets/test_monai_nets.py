@@ -14,8 +14,9 @@ import torch
 from napari_medt.core import BadModel
 from napari_medt.nets import attention_unet as _attention_unet  # noqa: F401  (registers it)
 from napari_medt.nets import create_net, list_attention_sources, monai_nets
-from napari_medt.zoo.forms.attention_unet import FORMS
+from napari_medt.zoo.forms import attention_unet, baselines
 
+FORMS = (*attention_unet.FORMS, *baselines.FORMS)
 nets = pytest.importorskip("monai.networks.nets", reason="the baselines need MONAI")
 SMALL = {
     "unet": {"channels": (4, 8, 8), "strides": (2, 2)},

@@ -1,16 +1,12 @@
-"""Attention U-Nets of three other implementations, and the baselines of MONAI.
-
-MONAI's attention U-Net becomes ours; its U-Net, V-Net, Swin UNETR and SegResNet are run by MONAI itself, under their own keys.
-"""
+"""Attention U-Nets of three other implementations."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_medt.zoo.forms.form import Form, Shapes, highest
+from napari_medt.zoo.forms.form import STRIDES, Form, Shapes, alone, highest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,55 +146,6 @@ def _authors_key(key: str) -> str:
     return f"scales.{int(found['scale']) - 1}.{leaf}" if found["scale"] else f"head.{leaf}"
 
 
-# MONAI's baselines ----------------------------------------------------------------------------------------------------
-
-
-def _recognise_unet(shapes: Shapes, *, residual: bool) -> tuple[str, dict[str, Any]] | None:
-    units = highest(shapes, r"model\.0\.conv\.unit(\d+)\.conv\.weight") + 1 if residual else 0
-    entry, leave = ("conv.unit0.conv", "2.0.conv") if residual else ("conv", "2.conv")
-    first, last = shapes.get(f"model.0.{entry}.weight"), shapes.get(f"model.{leave}.weight")
-    if first is None or last is None:
-        return None
-    depth = max(key.count("1.submodule") for key in shapes)
-    nests = ["model" + ".1.submodule" * level for level in range(depth + 1)]
-    widths = [shapes[f"{nest}.0.{entry}.weight"][0] for nest in nests[:-1]]
-    return "unet", {
-        "in_channels": first[1],
-        "num_classes": last[1],
-        "spatial_dims": len(first) - 2,
-        "channels": (*widths, shapes[f"{nests[-1]}.{entry}.weight"][0]),
-        "num_res_units": units,
-        "norm": "batch" if any(".adn.N." in key for key in shapes) else "instance",
-    }
-
-
-def _recognise_by(first_key: str, head_key: str, name: str, width: str = "") -> Callable[[Shapes], Any]:
-    def recognise(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
-        first, head = shapes.get(first_key), shapes.get(head_key)
-        if first is None or head is None:
-            return None
-        options = {"in_channels": first[1], "num_classes": head[0], "spatial_dims": len(first) - 2}
-        return name, options | ({width: first[0]} if width else {})
-
-    return recognise
-
-
-def _as_it_is(name: str) -> Callable[[Mapping[str, Tensor], dict[str, Any]], dict[str, Tensor]]:
-    def map_state(state: Mapping[str, Tensor], options: dict[str, Any]) -> dict[str, Tensor]:
-        import torch
-
-        from napari_medt.nets import create_net
-
-        with torch.device("meta"):
-            known = create_net(name, **options).state_dict()
-        for key in state:
-            if f"net.{key}" not in known:  # another variant, which would be run without these
-                raise KeyError(key)
-        return {f"net.{key}": value for key, value in state.items()}
-
-    return map_state
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -216,20 +163,13 @@ def _renamed(our_key: Callable[[str], str]) -> Callable[[Mapping[str, Tensor], d
     return lambda state, options: {our_key(key): value for key, value in state.items()}
 
 
-def _alone(our_key: Callable[[str], str]) -> Callable[[str, Shapes, dict[str, Any]], str]:
-    """For forms in which a key tells everything."""
-    return lambda key, shapes, options: our_key(key)
-
-
-UNTOLD = "The file tells nothing of layers without weights; they are taken to be as MONAI makes them by default."
-STRIDES = "The file does not tell the strides; they are taken to be 2 at every level unless you give others."
 FORMS = (
     Form(
         name="Attention U-Net of LeeJunHyun/Image_Segmentation",
         signature=("Conv1.conv.0.weight", "Att2.psi.0.weight", "Up_conv2.conv.0.weight", "Conv_1x1.weight"),
         recognise=_recognise_common,
         map_state=_renamed(_common_key),
-        our_key=_alone(_common_key),
+        our_key=alone(_common_key),
         notes=(
             "Its training code scales images to -1..1 and ends in one output, the logit of the foreground before a sigmoid.",
         ),
@@ -239,7 +179,7 @@ FORMS = (
         signature=("model.0.conv.0.conv.weight", "model.1.attention.psi.0.conv.weight", "model.2.conv.weight"),
         recognise=_recognise_monai,
         map_state=_renamed(_monai_key),
-        our_key=_alone(_monai_key),
+        our_key=alone(_monai_key),
         notes=(STRIDES,),
     ),
     Form(
@@ -247,53 +187,10 @@ FORMS = (
         signature=("gating.conv1.0.weight", "conv1.conv1.0.weight", "center.conv1.0.weight", "final.weight"),
         recognise=_recognise_authors,
         map_state=_map_authors,
-        our_key=_alone(_authors_key),
+        our_key=alone(_authors_key),
         notes=(
             "Its training code reads volumes as (x, y, z); the kernels were turned to (z, y, x).",
             "Give gate_weights='softmax' if it was trained with the mode concatenation_residual.",
-        ),
-    ),
-    Form(
-        name="UNet of MONAI",
-        signature=("model.0.conv.unit0.conv.weight", "model.2.0.conv.weight"),
-        recognise=partial(_recognise_unet, residual=True),
-        map_state=_as_it_is("unet"),
-        our_key=_alone("net.{}".format),
-        notes=(STRIDES, UNTOLD),
-    ),
-    Form(
-        name="UNet of MONAI without residual units",
-        signature=("model.0.conv.weight", "model.2.conv.weight"),
-        recognise=partial(_recognise_unet, residual=False),
-        map_state=_as_it_is("unet"),
-        our_key=_alone("net.{}".format),
-        notes=(STRIDES, UNTOLD),
-    ),
-    Form(
-        name="VNet of MONAI",
-        signature=("in_tr.conv_block.conv.weight", "out_tr.conv2.weight"),
-        recognise=_recognise_by("in_tr.conv_block.conv.weight", "out_tr.conv2.weight", "vnet"),
-        map_state=_as_it_is("vnet"),
-        our_key=_alone("net.{}".format),
-        notes=(UNTOLD,),
-    ),
-    Form(
-        name="SwinUNETR of MONAI",
-        signature=("swinViT.patch_embed.proj.weight", "encoder10.layer.conv1.conv.weight", "out.conv.conv.weight"),
-        recognise=_recognise_by("swinViT.patch_embed.proj.weight", "out.conv.conv.weight", "swin-unetr", "width"),
-        map_state=_as_it_is("swin-unetr"),
-        our_key=_alone("net.{}".format),
-        notes=(UNTOLD,),
-    ),
-    Form(
-        name="SegResNet of MONAI",
-        signature=("convInit.conv.weight", "conv_final.2.conv.weight"),
-        recognise=_recognise_by("convInit.conv.weight", "conv_final.2.conv.weight", "segresnet", "width"),
-        map_state=_as_it_is("segresnet"),
-        our_key=_alone("net.{}".format),
-        notes=(
-            UNTOLD,
-            "Networks of this form trained on BRATS give three overlapping regions, each with its own sigmoid, not classes.",
         ),
     ),
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+STRIDES = "The file does not tell the strides; they are taken to be 2 at every level unless you give others."
 
 
 def highest(shapes: Shapes, pattern: str) -> int:
@@ -51,3 +52,8 @@ class Form:
     guessed: tuple[str, ...] = ()
     colour: Literal["rgb", "bgr"] = "rgb"
     notes: tuple[str, ...] = ()
+
+
+def alone(our_key: Callable[[str], str]) -> Callable[[str, Shapes, dict[str, Any]], str]:
+    """For `Form.our_key` of forms in which a key tells everything."""
+    return lambda key, shapes, options: our_key(key)
