@@ -73,6 +73,12 @@ class Augmentation(Part):
         default=False, description="whether windows are turned by 90 degrees in the last two axes"
     )
     mirror: tuple[int, ...] = Field(default=(), description="axes that are mirrored half of the time")
+    own_range: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the windows whose values are scaled by their own percentiles, as if the image showed nothing else",
+    )
 
 
 class Optimisation(Part):
@@ -168,6 +174,8 @@ class Recipe(Part):
                 raise ValueError(f"a stage has windows of {len(stage.size(dims))} axes, but the model has {dims}")
         if any(not 0 <= axis < dims for axis in self.augmentation.mirror):
             raise ValueError(f"augmentation.mirror names an axis that is none of 0 to {dims - 1}")
+        if self.augmentation.own_range and self.intensity.kind != "percentile":
+            raise ValueError("augmentation.own_range goes with an intensity of kind 'percentile'")
         if self.data.scheme and (self.data.values or not set(self.classes[1:]) <= set(REGIONS)):
             raise ValueError(f"data.scheme goes without data.values, for the classes {', '.join(REGIONS)}")
         if unknown := set(self.data.values) - set(self.classes[1:]):

@@ -24,6 +24,7 @@ from napari_medt.training.recipe import Recipe
 Floats = npt.NDArray[np.float32]
 Box = tuple[Any, ...]  # an index of an array, all channels first
 TURNED = 0.3  # share of the windows that are turned where turning is allowed
+FLAT = 0.02  # range of values, 1 in the whole image, below which a window shows nothing that could be made brighter
 PLACES = 20_000  # places of each class that are remembered
 
 
@@ -126,6 +127,7 @@ class Sampler:
         dims = len(recipe.window)
         self._spacing = np.array(recipe.spacing or (1.0,) * dims)
         self._vary: Vary = variation(self._how.preset)
+        self._percentiles = recipe.intensity.low, recipe.intensity.high
 
     def batch(self, step: int, size: int, window: tuple[int, ...], *, part: slice = slice(None)) -> Batch:
         """The windows of one step.
@@ -147,6 +149,8 @@ class Sampler:
         rng = np.random.default_rng((self._seed, step + 2**32, index))
         sample = self.choose(rng)
         image, labels, position = self.cut(sample, size, rng)
+        if self._how.own_range and rng.random() < self._how.own_range:
+            image = own_range(image, self._percentiles)
         image = self._vary(image, rng)
         return Batch(torch.from_numpy(image), torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(position))
 
@@ -208,6 +212,12 @@ class Sampler:
             2 * reach < size, np.clip(centre, reach, np.maximum(reach, size - reach)), size / 2
         )
         return fitting
+
+
+def own_range(image: Floats, percentiles: tuple[float, float]) -> Floats:
+    """A window as it would look if its image showed nothing else: its own percentiles become 0 and 1; a flat one stays."""
+    low, high = np.percentile(image, percentiles)
+    return np.clip((image - low) / (high - low), 0, 1).astype(np.float32) if high - low > FLAT else image
 
 
 def resampled(

@@ -10,7 +10,7 @@ import torch
 
 from napari_medt.training.augmentation import variation
 from napari_medt.training.recipe import read_recipe
-from napari_medt.training.sampling import Sample, Sampler, resampled
+from napari_medt.training.sampling import Sample, Sampler, own_range, resampled
 
 
 @pytest.fixture
@@ -155,6 +155,15 @@ def test_magnification(sampler, scale, apart):
     window = sampler([ramps((64, 64))], scale=(scale, scale)).batch(0, 1, (16, 16)).images[0]
     steps = np.diff(window[0, 4:12, 4:12].numpy(), axis=0)
     np.testing.assert_allclose(steps, apart, atol=0.05)
+
+
+def test_a_window_in_its_own_range_looks_like_an_image_of_its_own(rng):
+    window = rng.uniform(0.4, 0.5, (3, 16, 16)).astype(np.float32)
+    found = own_range(window, (0.0, 100.0))
+    np.testing.assert_allclose([found.min(), found.max()], [0, 1], atol=1e-6)
+    np.testing.assert_array_equal(np.argsort(found, axis=None), np.argsort(window, axis=None))
+    flat = np.full((1, 4, 4), 0.7, np.float32)
+    assert own_range(flat, (0.5, 99.8)) is flat
 
 
 def test_beyond_the_edge_the_image_goes_on_as_its_mirror_image():
