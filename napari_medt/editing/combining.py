@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_medt.core import BadEdit
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import check_image, check_label, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import among, box_of, box_where, check_image, check_label, read, structure_box
+from napari_medt.editing.parts import among, box_of, box_where, read
 
 
 def relabel(labels: Array, value: int, *, to: int) -> Edit:

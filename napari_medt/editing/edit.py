@@ -122,7 +122,7 @@ def make_edit(
     shape = tuple(part.stop - part.start for part in box)
     if before.shape != shape or after.shape != shape:
         raise BadEdit(f"A change of shape {before.shape} to {after.shape} does not fit its place of shape {shape}")
-    if not np.can_cast(after.dtype, before.dtype, "same_kind"):
+    if after.dtype.kind not in "bui":
         raise BadEdit(f"A mask of type {before.dtype} cannot hold labels of type {after.dtype}")
     part = bounding_box(before != after)
     if part is None:

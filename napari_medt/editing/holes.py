@@ -8,8 +8,9 @@ import cc3d
 import numpy as np
 
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import check_axis, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import check_axis, read, structure_box
+from napari_medt.editing.parts import read
 
 _FACES: dict[int, Literal[4, 6]] = {
     2: 4,

@@ -11,18 +11,9 @@ from skimage.measure import find_contours
 
 from napari_medt.core import BadEdit
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import check_axis, check_image, check_label, check_point, check_range, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
-    Box,
-    check_axis,
-    check_image,
-    check_label,
-    check_point,
-    check_range,
-    in_range,
-    read,
-    structure_box,
-)
+from napari_medt.editing.parts import Box, in_range, read
 
 
 def threshold(

@@ -10,17 +10,17 @@ import numpy as np
 
 from napari_medt.core import BadEdit
 from napari_medt.core.volume import Array
-from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
+from napari_medt.editing.checks import (
     Spacing,
     check_label,
     check_left,
     check_length,
     check_point,
-    read,
     spacing_mm,
     structure_box,
 )
+from napari_medt.editing.edit import Edit, make_edit
+from napari_medt.editing.parts import read
 
 TOUCHING: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # neighbours by the number of axes, corners included
 _MM3_PER_ML = 1000.0

@@ -11,20 +11,9 @@ from typing import Literal
 import numpy as np
 
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import Spacing, check_left, check_length, no_change, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
-    ROUNDING,
-    Spacing,
-    by_slabs,
-    check_left,
-    check_length,
-    distance_to_false,
-    no_change,
-    read,
-    spacing_mm,
-    structure_box,
-    voxels_within,
-)
+from napari_medt.editing.parts import ROUNDING, by_slabs, distance_to_false, read, voxels_within
 
 
 def grow(labels: Array, value: int, *, margin_mm: float, spacing: Spacing) -> Edit:
@@ -139,6 +128,6 @@ def _reach(
 
     def near(block: Array) -> Array:
         side = (block != value) if outwards else (block == value)
-        return side & (distance_to_false(side, steps) <= margin_mm * (1 + ROUNDING))
+        return np.asarray(side & (distance_to_false(side, steps) <= margin_mm * (1 + ROUNDING)))
 
     return box, before, by_slabs(near, before, [voxels + 1 for voxels in reach])

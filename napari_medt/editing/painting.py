@@ -10,21 +10,17 @@ import numpy.typing as npt
 
 from napari_medt.core import BadEdit
 from napari_medt.core.volume import Array
-from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
-    ROUNDING,
-    Box,
+from napari_medt.editing.checks import (
     Spacing,
-    around,
     check_axis,
     check_image,
     check_label,
     check_length,
     check_range,
-    in_range,
-    read,
     spacing_mm,
 )
+from napari_medt.editing.edit import Edit, make_edit
+from napari_medt.editing.parts import ROUNDING, Box, around, in_range, read
 
 
 def brush(

@@ -10,16 +10,9 @@ from scipy.ndimage import center_of_mass, shift
 
 from napari_medt.core import BadEdit, NothingToChange
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import Spacing, check_axis, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
-    Spacing,
-    among,
-    check_axis,
-    distance_to_false,
-    read,
-    spacing_mm,
-    structure_box,
-)
+from napari_medt.editing.parts import among, distance_to_false, read
 
 
 def fill_between(labels: Array, values: Sequence[int], *, axis: int, spacing: Spacing) -> Edit:
@@ -159,4 +152,4 @@ class _Way:
 
 def _signed(mask: Array, steps: Sequence[float]) -> Array:
     farthest = sum(step * size for step, size in zip(steps, mask.shape, strict=True))
-    return np.minimum(distance_to_false(mask, steps), farthest) - distance_to_false(~mask, steps)
+    return np.asarray(np.minimum(distance_to_false(mask, steps), farthest) - distance_to_false(~mask, steps))

@@ -7,20 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from napari_medt.core import BadEdit, NothingToChange
+from napari_medt.core import NothingToChange
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import Spacing, check_left, check_length, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import (
-    Spacing,
-    bounding_box,
-    by_slabs,
-    check_left,
-    check_length,
-    read,
-    spacing_mm,
-    structure_box,
-    widened,
-)
+from napari_medt.editing.parts import bounding_box, by_slabs, read, widened
 
 _TRUNCATE = 4.0  # standard deviations after which the Gaussian ends
 
@@ -62,12 +53,10 @@ def smooth_together(labels: Array, values: Sequence[int], *, sigma_mm: float, sp
     Raises
     ------
     BadEdit
-        As for `smooth`, and if no structures are given.
+        As for `smooth`; of several structures, none may vanish.
     NothingToChange
         If they are as smooth.
     """
-    if not values:
-        raise BadEdit("There are no structures to smooth", remedy="choose some")
     return _smoothed("smooth together", labels, tuple(values), sigma_mm, spacing)
 
 

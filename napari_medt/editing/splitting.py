@@ -14,20 +14,10 @@ from skimage.segmentation import watershed
 
 from napari_medt.core import BadEdit, NothingToChange
 from napari_medt.core.volume import Array
+from napari_medt.editing.checks import Spacing, check_axis, check_label, check_point, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
 from napari_medt.editing.islands import TOUCHING
-from napari_medt.editing.parts import (
-    Spacing,
-    bounding_box,
-    check_axis,
-    check_label,
-    check_point,
-    distance_to_false,
-    read,
-    spacing_mm,
-    structure_box,
-    widened,
-)
+from napari_medt.editing.parts import bounding_box, distance_to_false, read, widened
 
 
 def split_by_seeds(
