@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -30,9 +31,11 @@ def masks(draw, ndim):
     return labels
 
 
-def test_every_tool_is_among_them():
-    public = {name for name in editing.__all__ if inspect.isfunction(getattr(editing, name))}
-    assert public - {"make_edit"} == set(tools(3))
+def test_every_tool_is_among_them_and_on_the_page(root):
+    public = {name for name in editing.__all__ if inspect.isfunction(getattr(editing, name))} - {"make_edit"}
+    assert public == set(tools(3))
+    rows = re.findall(r"^\| `(\w+)` \|", (root / "docs" / "editing.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert public <= set(rows)
 
 
 @every_tool
