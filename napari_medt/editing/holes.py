@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import cc3d
 import numpy as np
 
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import check_axis, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import read
-
-_FACES: dict[int, Literal[4, 6]] = {
-    2: 4,
-    3: 6,
-}  # neighbours by the number of axes, so that a hole does not leak through a corner
+from napari_medt.editing.parts import pieces, read
 
 
 def fill_holes(labels: Array, value: int, *, axis: int | None = None) -> Edit:
@@ -61,6 +53,6 @@ def fill_holes(labels: Array, value: int, *, axis: int | None = None) -> Edit:
 def _enclosed(mask: Array) -> Array:
     """Say what is cut off from a rim that is laid around the mask."""
     rim = np.pad(~mask, 1, constant_values=True)
-    pieces = cc3d.connected_components(rim, connectivity=_FACES[mask.ndim], binary_image=True)
-    inside = pieces[(slice(1, -1),) * mask.ndim]
-    return np.asarray((inside != pieces.flat[0]) & ~mask)
+    numbered = pieces(rim, corners=False)  # a hole does not leak through a corner
+    inside = numbered[(slice(1, -1),) * mask.ndim]
+    return np.asarray((inside != numbered.flat[0]) & ~mask)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-import cc3d
 import numpy as np
 
 from napari_medt.core import BadEdit
@@ -20,9 +18,8 @@ from napari_medt.editing.checks import (
     structure_box,
 )
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import read
+from napari_medt.editing.parts import pieces, read, sizes_of
 
-TOUCHING: dict[int, Literal[8, 26]] = {2: 8, 3: 26}  # neighbours by the number of axes, corners included
 _MM3_PER_ML = 1000.0
 
 
@@ -53,9 +50,9 @@ def keep_largest(labels: Array, value: int) -> Edit:
     box = structure_box(labels, (value,))
     before = read(labels, box)
     mask = before == value
-    largest = cc3d.largest_k(mask, k=1, connectivity=TOUCHING[labels.ndim], binary_image=True)
+    islands = pieces(mask, corners=True)
     after = before.copy()
-    after[mask & (largest == 0)] = 0
+    after[mask & (islands != np.argmax(sizes_of(islands)))] = 0
     return make_edit("keep largest", (value,), box, before, after, unchanged=f"Label {value} is in one piece")
 
 
@@ -84,9 +81,9 @@ def remove_islands(labels: Array, value: int, *, smaller_than: float, spacing: S
     before = read(labels, box)
     mask = before == value
     most = smaller_than * (_MM3_PER_ML if labels.ndim == 3 else 1) / np.prod(steps)
-    kept = cc3d.dust(
-        mask, float(most) * (1 - 1e-9), connectivity=TOUCHING[labels.ndim], binary_image=True
-    )  # an island of exactly that size stays, however it was rounded
+    islands = pieces(mask, corners=True)
+    # An island of exactly that size stays, however it was rounded.
+    kept = mask & (sizes_of(islands) >= most * (1 - 1e-9))[islands]
     check_left(kept, value, f"Removing islands under {smaller_than:g} {'ml' if labels.ndim == 3 else 'mm²'}")
     after = before.copy()
     after[mask & ~kept] = 0
@@ -136,6 +133,6 @@ def _island_at(labels: Array, point: Sequence[int]) -> tuple[int, tuple[slice, .
         raise BadEdit("There is no structure at this point", remedy="click on one")
     box = structure_box(labels, (value,))
     before = read(labels, box)
-    pieces = cc3d.connected_components(before == value, connectivity=TOUCHING[labels.ndim], binary_image=True)
-    piece = pieces[tuple(i - part.start for i, part in zip(index, box, strict=True))]
-    return value, box, before, np.asarray(pieces == piece)
+    islands = pieces(before == value, corners=True)
+    clicked = islands[tuple(i - part.start for i, part in zip(index, box, strict=True))]
+    return value, box, before, np.asarray(islands == clicked)

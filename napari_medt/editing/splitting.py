@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation, distance_transform_edt, generate_binary_structure
@@ -16,8 +15,7 @@ from napari_medt.core import BadEdit, NothingToChange
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import Spacing, check_axis, check_label, check_point, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.islands import TOUCHING
-from napari_medt.editing.parts import bounding_box, distance_to_false, read, widened
+from napari_medt.editing.parts import bounding_box, distance_to_false, pieces, read, sizes_of, widened
 
 
 def split_by_seeds(
@@ -131,27 +129,21 @@ def _cut_off(mask: Array, under_line: Array, steps: Sequence[float]) -> Array:
     place = bounding_box(under_line)
     if place is None:
         raise NothingToChange(_UNCUT)
-    connectivity = TOUCHING[mask.ndim]
-    islands = cc3d.connected_components(mask, connectivity=connectivity, binary_image=True)
-    pieces, count = cc3d.connected_components(
-        mask & ~under_line, connectivity=connectivity, binary_image=True, return_N=True
-    )
-    sizes = cc3d.statistics(pieces)["voxel_counts"]
-    island_of = np.zeros(count + 1, islands.dtype)
-    inside = pieces > 0
-    island_of[pieces[inside]] = islands[inside]
-    off = np.zeros(count + 1, bool)
+    islands, parts = pieces(mask, corners=True), pieces(mask & ~under_line, corners=True)
+    sizes = sizes_of(parts)
+    island_of = np.zeros(len(sizes), islands.dtype)
+    island_of[parts[parts > 0]] = islands[parts > 0]
+    off = np.zeros(len(sizes), bool)
     for island in np.unique(islands[under_line]):
         members = np.flatnonzero(island_of == island)
-        members = members[members > 0]
         off[members] = True
         if len(members):
             off[members[np.argmax(sizes[members])]] = False
     if not off.any():
         raise NothingToChange(_UNCUT)
-    parts = off[pieces]
-    # The voxels under the line go to the piece that is nearest.
+    cut_off = off[parts]
+    # The voxels under the line go to the part that is nearest.
     place = widened(place, [2] * mask.ndim, mask.shape)
-    nearest = distance_transform_edt(pieces[place] == 0, sampling=steps, return_distances=False, return_indices=True)
-    parts[place] |= under_line[place] & off[pieces[place]][tuple(nearest)]
-    return np.asarray(parts)
+    nearest = distance_transform_edt(parts[place] == 0, sampling=steps, return_distances=False, return_indices=True)
+    cut_off[place] |= under_line[place] & off[parts[place]][tuple(nearest)]
+    return np.asarray(cut_off)

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.ndimage import binary_fill_holes, label
+from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 from skimage.morphology import remove_small_objects
 
 from napari_medt.core import BadEdit, Geometry, NothingToChange
@@ -158,3 +158,20 @@ def test_senseless_masks():
         combine(labels, 1, labels * 0, how="add")
     with pytest.raises(BadEdit, match="leave nothing of label 1"):
         combine(labels, 1, labels, how="subtract")
+
+
+@pytest.mark.parametrize("shape", [(25, 37), (1, 1, 11), (7, 1, 1), (1, 12, 13), (9, 11, 12)])
+def test_pieces_of_smooth_masks(shape, rng):
+    """Shapes and masks of the kind that libraries number with gaps or fail on."""
+    for _ in range(60):
+        labels = (gaussian_filter(rng.standard_normal(shape), rng.random() * 1.5) > 0).astype(np.uint8)
+        labels.flat[0] = 1
+        numbered, _ = pieces(labels)
+        sizes = np.bincount(numbered.ravel())
+        expected = (sizes[1:].max(), sizes[1:][sizes[1:] >= 3].sum())
+        spacing = (1,) * len(shape)
+        limit = 3 / (1000 if len(shape) == 3 else 1)
+        assert (done(keep_largest, labels, 1) == 1).sum() == expected[0]
+        if expected[1]:
+            assert (done(remove_islands, labels, 1, smaller_than=limit, spacing=spacing) == 1).sum() == expected[1]
+        np.testing.assert_array_equal(done(fill_holes, labels, 1) == 1, binary_fill_holes(labels))
