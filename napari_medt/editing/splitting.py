@@ -17,6 +17,8 @@ from napari_medt.editing.checks import Spacing, check_axis, check_label, check_p
 from napari_medt.editing.edit import Edit, make_edit
 from napari_medt.editing.parts import bounding_box, distance_to_false, pieces, read, sizes_of, widened
 
+_UNCUT = "The line does not cut the structure through; draw it from one side across to the other"
+
 
 def split_by_seeds(
     labels: Array, value: int, seeds: Sequence[Sequence[int]], *, to: Sequence[int], spacing: Spacing
@@ -108,9 +110,6 @@ def split_along_line(
     after = before.copy()
     after[parts] = to
     return make_edit("split along line", (value, to), box, before, after, unchanged=_UNCUT)
-
-
-_UNCUT = "The line does not cut the structure through; draw it from one side across to the other"
 
 
 def _drawn(corners: Array, box: Sequence[slice]) -> Array:
