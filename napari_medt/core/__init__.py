@@ -4,6 +4,7 @@ from napari_medt.core.axes import AxisMap
 from napari_medt.core.errors import (
     AmbiguousImage,
     BadCase,
+    BadEdit,
     BadImage,
     BadModel,
     BadTrainingData,
@@ -14,7 +15,9 @@ from napari_medt.core.errors import (
     ClusterGone,
     DeviceError,
     MedtError,
+    NothingToChange,
     OutOfMemory,
+    OverlapFound,
     StorageError,
 )
 from napari_medt.core.geometry import Geometry
@@ -27,6 +30,7 @@ __all__ = [
     "AttentionMap",
     "AxisMap",
     "BadCase",
+    "BadEdit",
     "BadImage",
     "BadModel",
     "BadTrainingData",
@@ -40,7 +44,9 @@ __all__ = [
     "Geometry",
     "LabelMap",
     "MedtError",
+    "NothingToChange",
     "OutOfMemory",
+    "OverlapFound",
     "Prediction",
     "Progress",
     "StorageError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,30 @@ class BadTrainingData(MedtError):
 
 class BadCase(MedtError):
     """A case folder cannot be read or does not belong to this image."""
+
+
+class BadEdit(MedtError):
+    """A mask cannot be changed in the way that was asked for; nothing was changed."""
+
+
+class NothingToChange(BadEdit):
+    """The mask is already as the change would make it, or may not be changed there."""
+
+
+class OverlapFound(BadEdit):
+    """A change would take voxels from structures it is not about, and only the user knows whether it may.
+
+    Parameters
+    ----------
+    what
+        As for `MedtError`.
+    overlaps
+        Voxels that would be taken from each structure, by its label.
+    """
+
+    def __init__(self, what: str, overlaps: Mapping[int, int]) -> None:
+        self.overlaps = dict(overlaps)
+        super().__init__(what, remedy="choose whether to keep them or to replace them")
 
 
 class StorageError(MedtError):
