@@ -103,10 +103,11 @@ class Entry:
 
     def step(self, *, back: bool) -> Entry:
         """Return the change that takes this one back, of kind `"undo"`, or brings it back, of kind `"redo"`."""
-        if not back:
-            return replace(self, kind="redo", by="undo", time=time.time())
-        turned = {"packed_before": self.packed_after, "packed_after": self.packed_before}
-        return replace(self, kind="undo", by="undo", time=time.time(), **turned)
+        before, after = self.packed_before, self.packed_after
+        if back:
+            before, after = after, before
+        kind: Kind = "undo" if back else "redo"
+        return replace(self, kind=kind, by="undo", time=time.time(), packed_before=before, packed_after=after)
 
     def apply(self, labels: Array) -> None:
         """Write the values after the change into a mask, in place.

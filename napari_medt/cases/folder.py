@@ -168,10 +168,10 @@ class CaseFolder:
             )
             if held:
                 opened.log.add("opened", image=digest)
-            return opened
         except BaseException:
             lock.release()
             raise
+        return opened
 
     def journal(self, *, budget_bytes: int = BUDGET_BYTES) -> Journal:
         """Return the undo history, whose oldest changes move into this folder when memory runs short.
@@ -375,9 +375,7 @@ class CaseFolder:
                 return
             try:
                 self._draft.close()
-                labels = self._draft.labels
-                if self._made and labels is not None:
-                    self.log.add("edited", changes=dict(self._made), mask=mask_digest(labels))
+                self._tell_changes()
             finally:
                 self.log.close()
                 with contextlib.suppress(OSError):
@@ -406,6 +404,12 @@ class CaseFolder:
         store_card(self.path, card)
         self.card = card
 
+    def _tell_changes(self) -> None:
+        """Write down how many changes were made by whom since this was told last."""
+        if self._made and self._draft.labels is not None:
+            self.log.add("edited", changes=dict(self._made), mask=mask_digest(self._draft.labels))
+            self._made.clear()
+
     def _decide(self, decision: Status, by: str, remark: str) -> SignOff:
         with self._guard:
             self._check_writable()
@@ -418,6 +422,7 @@ class CaseFolder:
             if labels is None:
                 raise BadCase("There is no mask to decide on", remedy="run the model or paint first")
             made = SignOff(decision=decision, by=by.strip(), when=now(), mask=mask_digest(labels), remark=remark)
+            self._tell_changes()
             line = self.log.add("decided", **made.model_dump(exclude={"log"}))
             made = made.model_copy(update={"log": line.hash})
             self._store(status=decision, sign_off=made)
