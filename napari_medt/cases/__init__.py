@@ -7,7 +7,10 @@ from napari_medt.cases.identity import CaseCard, SignOff, cases_folder, image_di
 from napari_medt.cases.journal import Journal
 from napari_medt.cases.log import CaseLog, Line
 from napari_medt.cases.protection import Protection
+from napari_medt.cases.report import export
 from napari_medt.cases.seen import SlicesSeen
+from napari_medt.cases.worklist import Item, Worklist
+from napari_medt.cases.worklist_file import Doubt, Order, Screen
 
 __all__ = [
     "HAND",
@@ -15,15 +18,21 @@ __all__ = [
     "CaseCard",
     "CaseFolder",
     "CaseLog",
+    "Doubt",
     "EditedMask",
     "Entry",
+    "Item",
     "Journal",
     "Line",
+    "Order",
     "Protection",
     "Recovered",
+    "Screen",
     "SignOff",
     "SlicesSeen",
+    "Worklist",
     "cases_folder",
+    "export",
     "image_digest",
     "mask_digest",
 ]

@@ -15,6 +15,7 @@ from napari_medt.cases.log import Line
 from napari_medt.core import BadCase, LabelMap, Volume
 from napari_medt.core.volume import Array
 from napari_medt.io import atomic_write, write
+from napari_medt.measure.volumes import volume_ml
 
 
 def export(
@@ -85,15 +86,14 @@ def export(
 
 
 def _structures(labels: Array, names: Mapping[int, str], case: CaseFolder) -> list[dict[str, Any]]:
-    """Each structure with its size: in millilitres or square millimetres where the image has a scale in millimetres."""
-    voxel = float(np.prod(case.card.spacing))
+    """Each structure with its size, in millilitres where the image has a scale."""
+    spacing = case.card.spacing
     found: list[dict[str, Any]] = []
     for value, name in names.items():
-        count = int(np.count_nonzero(labels == value))
-        facts: dict[str, Any] = {"value": value, "name": name, "voxels": count}
-        if case.card.units == "mm":
-            size = count * voxel
-            facts |= {"volume_ml": round(size / 1000, 4)} if labels.ndim == 3 else {"area_mm2": round(size, 4)}
+        inside = labels == value
+        facts: dict[str, Any] = {"value": value, "name": name, "voxels": int(np.count_nonzero(inside))}
+        if case.card.units == "mm" and labels.ndim == 3:
+            facts["volume_ml"] = round(volume_ml(inside, spacing_mm=spacing), 4)
         found.append(facts)
     return found
 
