@@ -129,7 +129,8 @@ def _read_once(folder: Path, shape: tuple[int, ...]) -> tuple[OnDisk, bool]:
     if gap or (labels is None and later and not log.blank):
         notes.append("A part of the changes is missing, so only those after it could be brought back.")
     history = log.history()
-    usable = not log.entries or log.entries[-1][0] >= sequence  # else the snapshot is of changes that the journal lacks
+    # Else the snapshot is of changes that the journal lacks, or is itself what lacks.
+    usable = (not log.entries or log.entries[-1][0] >= sequence) and (snapshot is not None or log.blank)
     unsaved = 0
     for number, entry in log.entries:
         try:

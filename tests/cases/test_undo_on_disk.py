@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from napari_medt.cases import HAND, TOOL, CaseFolder, Journal
+from napari_medt.cases import HAND, TOOL, CaseFolder, Entry, Journal
+from napari_medt.cases.framed_log import FramedLog, frame
 from napari_medt.core import BadCase, StorageError, Volume
 from tests.cases.random_review import IMAGE, random_review
 
@@ -159,6 +162,56 @@ def test_a_mask_changed_by_another_program_begins_a_new_history(image, stroke):
     case.record(journal.undo(found))
     np.testing.assert_array_equal(found, other)
     case.close()
+
+
+def test_a_mask_that_is_gone_is_made_anew_from_its_changes_while_all_are_there(image, stroke):
+    labels = np.zeros((40, 50), np.uint8)
+    with CaseFolder.open(image) as case:
+        journal = case.journal()
+        for number in range(5):
+            case.record(stroke(labels, journal, number))
+    (case.path / "mask.tif").unlink()
+    case, found, journal = reopened(image)
+    np.testing.assert_array_equal(found, labels)
+    assert len(journal.timeline) == 5
+    case.close()
+    with CaseFolder.open(image, budget_bytes=1) as case:  # so small that every change is forgotten at once
+        case.recover()
+        case.record(stroke(labels, journal, 7))
+    (case.path / "mask.tif").unlink()
+    with CaseFolder.open(image) as case:
+        assert case.recover() is None
+        assert case.journal().timeline == ()
+        labels, journal = np.zeros((40, 50), np.uint8), Journal()
+        case.record(stroke(labels, journal, 8))
+    case, found, journal = reopened(image)
+    np.testing.assert_array_equal(found, labels)
+    case.close()
+
+
+def test_a_journal_of_the_first_form_is_read(image, stroke):
+    labels, journal = np.zeros((40, 50), np.uint8), Journal()
+    entries = [stroke(labels, journal, number) for number in range(3)]
+    entries.append(journal.undo(labels))
+    with CaseFolder.open(image) as case:
+        log = FramedLog.start(case.path / "journal.bin", b'{"version": 1, "base": 0, "blank": true}')
+        for number, entry in enumerate(entries, 1):
+            log.append(frame(_as_it_was_written(entry, number)))
+        log.close()
+    case, found, journal = reopened(image)
+    np.testing.assert_array_equal(found, labels)
+    assert [entry.title for entry in journal.timeline] == ["brush 0", "brush 1", "brush 2", "undo: brush 2"]
+    assert not journal.jump(0, found)[-1].after().any()
+    assert not found.any()
+    case.close()
+
+
+def _as_it_was_written(entry: Entry, number: int) -> bytes:
+    data = entry.to_bytes(number)
+    (length,) = struct.unpack_from("<I", data)
+    head = json.loads(data[4 : 4 + length])
+    old = json.dumps({name: head[name] for name in head if name not in ("by", "value", "id")}).encode()
+    return struct.pack("<I", len(old)) + old + data[4 + length :]
 
 
 # --------------------------------------------------------------------------------------------------------- corrections
