@@ -12,9 +12,9 @@ import tifffile
 from napari_medt import load_model, predict, read
 from napari_medt.cohort import list_cases, run_cohort
 from napari_medt.cohort.manifest import NAME, Manifest, Record, digest_of_output
-from napari_medt.cohort.names import names_from_paths, safe_name, without_ending
 from napari_medt.core import BadImage, Cancel, Cancelled, ClusterGone, MedtError, StorageError
 from napari_medt.io import read_labels
+from napari_medt.io.names import names_from_paths, safe_name, without_ending
 
 from .dask_processes import cluster_of
 

@@ -150,7 +150,7 @@ def _targets(images: Sequence[Path], wanted: Path, names: Sequence[str]) -> list
 
 def _distinct_names(images: Sequence[Path]) -> list[str]:
     """Names for the results: that of the image, led by its folder or a number where two are alike."""
-    from napari_medt.cohort.names import without_ending
+    from napari_medt.io.names import without_ending
 
     names = [without_ending(image.name) for image in images]
     names = _lengthen_where_alike(

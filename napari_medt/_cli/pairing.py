@@ -77,7 +77,7 @@ def _is_folder_of_masks(place: Path) -> bool:
 
 
 def _stem(name: str) -> str:
-    from napari_medt.cohort.names import without_ending
+    from napari_medt.io.names import without_ending
 
     return without_ending(name)
 

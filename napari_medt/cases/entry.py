@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import struct
 import time
 import zlib
@@ -15,6 +16,7 @@ from napari_medt.core import BadCase
 from napari_medt.core.volume import Array
 
 Kind = Literal["edit", "undo", "redo"]
+By = Literal["hand", "tool", "model", "undo"]
 Box = tuple[slice, ...]
 
 _LEVEL = 1  # label values compress well at once; higher levels cost a stroke its few milliseconds
@@ -41,6 +43,12 @@ class Entry:
         When, in seconds since 1970.
     kind
         `"edit"`, or `"undo"` or `"redo"` of one: then `after` is what the mask became by that.
+    by
+        Who changed the mask: a brush in the user's `"hand"`, a `"tool"`, a `"model"`, or `"undo"`, which redo is too.
+    value
+        Of the structure in the mask; None where it was about several or none.
+    id
+        The same for an edit, its undo and its redo, and for no other edit.
     """
 
     name: str
@@ -51,6 +59,9 @@ class Entry:
     packed_after: bytes = field(repr=False)
     time: float
     kind: Kind = "edit"
+    by: By = "hand"
+    value: int | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def slices(self) -> Box:
@@ -64,13 +75,23 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Name with the structure, for menus: `"fill between slices, liver"`."""
-        return f"{self.name}, {self.structure}" if self.structure else self.name
+        """Name with the structure, for menus: `"fill between slices, liver"`; a step back says that it is one."""
+        what = f"{self.name}, {self.structure}" if self.structure else self.name
+        return what if self.kind == "edit" else f"{self.kind}: {what}"
 
     @property
     def nbytes(self) -> int:
         """Size in memory, about."""
         return len(self.packed_before) + len(self.packed_after) + 500
+
+    @property
+    def bare(self) -> bool:
+        """Whether the values are kept elsewhere."""
+        return not self.packed_after
+
+    def without_values(self) -> Entry:
+        """Return what the change was, without the values before and after it."""
+        return replace(self, packed_before=b"", packed_after=b"")
 
     def before(self) -> Array:
         """Return the values in the box before the change, an array of its own."""
@@ -80,9 +101,13 @@ class Entry:
         """Return the values in the box after the change, an array of its own."""
         return self._unpack(self.packed_after)
 
-    def turned(self) -> Entry:
-        """Return the change that takes this one back."""
-        return replace(self, packed_before=self.packed_after, packed_after=self.packed_before)
+    def step(self, *, back: bool) -> Entry:
+        """Return the change that takes this one back, of kind `"undo"`, or brings it back, of kind `"redo"`."""
+        before, after = self.packed_before, self.packed_after
+        if back:
+            before, after = after, before
+        kind: Kind = "undo" if back else "redo"
+        return replace(self, kind=kind, by="undo", time=time.time(), packed_before=before, packed_after=after)
 
     def apply(self, labels: Array) -> None:
         """Write the values after the change into a mask, in place.
@@ -105,6 +130,9 @@ class Entry:
             "dtype": self.dtype,
             "time": self.time,
             "kind": self.kind,
+            "by": self.by,
+            "value": self.value,
+            "id": self.id,
             "before": len(self.packed_before),
         }
         encoded = json.dumps(head, ensure_ascii=True).encode()
@@ -134,6 +162,9 @@ class Entry:
                 time=float(head["time"]),
                 kind=cast(Kind, head["kind"]),
             )
+            for name in ("by", "value", "id"):  # not yet there in the first form of the journal
+                if name in head:
+                    entry = replace(entry, **{name: head[name]})
             return int(head["sequence"]), entry
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise BadCase("A change in the case's journal is not of a form this version knows") from error
@@ -142,7 +173,16 @@ class Entry:
         return np.frombuffer(bytearray(zlib.decompress(packed)), dtype=self.dtype).reshape(self.shape)
 
 
-def make_entry(name: str, box: Box, before: Array, after: Array, *, structure: str = "") -> Entry:
+def make_entry(
+    name: str,
+    box: Box,
+    before: Array,
+    after: Array,
+    *,
+    structure: str = "",
+    value: int | None = None,
+    by: By = "hand",
+) -> Entry:
     """Pack a change.
 
     Parameters
@@ -153,8 +193,10 @@ def make_entry(name: str, box: Box, before: Array, after: Array, *, structure: s
         Where in the mask; slices with start and stop, step 1.
     before, after
         The values in the box, of its shape; whole numbers of the same dtype.
-    structure
-        Name of the structure it was about.
+    structure, value
+        Name of the structure it was about, and its value in the mask.
+    by
+        Who made it.
 
     Raises
     ------
@@ -175,6 +217,8 @@ def make_entry(name: str, box: Box, before: Array, after: Array, *, structure: s
         packed_before=_pack(before),
         packed_after=_pack(after),
         time=time.time(),
+        by=by,
+        value=value,
     )
 
 

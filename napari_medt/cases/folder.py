@@ -5,27 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
-from napari_medt.cases import recovery
+from napari_medt.cases import protection, recovery
+from napari_medt.cases.draft import Draft
+from napari_medt.cases.edited import Corrections
 from napari_medt.cases.entry import Entry
-from napari_medt.cases.framed_log import FramedLog, frame
-from napari_medt.cases.identity import CaseCard, Status, cases_folder, describe, image_digest, load_card, store_card
+from napari_medt.cases.history import History
+from napari_medt.cases.identity import (
+    CaseCard,
+    SignOff,
+    Status,
+    cases_folder,
+    describe,
+    image_digest,
+    load_card,
+    mask_digest,
+    now,
+    store_card,
+)
 from napari_medt.cases.journal import BUDGET_BYTES, Journal
 from napari_medt.cases.lock import CaseLock
-from napari_medt.cases.snapshot import write_snapshot
+from napari_medt.cases.log import CaseLog
+from napari_medt.cases.protection import Protection
 from napari_medt.core import BadCase, Geometry, StorageError, Volume
 from napari_medt.core.volume import Array
-from napari_medt.io.atomic import storage_error, sync_folder
+from napari_medt.io.atomic import storage_error
 
-DISCARDED = "discarded.tif"
 _HISTORY = "history.bin"
 _LOCK = "lock"
 
@@ -43,7 +54,7 @@ class Recovered:
     when
         Time of the last change, local.
     notes
-        Sentences for the user on anything damaged or missing; usually empty.
+        Sentences for the user on anything damaged or missing, or on an acceptance that no longer counts; usually empty.
     """
 
     labels: Array
@@ -55,9 +66,9 @@ class Recovered:
 class CaseFolder:
     """The review of one image on disk; make it with `CaseFolder.open`.
 
-    Every change goes to `journal.bin` and is on the disk when `record` returns. Every few changes the whole mask goes
-    to `mask.tif` and the journal starts anew. A crash between any two steps leaves a folder from which `recover`
-    gives the mask after the last finished change.
+    Every change goes to `journal.bin` and is on the disk when `record` returns, and the journal keeps what can be undone
+    over a restart. From time to time the whole mask goes to `mask.tif`. A crash between any two steps leaves a folder from
+    which `recover` gives the mask after the last finished change, and `journal` the changes before it.
 
     All methods may be called from any thread, and calls are carried out one after the other. As forcing bytes to disk
     may take long on a slow disk, call `record` and `save` from one worker thread, in the order of the changes, rather
@@ -69,6 +80,10 @@ class CaseFolder:
         The folder, named by the image's digest alone.
     card
         What `case.json` says.
+    log
+        What was done in this case, line by line.
+    geometry
+        Of the image and its mask.
     read_only
         Whether another window has this case; nothing can be recorded here then.
     notice
@@ -76,25 +91,36 @@ class CaseFolder:
     """
 
     def __init__(
-        self, path: Path, card: CaseCard, geometry: Geometry, *, snapshot_every: int, lock: CaseLock | None
+        self,
+        path: Path,
+        card: CaseCard,
+        geometry: Geometry,
+        *,
+        snapshot_every: int,
+        budget_bytes: int,
+        lock: CaseLock | None,
     ) -> None:
         self.path = path
         self.card = card
+        self.geometry = geometry
         self.read_only = lock is None
         self.notice = "" if lock is not None else _say_held(path)
-        self._geometry = geometry
-        self._every = snapshot_every
+        self.log = CaseLog(path, read_only=self.read_only)
         self._lock = lock
         self._guard = threading.RLock()
-        self._labels: Array | None = None
-        self._sequence = 0
-        self._log: FramedLog | None = None
-        self._pending: list[bytes] = []
-        self._unsaved = 0
-        self._begun = False
+        self._draft = Draft(path, card.shape, geometry, snapshot_every=snapshot_every, budget_bytes=budget_bytes)
+        self._made: Counter[str] = Counter()
 
     @classmethod
-    def open(cls, image: Volume, *, root: Path | None = None, name: str = "", snapshot_every: int = 8) -> CaseFolder:
+    def open(
+        cls,
+        image: Volume,
+        *,
+        root: Path | None = None,
+        name: str = "",
+        snapshot_every: int = 32,
+        budget_bytes: int = BUDGET_BYTES,
+    ) -> CaseFolder:
         """Open the case of an image, new or known.
 
         Parameters
@@ -107,6 +133,8 @@ class CaseFolder:
             Of the image, for lists; that of its file by default. Folders in it are left out.
         snapshot_every
             Changes between two writes of the whole mask.
+        budget_bytes
+            What the journal may take on disk; beyond it the oldest changes can no longer be undone after a restart.
 
         Raises
         ------
@@ -130,36 +158,64 @@ class CaseFolder:
                 recovery.sweep(path)
                 if card is None:
                     store_card(path, fresh)
-            return cls(path, card or fresh, image.geometry, snapshot_every=snapshot_every, lock=lock if held else None)
+            opened = cls(
+                path,
+                card or fresh,
+                image.geometry,
+                snapshot_every=snapshot_every,
+                budget_bytes=budget_bytes,
+                lock=lock if held else None,
+            )
+            if held:
+                opened.log.add("opened", image=digest)
         except BaseException:
             lock.release()
             raise
+        return opened
 
     def journal(self, *, budget_bytes: int = BUDGET_BYTES) -> Journal:
-        """Return an undo history whose oldest changes move into this folder when memory runs short."""
-        return Journal(budget_bytes=budget_bytes, spill=None if self.read_only else self.path / _HISTORY)
+        """Return the undo history, whose oldest changes move into this folder when memory runs short.
+
+        After `recover` it holds the changes of earlier sessions too, as far as they can still be undone; else it is empty.
+
+        Raises
+        ------
+        StorageError
+            If the folder cannot be read.
+        """
+        with self._guard:
+            spill = None if self.read_only else self.path / _HISTORY
+            history = self._draft.read().history if self._draft.begun else History()
+            return Journal.of(
+                [change.entry for change in history.done],
+                [change.entry for change in reversed(history.undone)],
+                older=Corrections.from_bytes(history.older),
+                budget_bytes=budget_bytes,
+                spill=spill,
+            )
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
     @property
     def edits(self) -> int:
         """Number of changes recorded, those of a draft that was recovered among them."""
-        return self._sequence
+        return self._draft.sequence
 
     @property
     def pending(self) -> int:
         """Number of changes the disk has refused so far; they are tried again with the next one."""
-        return len(self._pending)
+        return self._draft.pending
 
-    def record(self, entry: Entry) -> None:
-        """Keep one change; it is on disk when this returns.
+    def record(self, *entries: Entry) -> None:
+        """Keep a change, or the steps of a jump; all are on disk when this returns.
 
-        A draft from an earlier session is continued if `recover` was called, else it is put aside as by `discard`.
+        A draft from an earlier session is continued if `recover` was called, else it is put aside as by `discard`. An
+        acceptance no longer counts.
 
         Parameters
         ----------
-        entry
-            From `Journal.record`, `undo` or `redo`, in their order.
+        entries
+            From `Journal.record`, `undo`, `redo` or `jump`, in their order.
 
         Raises
         ------
@@ -170,15 +226,9 @@ class CaseFolder:
         """
         with self._guard:
             self._check_writable()
-            self._begin()
-            labels = self._labels if self._labels is not None else np.zeros(self.card.shape, np.dtype(entry.dtype))
-            self._labels = recovery.applied(entry, labels)
-            self._sequence += 1
-            self._unsaved += 1
-            self._pending.append(frame(entry.to_bytes(self._sequence)))
-            self._write_pending()
-            if self._unsaved >= self._every:
-                self._snapshot()
+            self._draft.record(entries)
+            self._made.update(entry.by for entry in entries)
+            self._void()
 
     def save(self, labels: Array | None = None) -> Path:
         """Write the whole mask to `mask.tif`, where any program can read it.
@@ -186,7 +236,7 @@ class CaseFolder:
         Parameters
         ----------
         labels
-            The mask as it is now; by default as the recorded changes made it.
+            The mask as it is now; by default as the recorded changes made it. What differs becomes a change of its own.
 
         Returns
         -------
@@ -202,24 +252,15 @@ class CaseFolder:
         """
         with self._guard:
             self._check_writable()
-            if labels is not None and (labels.shape != self.card.shape or labels.dtype.kind not in "bui"):
-                raise BadCase(
-                    f"A mask of shape {labels.shape} and type {labels.dtype} does not belong to an image of shape "
-                    f"{self.card.shape}",
-                    remedy="choose the mask of this image",
-                )
-            self._begin()
-            if labels is not None:
-                self._labels = labels.copy()
-                self._unsaved = self._every
-            if self._labels is not None:
-                self._snapshot()
-            return self.path / recovery.MASK
+            path = self._draft.save(labels)
+            self._void()
+            return path
 
     def recover(self) -> Recovered | None:
         """Return the mask after the last finished change, or None when nothing was ever recorded.
 
-        Changes recorded from now on continue it; call `discard` first if the user does not want it.
+        Changes recorded from now on continue it; call `discard` first if the user does not want it. An accepted mask that
+        another program has changed meanwhile is no longer accepted, which the notes say.
 
         Raises
         ------
@@ -227,13 +268,14 @@ class CaseFolder:
             If the folder cannot be read.
         """
         with self._guard:
-            found = recovery.read_case(self.path, self.card.shape)
-            if not self._begun:
-                self._continue(found)
+            found = self._draft.read()
+            if not self._draft.begun:
+                self._draft.go_on(found, writing=not self.read_only)
+            notes = found.notes + self._check_acceptance(found.labels)
             if found.labels is None:
                 return None
             when = datetime.fromtimestamp(found.when).astimezone()
-            return Recovered(found.labels, found.sequence, when, found.notes)
+            return Recovered(found.labels, found.sequence, when, notes)
 
     def discard(self) -> None:
         """Start anew from a blank mask; the draft stays beside it as `discarded.tif`, the next as `discarded-2.tif`.
@@ -245,30 +287,19 @@ class CaseFolder:
         """
         with self._guard:
             self._check_writable()
-            found = recovery.read_case(self.path, self.card.shape)
-            labels = self._labels if self._begun else found.labels
-            if labels is not None and labels.any():
-                write_snapshot(self._free_name(), labels, sequence=found.sequence, geometry=self._geometry)
-            if found.keep_journal:
-                recovery.keep_aside(self.path)
-            # First no change that could be put upon a blank mask, then no mask.
-            self._start_log(0, blank=True)
-            try:
-                (self.path / recovery.MASK).unlink(missing_ok=True)
-                sync_folder(self.path)
-            except OSError as error:
-                raise storage_error(error, self.path / recovery.MASK, doing="removed") from error
-            self._labels, self._sequence, self._unsaved, self._begun = None, 0, 0, True
-            self._pending.clear()
+            self._draft.discard()
+            self.log.add("discarded")
+            self._void()
 
-    def _free_name(self) -> Path:
-        """Where a discarded mask goes; no earlier one is ever replaced."""
-        first = self.path / DISCARDED
-        later = (first.with_stem(f"{first.stem}-{number}") for number in count(2))
-        return next(path for path in chain([first], later) if not path.exists())
+    # ------------------------------------------------------------------------------------------------- status, sign-off
+
+    @property
+    def status(self) -> Status:
+        """How far the review is."""
+        return self.card.status
 
     def set_status(self, status: Status) -> None:
-        """Write down how far the review is.
+        """Write down how far the review is; `accept` is the better way to accept.
 
         Raises
         ------
@@ -277,9 +308,59 @@ class CaseFolder:
         """
         with self._guard:
             self._check_writable()
-            card = self.card.model_copy(update={"status": status})
-            store_card(self.path, card)
-            self.card = card
+            self._store(status=status, sign_off=None)
+
+    def accept(self, by: str, *, remark: str = "") -> SignOff:
+        """Sign the mask off as it is now: who, when and the mask's digest go to the log and to `case.json`.
+
+        Raises
+        ------
+        BadCase
+            If there is no mask, or nobody is named.
+        StorageError
+            If the disk refuses it; the mask is not accepted then.
+        """
+        return self._decide("accepted", by, remark)
+
+    def reject(self, by: str, *, remark: str = "") -> SignOff:
+        """Say that the mask needs a second look; as `accept`."""
+        return self._decide("second look", by, remark)
+
+    def verify(self) -> str:
+        """Return a sentence on what is wrong with the log, or with what `case.json` says beside it; empty if nothing is.
+
+        Raises
+        ------
+        StorageError
+            If the log cannot be read.
+        """
+        return self.log.verify(holding=self.card.sign_off.log if self.card.sign_off else "")
+
+    @property
+    def protection(self) -> Protection:
+        """Which structures are locked and which regions are frozen.
+
+        Raises
+        ------
+        BadCase
+            If what lies on disk is damaged.
+        """
+        with self._guard:
+            return protection.load(self.path, self.card.shape)
+
+    def protect(self, kept: Protection) -> None:
+        """Keep locks and frozen regions with the case.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses it.
+        BadCase
+            If the regions are of another shape than the image.
+        """
+        with self._guard:
+            self._check_writable()
+            protection.store(self.path, kept, self.card.shape)
 
     def close(self) -> None:
         """Save what is not yet in `mask.tif` and let other windows have the case.
@@ -293,11 +374,10 @@ class CaseFolder:
             if self._lock is None:
                 return
             try:
-                if self._unsaved and self._labels is not None:
-                    self._snapshot()
+                self._draft.close()
+                self._tell_changes()
             finally:
-                if self._log is not None:
-                    self._log.close()
+                self.log.close()
                 with contextlib.suppress(OSError):
                     os.unlink(self.path / _HISTORY)
                 lock, self._lock = self._lock, None
@@ -319,48 +399,58 @@ class CaseFolder:
         if self._lock is None:
             raise StorageError("This case was closed", remedy="open it again")
 
-    def _begin(self) -> None:
-        """Decide what the first change of this session builds on."""
-        if self._begun:
-            return
-        found = recovery.read_case(self.path, self.card.shape)
-        if found.labels is not None:
-            self.discard()
+    def _store(self, *, status: Status, sign_off: SignOff | None) -> None:
+        card = self.card.model_copy(update={"status": status, "sign_off": sign_off})
+        store_card(self.path, card)
+        self.card = card
+
+    def _tell_changes(self) -> None:
+        """Write down how many changes were made by whom since this was told last."""
+        if self._made and self._draft.labels is not None:
+            self.log.add("edited", changes=dict(self._made), mask=mask_digest(self._draft.labels))
+            self._made.clear()
+
+    def _decide(self, decision: Status, by: str, remark: str) -> SignOff:
+        with self._guard:
+            self._check_writable()
+            if not by.strip():
+                raise BadCase("A mask is signed off by somebody", remedy="give a name")
+            if not self._draft.begun:
+                self.recover()
+            self._draft.save(None)
+            labels = self._draft.labels
+            if labels is None:
+                raise BadCase("There is no mask to decide on", remedy="run the model or paint first")
+            made = SignOff(decision=decision, by=by.strip(), when=now(), mask=mask_digest(labels), remark=remark)
+            self._tell_changes()
+            line = self.log.add("decided", **made.model_dump(exclude={"log"}))
+            made = made.model_copy(update={"log": line.hash})
+            self._store(status=decision, sign_off=made)
+            return made
+
+    def _check_acceptance(self, labels: Array | None) -> tuple[str, ...]:
+        """See whether the mask is still the one that was accepted."""
+        signed = self.card.sign_off
+        if signed is None or self._still_accepted(labels):
+            return ()
+        if self.read_only or self._lock is None:
+            self.card = self.card.model_copy(update={"status": "draft", "sign_off": None})
         else:
-            self._continue(found)
+            self._void()
+        return (f"The mask was changed after {signed.by} accepted it, so it is a draft again.",)
 
-    def _continue(self, found: recovery.OnDisk) -> None:
-        if not self.read_only and found.keep_journal:
-            recovery.keep_aside(self.path)
-        self._labels = None if found.labels is None else found.labels.copy()
-        self._sequence = found.sequence
-        # Behind damage nothing may be appended, as it would never be found: begin again from a whole mask.
-        usable = found.log_end is not None and not found.notes
-        self._log = FramedLog(self.path / recovery.JOURNAL, end=found.log_end or 0) if usable else None
-        self._unsaved = 0 if usable or found.labels is None else self._every
-        self._begun = True
+    def _void(self) -> None:
+        """Let an acceptance no longer count once the mask is another."""
+        if not self._still_accepted(self._draft.labels):
+            self.log.add("no longer accepted", accepted=self.card.sign_off and self.card.sign_off.log)
+            self._store(status="draft", sign_off=None)
 
-    def _write_pending(self) -> None:
-        if self._log is None:
-            if self._unsaved >= self._every:
-                return  # a snapshot comes next and starts the log
-            self._start_log(self._sequence - len(self._pending), blank=True)
-        assert self._log is not None
-        self._log.append(b"".join(self._pending))
-        self._pending.clear()
-
-    def _snapshot(self) -> None:
-        """Write the mask, then start the journal anew; a crash in between leaves changes that the mask contains already."""
-        assert self._labels is not None
-        write_snapshot(self.path / recovery.MASK, self._labels, sequence=self._sequence, geometry=self._geometry)
-        self._pending.clear()
-        self._unsaved = 0
-        self._start_log(self._sequence, blank=False)
-
-    def _start_log(self, base: int, *, blank: bool) -> None:
-        if self._log is not None:
-            self._log.close()
-        self._log = FramedLog.start(self.path / recovery.JOURNAL, recovery.header(base, blank=blank))
+    def _still_accepted(self, labels: Array | None) -> bool:
+        """Whether there is no acceptance, or one of this mask."""
+        if self.card.status != "accepted":
+            return True
+        signed = self.card.sign_off
+        return signed is not None and labels is not None and mask_digest(labels) == signed.mask
 
 
 def _say_held(path: Path) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from napari_medt.core import BadCase
 from napari_medt.io.atomic import atomic_write, storage_error
 
 MAGIC = b"MEDTLOG1"
+Place = tuple[int, int]
 _FRAME = struct.Struct("<III")  # length, its complement, CRC-32 of what follows
 _ONES = 2**32 - 1
 
@@ -36,6 +38,14 @@ class Scan:
     records: tuple[bytes, ...]
     end: int
     damage: str = ""
+
+    def places(self) -> Iterator[Place]:
+        """Where the frame of each record lies in the file."""
+        at = len(MAGIC)
+        for record in self.records:
+            stop = at + _FRAME.size + len(record)
+            yield at, stop
+            at = stop
 
 
 def scan(path: Path) -> Scan | None:
@@ -106,17 +116,55 @@ class FramedLog:
         self._file: BinaryIO | None = None
 
     @classmethod
-    def start(cls, path: Path, *records: bytes) -> FramedLog:
+    def start(cls, path: Path, record: bytes, *, keep: Sequence[Place] = ()) -> FramedLog:
         """Put a new log in the place of an old one, in one step.
+
+        Parameters
+        ----------
+        path
+            Of both.
+        record
+            The first of the new one.
+        keep
+            Frames of the old log that follow it, by where they lie there.
 
         Raises
         ------
         StorageError
             If the disk refuses it; the old log is as it was then.
         """
-        data = MAGIC + b"".join(frame(record) for record in records)
-        atomic_write(path, data)
-        return cls(path, end=len(data))
+        head = MAGIC + frame(record)
+
+        def write(file: BinaryIO) -> None:
+            file.write(head)
+            if keep:
+                with path.open("rb") as old:
+                    for begin, stop in keep:
+                        old.seek(begin)
+                        file.write(old.read(stop - begin))
+
+        atomic_write(path, write)
+        return cls(path, end=len(head) + sum(stop - begin for begin, stop in keep))
+
+    @property
+    def end(self) -> int:
+        """Where its whole records end."""
+        return self._end
+
+    def read(self, place: Place) -> bytes:
+        """Return one record.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(place[0] + _FRAME.size)
+                return file.read(place[1] - place[0] - _FRAME.size)
+        except OSError as error:
+            raise storage_error(error, self.path, doing="read") from error
 
     def append(self, frames: bytes) -> None:
         """Write frames to the end and force them to disk.

@@ -27,6 +27,19 @@ _CARD = "case.json"
 Status = Literal["to do", "draft", "accepted", "second look"]
 
 
+class SignOff(BaseModel):
+    """Who decided what on which mask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decision: Status
+    by: str = Field(description="As the person was named.")
+    when: str = Field(description="ISO 8601, UTC.")
+    mask: str = Field(description="Of the mask decided on, as `mask_digest` gives it.")
+    remark: str = ""
+    log: str = Field(default="", description="Hash of the log's line that says the same.")
+
+
 class CaseCard(BaseModel):
     """What `case.json` holds; no folder and nothing of the image's header, because those name patients."""
 
@@ -40,6 +53,7 @@ class CaseCard(BaseModel):
     units: str = "px"
     created: str = Field(description="When the case was opened first, ISO 8601, UTC.")
     status: Status = "draft"
+    sign_off: SignOff | None = None
 
 
 def cases_folder() -> Path:
@@ -63,6 +77,22 @@ def image_digest(image: Volume) -> str:
             np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         )
     return digest.hexdigest()
+
+
+def mask_digest(labels: Array) -> str:
+    """Return 32 hexadecimal digits that stand for a mask's shape and values, whatever type of whole numbers holds them."""
+    digest = hashlib.blake2b(str(labels.shape).encode(), digest_size=16)
+    least = np.result_type(np.min_scalar_type(labels.min(initial=0)), np.min_scalar_type(labels.max(initial=0)))
+    kind = np.dtype(np.uint8) if least.kind == "b" else least.newbyteorder("<")
+    digest.update(kind.str.encode())
+    for plane in labels:
+        digest.update(np.ascontiguousarray(plane, dtype=kind).data)
+    return digest.hexdigest()
+
+
+def now() -> str:
+    """Return the time as cards and logs write it: ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _planes(array: Array) -> Iterator[tuple[slice, ...]]:
@@ -93,7 +123,7 @@ def describe(image: Volume, digest: str, *, name: str) -> CaseCard:
         shape=image.spatial_shape,
         spacing=image.geometry.spacing,
         units=image.geometry.units,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
     )
 
 

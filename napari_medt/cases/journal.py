@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_medt.cases.entry import Box, Entry, changed_box, check_fits, make_entry
+from napari_medt.cases.edited import Corrections, EditedMask
+from napari_medt.cases.entry import Box, By, Entry, changed_box, check_fits, make_entry
 from napari_medt.core import BadCase, StorageError
 from napari_medt.core.volume import Array
 from napari_medt.io.atomic import storage_error
@@ -59,12 +61,53 @@ class Journal:
         self._undone: list[_Kept] = []
         self._in_memory = 0
         self._lost = 0
+        self._older = Corrections()
         self._lock = threading.RLock()
         if spill is not None:
             with contextlib.suppress(OSError):  # a spill that cannot be used is found out, and told, when needed
                 spill.unlink(missing_ok=True)
 
+    @classmethod
+    def of(
+        cls,
+        done: Iterable[Entry],
+        undone: Iterable[Entry],
+        *,
+        older: Corrections,
+        budget_bytes: int = BUDGET_BYTES,
+        spill: Path | None = None,
+    ) -> Journal:
+        """Return the history of an earlier session.
+
+        Parameters
+        ----------
+        done, undone
+            Changes that can be undone, oldest first, and brought back, the last undone first.
+        older
+            Corrections that stand in the mask but can no longer be undone.
+        budget_bytes, spill
+            As for a new one.
+        """
+        made = cls(budget_bytes=budget_bytes, spill=spill)
+        made._older = older
+        for entry in done:
+            made._keep(entry)
+        made._undone = [_Kept(entry) for entry in reversed(tuple(undone))]
+        made._in_memory += sum(kept.entry.nbytes for kept in made._undone)
+        return made
+
     # ------------------------------------------------------------------------------------------------------------- state
+
+    @property
+    def timeline(self) -> tuple[Entry, ...]:
+        """All changes in the order in which they were made, for a list: the first `position` of them are in the mask."""
+        with self._lock:
+            return tuple(kept.entry for kept in (*self._done, *reversed(self._undone)))
+
+    @property
+    def position(self) -> int:
+        """How many of the `timeline` are in the mask."""
+        return len(self._done)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -96,7 +139,16 @@ class Journal:
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def record(self, name: str, before: Array, after: Array, *, structure: str = "") -> Entry | None:
+    def record(
+        self,
+        name: str,
+        before: Array,
+        after: Array,
+        *,
+        structure: str = "",
+        value: int | None = None,
+        by: By = "hand",
+    ) -> Entry | None:
         """Take note of a change, finding the box it lies in.
 
         Parameters
@@ -105,8 +157,10 @@ class Journal:
             Of the operation, as the user shall read it after "Undo: ".
         before, after
             The whole mask, `(y, x)` or `(z, y, x)`, of one shape and dtype; copied.
-        structure
-            Name of the structure it was about.
+        structure, value
+            Name of the structure it was about, and its value in the mask.
+        by
+            Who changed it: the user's `"hand"`, a `"tool"` or a `"model"`.
 
         Returns
         -------
@@ -125,9 +179,19 @@ class Journal:
         box = changed_box(before, after)
         if box is None:
             return None
-        return self.record_box(name, box, before[box], after[box], structure=structure)
+        return self.record_box(name, box, before[box], after[box], structure=structure, value=value, by=by)
 
-    def record_box(self, name: str, box: Box, before_box: Array, after_box: Array, *, structure: str = "") -> Entry:
+    def record_box(
+        self,
+        name: str,
+        box: Box,
+        before_box: Array,
+        after_box: Array,
+        *,
+        structure: str = "",
+        value: int | None = None,
+        by: By = "hand",
+    ) -> Entry:
         """Take note of a change whose box is known.
 
         Parameters
@@ -138,20 +202,20 @@ class Journal:
             Slices with start and stop along every axis of the mask.
         before_box, after_box
             The values in the box; copied.
-        structure
-            Name of the structure it was about.
+        structure, value
+            Name of the structure it was about, and its value in the mask.
+        by
+            Who changed it: the user's `"hand"`, a `"tool"` or a `"model"`.
 
         Raises
         ------
         BadCase
             If shapes or dtypes do not fit.
         """
-        entry = make_entry(name, box, before_box, after_box, structure=structure)
+        entry = make_entry(name, box, before_box, after_box, structure=structure, value=value, by=by)
         with self._lock:
             self._drop_undone()
-            self._done.append(_Kept(entry))
-            self._in_memory += entry.nbytes
-            self._keep_budget()
+            self._keep(entry)
         return entry
 
     def undo(self, labels: Array | None = None) -> Entry | None:
@@ -182,12 +246,72 @@ class Journal:
         """Bring back the change undone last; parameters, result and errors as for `undo`, of kind `"redo"`."""
         return self._step(self._undone, self._done, labels, back=False)
 
+    def jump(self, position: int, labels: Array | None = None) -> tuple[Entry, ...]:
+        """Go to any place of the `timeline`, by as many steps of undo or redo as it takes.
+
+        Parameters
+        ----------
+        position
+            How many changes shall be in the mask then; 0 takes back all.
+        labels
+            As for `undo`.
+
+        Returns
+        -------
+        tuple of Entry
+            The steps in their order, each as `undo` or `redo` returns it; empty where the mask is there already.
+
+        Raises
+        ------
+        BadCase, StorageError
+            As for `undo`; nothing is written then and the history stays as it was.
+        """
+        with self._lock:
+            here, last = len(self._done), len(self._done) + len(self._undone)
+            if not 0 <= position <= last:
+                raise BadCase(f"The history has no place {position}, only 0 to {last}")
+            back = position < here
+            source, target = (self._done, self._undone) if back else (self._undone, self._done)
+            chosen = source[: -abs(position - here) - 1 : -1]
+            steps = [self._whole(kept).step(back=back) for kept in chosen]
+            if labels is not None:
+                for step in steps:
+                    check_fits(step, labels.shape, labels.dtype)
+                for step in steps:
+                    labels[step.slices] = step.after()
+            if steps:
+                target += chosen
+                del source[-len(steps) :]
+            return tuple(steps)
+
+    def edited_mask(self, shape: tuple[int, ...]) -> EditedMask:
+        """Return which voxels are corrected now, by hand or by a tool, and what stood there before; undone changes do not count.
+
+        Parameters
+        ----------
+        shape
+            Of the mask.
+
+        Raises
+        ------
+        BadCase
+            If the changes are of a mask of another shape.
+        StorageError
+            If changes lie on disk and cannot be read.
+        """
+        with self._lock:
+            made = self._older.copy()
+            for kept in self._done:
+                made.add(self._whole(kept))
+        return made.mask(shape)
+
     def clear(self) -> None:
         """Forget the history; the mask stays."""
         with self._lock:
             self._drop_undone()
             self._undone, self._done = self._done, []
             self._drop_undone()
+            self._older = Corrections()
 
     def close(self) -> None:
         """Forget the history and remove the spill file."""
@@ -203,13 +327,16 @@ class Journal:
         with self._lock:
             if not source:
                 return None
-            entry = self._whole(source[-1])
-            done = replace(entry.turned(), kind="undo") if back else replace(entry, kind="redo")
+            done = self._whole(source[-1]).step(back=back)
             if labels is not None:
-                check_fits(done, labels.shape, labels.dtype)
-                labels[done.slices] = done.after()
+                done.apply(labels)
             target.append(source.pop())
             return done
+
+    def _keep(self, entry: Entry) -> None:
+        self._done.append(_Kept(entry))
+        self._in_memory += entry.nbytes
+        self._keep_budget()
 
     def _drop_undone(self) -> None:
         """Forget what was undone: a new change has taken its place."""
@@ -234,6 +361,9 @@ class Journal:
                 self._done[position] = spilled
                 position += 1
             else:  # what is older cannot be undone without it either
+                for old in self._done[: position + 1]:
+                    with contextlib.suppress(StorageError):
+                        self._older.add(self._whole(old))
                 del self._done[: position + 1]
                 self._lost += position + 1
                 position = 0
@@ -249,7 +379,7 @@ class Journal:
         except OSError:  # a full disk takes the oldest undo, nothing else; `lost` tells it
             return None
         lengths = (len(entry.packed_before), len(entry.packed_after))
-        spilled = _Kept(replace(entry, packed_before=b"", packed_after=b""), self._spill_end, lengths)
+        spilled = _Kept(entry.without_values(), self._spill_end, lengths)
         self._spill_end += sum(lengths)
         return spilled
 

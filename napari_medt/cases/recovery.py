@@ -6,14 +6,16 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_medt.cases.entry import Entry
-from napari_medt.cases.framed_log import Scan, scan
+from napari_medt.cases.framed_log import Place, Scan, scan
+from napari_medt.cases.history import History, Numbered
 from napari_medt.cases.snapshot import Snapshot, read_snapshot
 from napari_medt.core import BadCase
 from napari_medt.core.volume import Array
@@ -21,6 +23,7 @@ from napari_medt.core.volume import Array
 MASK = "mask.tif"
 JOURNAL = "journal.bin"
 _KEPT_ASIDE = "journal-damaged.bin"
+_SAVED = b'{"saved": '
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,12 @@ class OnDisk:
         Where the journal may be continued; None when a new one must be started.
     keep_journal
         Whether the journal holds something unreadable that must be kept aside before it is continued.
+    history
+        What can be undone and brought back, with values.
+    places
+        Where the changes of the history lie in the journal, by their numbers.
+    unsaved
+        How many changes the snapshot does not contain yet.
     """
 
     labels: Array | None
@@ -49,11 +58,31 @@ class OnDisk:
     notes: tuple[str, ...]
     log_end: int | None
     keep_journal: bool = False
+    history: History = field(default_factory=History)
+    places: Mapping[int, Place] = field(default_factory=dict)
+    unsaved: int = 0
 
 
-def header(base: int, *, blank: bool) -> bytes:
-    """Return the first record of a journal: its changes follow number `base`, on a blank mask or on the snapshot."""
-    return json.dumps({"version": 1, "base": base, "blank": blank}).encode()
+def header(base: int, *, blank: bool, undone: int = 0, older: bytes = b"") -> bytes:
+    """Return the first record of a journal.
+
+    Parameters
+    ----------
+    base
+        Changes of a greater number follow on a blank mask or on the snapshot; others are only history.
+    blank
+        Which of the two.
+    undone
+        How many of the history's changes are taken back, the last ones.
+    older
+        `Corrections.to_bytes` of changes before the history.
+    """
+    return json.dumps({"version": 2, "base": base, "blank": blank, "undone": undone}).encode() + b"\n" + older
+
+
+def saved(sequence: int) -> bytes:
+    """Return the record that says which change the snapshot contains last, for when another program writes over it."""
+    return _SAVED + b"%d}" % sequence
 
 
 def read_case(folder: Path, shape: tuple[int, ...]) -> OnDisk:
@@ -87,32 +116,41 @@ def keep_aside(folder: Path) -> None:
 def _read_once(folder: Path, shape: tuple[int, ...]) -> tuple[OnDisk, bool]:
     notes: list[str] = []
     snapshot = _snapshot(folder / MASK, shape, notes)
-    head, entries, found, keep = _journal(folder / JOURNAL, notes)
-    log_end = found.end if found is not None and head is not None else None
-    base, blank = (int(head["base"]), bool(head["blank"])) if head is not None else (0, True)
+    log = _journal(folder / JOURNAL, notes)
+    base, keep = log.base, log.keep
 
     labels = snapshot.labels if snapshot is not None else None
-    sequence = base if snapshot is None or snapshot.sequence is None else snapshot.sequence
+    sequence = base if snapshot is None else log.saved if snapshot.sequence is None else snapshot.sequence
     when = snapshot.when if snapshot is not None else 0.0
     if snapshot is not None and snapshot.sequence is None:
         notes.append("The saved mask was changed by another program; changes made after it was saved were put on top.")
-    later = [(number, entry) for number, entry in entries if number > sequence]
-    gap = bool(later) and later[0][0] != sequence + 1
-    if gap or (labels is None and later and not blank):
+    later = [number for number, _ in log.entries if number > max(sequence, base)]
+    gap = bool(later) and later[0] != sequence + 1
+    if gap or (labels is None and later and not log.blank):
         notes.append("A part of the changes is missing, so only those after it could be brought back.")
-    for number, entry in later:
-        if labels is None:
-            labels = np.zeros(shape, np.dtype(entry.dtype))
+    history = log.history()
+    # Else the snapshot is of changes that the journal lacks, or is itself what lacks.
+    usable = (not log.entries or log.entries[-1][0] >= sequence) and (snapshot is not None or log.blank)
+    unsaved = 0
+    for number, entry in log.entries:
         try:
-            labels = applied(entry, labels)
+            if number > base:
+                change = history.take(number, entry)
+            if number > max(sequence, base):
+                labels = np.zeros(shape, np.dtype(entry.dtype)) if labels is None else labels
+                labels = applied(change, labels)
+                sequence, when = number, entry.time
+                unsaved += 1
         except BadCase as error:
             notes.append(f"{error.what}, so changes after it could not be brought back.")
             keep = True
             break
-        sequence, when = number, entry.time
     if labels is None:
         sequence = max(sequence, base)
-    return OnDisk(labels, sequence, when, tuple(notes), log_end, keep), gap
+    if notes or not usable:
+        history = History()
+    end = log.end if usable and not notes else None
+    return OnDisk(labels, sequence, when, tuple(notes), end, keep, history, log.places, unsaved), gap
 
 
 def applied(entry: Entry, labels: Array) -> Array:
@@ -142,40 +180,71 @@ def _snapshot(path: Path, shape: tuple[int, ...], notes: list[str]) -> Snapshot 
     return snapshot
 
 
-def _journal(path: Path, notes: list[str]) -> tuple[dict[str, Any] | None, list[tuple[int, Entry]], Scan | None, bool]:
-    """Return header, numbered entries, what was scanned, and whether something unreadable must be kept."""
+@dataclass
+class _Log:
+    """What stands in the journal: changes with their numbers, and what its header says."""
+
+    base: int = 0
+    blank: bool = True
+    undone: int = 0
+    older: bytes = b""
+    saved: int = 0
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
+    places: dict[int, Place] = field(default_factory=dict)
+    end: int | None = None
+    keep: bool = False
+
+    def history(self) -> History:
+        """As it was when the journal was begun."""
+        kept = [Numbered(number, entry) for number, entry in self.entries if number <= self.base]
+        first = len(kept) - self.undone
+        return History(kept[:first], kept[first:][::-1], self.older)
+
+
+def _journal(path: Path, notes: list[str]) -> _Log:
+    log = _Log()
     try:
         found = scan(path)
     except BadCase as error:
         notes.append(str(error))
-        return None, [], None, True
+        log.keep = True
+        return log
     if found is None:
-        return None, [], None, False
-    keep = found.damage == "damaged"
-    entries: list[tuple[int, Entry]] = []
-    head: dict[str, Any] | None = None
+        return log
     try:
-        for position, record in enumerate(found.records):
-            if position:
-                entries.append(Entry.from_bytes(record))
-            else:
-                head = _header(record)
+        _read_records(found, log)
     except BadCase as error:
         notes.append(str(error))
-        keep = True
+        log.keep = True
     if found.damage == "damaged":
         notes.append("The journal of this case is damaged; changes after the damage could not be brought back.")
-    return head, entries, found, keep
+        log.keep = True
+    return log
 
 
-def _header(record: bytes) -> dict[str, Any]:
+def _read_records(found: Scan, log: _Log) -> None:
+    for position, (record, place) in enumerate(zip(found.records, found.places(), strict=True)):
+        if not position:
+            _read_header(record, log)
+            log.end = found.end
+        elif record.startswith(_SAVED):
+            log.saved = int(record[len(_SAVED) : -1])
+        else:
+            number, entry = Entry.from_bytes(record)
+            log.entries.append((number, entry))
+            log.places[number] = place
+
+
+def _read_header(record: bytes, log: _Log) -> None:
+    text, _, log.older = record.partition(b"\n")
     try:
-        head: dict[str, Any] = json.loads(record)
-        if head["version"] != 1 or int(head["base"]) < 0 or not isinstance(head["blank"], bool):
+        head: dict[str, Any] = json.loads(text)
+        if head["version"] not in (1, 2) or int(head["base"]) < 0 or not isinstance(head["blank"], bool):
             raise BadCase("The journal of this case was written by another version of napari-medt")
+        log.base = log.saved = int(head["base"])
+        log.blank, log.undone = head["blank"], int(head.get("undone", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise BadCase("The journal of this case does not say what it follows") from error
-    return head
 
 
 def sweep(folder: Path) -> None:

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from napari_medt.cohort.names import common_folder, names_from_paths, safe_name
 from napari_medt.core import BadImage, Cancel, Progress, silent
-from napari_medt.io.kinds import FORMATS, ending_of
+from napari_medt.io.folders import files_at, images_in
+from napari_medt.io.names import names_from_paths, safe_name
 
 COLUMNS = ("image", "case", "mask", "choose")
-_FILES = {ending for kind, endings in FORMATS.items() if kind not in ("DICOM", "OME-Zarr") for ending in endings}
-_LEFT_OUT = (".", "__MACOSX")
 
 
 @dataclass(frozen=True)
@@ -150,70 +148,15 @@ def _mask_place(text: str, line: int, name: str) -> str:
 
 
 def _in_folder(folder: Path, leave_out: Path | None, progress: Progress, cancel: Cancel | None) -> tuple[Case, ...]:
-    images, dicom = _walk(folder, leave_out)
-    found: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = [(image, (), ()) for image in images]
-    if dicom:
-        found += _series(folder, leave_out, progress, cancel)
-    extra = [keys[0] if keys else "" for _, keys, _ in found]
-    names = names_from_paths([path for path, *_ in found], extra=extra, home=folder)
-    cases = [Case(name, path, keys, files=files) for name, (path, keys, files) in zip(names, found, strict=True)]
+    found = images_in(folder, leave_out=leave_out, progress=progress, cancel=cancel)
+    extra = [image.choose[0] if image.choose else "" for image in found]
+    names = names_from_paths([image.path for image in found], extra=extra, home=folder)
+    cases = [Case(name, image.path, image.choose, files=image.files) for name, image in zip(names, found, strict=True)]
     return tuple(sorted(cases, key=lambda case: case.name))
-
-
-def _walk(folder: Path, leave_out: Path | None) -> tuple[list[Path], bool]:
-    """Images in a folder and the folders in it, and whether there may be DICOM files."""
-    from napari_medt.io.dicom_files import is_dicom
-
-    images: list[Path] = []
-    dicom = False
-    for home, folders, files in os.walk(folder):
-        zarrs = [name for name in folders if name.lower().endswith(".zarr")]
-        images += [Path(home, name) for name in sorted(zarrs)]
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in zarrs and not name.startswith(_LEFT_OUT) and Path(home, name) != leave_out
-        )
-        for name in sorted(files):
-            place = Path(home, name)
-            if name.startswith(_LEFT_OUT):
-                continue
-            if ending_of(place) in _FILES:
-                if not _is_second_half(place):
-                    images.append(place)
-            elif not dicom:
-                dicom = is_dicom(place)
-    return images, dicom
-
-
-def _is_second_half(place: Path) -> bool:
-    """Whether a file belongs to a header beside it."""
-    return place.suffix.lower() == ".img" and place.with_suffix(".hdr").exists()
-
-
-def _series(
-    folder: Path, leave_out: Path | None, progress: Progress, cancel: Cancel | None
-) -> Iterator[tuple[Path, tuple[str, ...], tuple[str, ...]]]:
-    from napari_medt.io.dicom_series import list_series
-
-    for series in list_series(folder, progress=progress, cancel=cancel):
-        files = tuple(sorted(str(Path(file).absolute()) for file in series.files))
-        home = common_folder([Path(file) for file in files])
-        if leave_out is None or leave_out not in (home, *home.parents):
-            yield home, (series.uid,), files
 
 
 def files_of(case: Case) -> Sequence[Path]:
     """The files whose content is that of a case's image, in the order of their names."""
     if case.files:
         return [Path(file) for file in case.files]
-    return [file for image in (case.image, *case.channels) for file in _files_at(image)]
-
-
-def _files_at(image: Path) -> Sequence[Path]:
-    if image.is_dir():
-        return sorted(Path(home, name) for home, _, names in os.walk(image) for name in names)
-    if image.suffix.lower() in (".hdr", ".img", ".mhd", ".nhdr"):  # the values lie in another file
-        start = image.name.split(".")[0]
-        return sorted(path for path in image.parent.iterdir() if path.is_file() and path.name.split(".")[0] == start)
-    return [image]
+    return [file for image in (case.image, *case.channels) for file in files_at(image)]

@@ -16,11 +16,11 @@ from typing import Any, Literal
 from napari_medt.cases.lock import CaseLock
 from napari_medt.cohort.listing import Case, files_of
 from napari_medt.cohort.manifest import Manifest, Record, digest_of, digest_of_output
-from napari_medt.cohort.names import common_folder
 from napari_medt.cohort.work import mask_ending
 from napari_medt.core import BadImage, Cancel, Cancelled, ClusterGone, MedtError, Progress, StorageError, silent
 from napari_medt.engine.process import Call, WorkerProcess
 from napari_medt.io.atomic import storage_error
+from napari_medt.io.names import common_folder
 
 LANES = 4  # cases at once, at most: each takes a process and the memory of an image here
 _LOOK = 0.1  # seconds between looks at `cancel`

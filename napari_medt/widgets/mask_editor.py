@@ -340,7 +340,7 @@ class MaskEditor(QObject):
         journal, draft = self._journal, self._draft if kept else None
 
         def keep() -> str:
-            entry = journal.record_box(name, box, before, after)
+            entry = journal.record_box(name, box, before, after, by="hand" if by_hand else "model")
             return "" if draft is None else draft.record(entry)
 
         self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)

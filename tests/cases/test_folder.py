@@ -45,6 +45,7 @@ def test_the_folder_says_nothing_of_the_patient(image, medt_home):
         "spacing": [0.5, 0.25],
         "units": "um",
         "status": "draft",
+        "sign_off": None,
     }
 
 
@@ -134,7 +135,7 @@ def test_the_mask_is_an_ordinary_tiff_with_its_scale(image, stroke):
         found, geometry = read_labels(path)
         assert geometry == Geometry.from_spacing((0.5, 0.25), units="um")
         np.testing.assert_array_equal(found, labels)
-        assert kept(case) == ["case.json", "journal.bin", "lock", "mask.tif"]
+        assert kept(case) == ["case.json", "journal.bin", "lock", "log.jsonl", "mask.tif"]
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "uint32", "int32", "int64"])
