@@ -148,7 +148,7 @@ class Run:
         report = progress or silent
         self._write_plan()
         batches = self._batches()
-        while self.step < self.recipe.steps:
+        while self.step < self.recipe.steps and not self._is_stale:
             if cancel is not None and cancel.is_set():
                 self._save()
                 cancel.check()
@@ -163,11 +163,10 @@ class Run:
             report(self.step, self.recipe.steps, f"loss {np.mean(self._losses[-50:]):.3f}")
             last, every = self.step >= self.recipe.steps, max(1, self.recipe.steps // self._validations)
             if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
-                ended = self._validate(report)
+                self._validate(report)
                 self._save()
-                if ended:
+                if self._is_stale and not last:
                     report(self.step, self.recipe.steps, "ended early, since it did not get better any more")
-                    break
             elif self.step % CHECKPOINT_EVERY == 0:
                 self._save()
         return self.best() or self.averaged()
@@ -175,6 +174,7 @@ class Run:
     def averaged(self) -> nn.Module:
         """The moving average of the weights, with norm statistics taken from training windows of the last stage."""
         stage, plan = self.recipe.stages[-1], self.recipe.optimisation
+        seed_everything(self.recipe.seed)  # what dropout drops
         drawn = (
             self._sampler.batch(LOOKING + number, stage.batch, stage.size(len(self.recipe.window))).to(self.device)
             for number in range(plan.norm_batches)
@@ -189,6 +189,11 @@ class Run:
         net = copy.deepcopy(self.net)
         net.load_state_dict(load_state(path, self.device)["net"])
         return net.eval()
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether so many validations brought no gain that the run ends."""
+        return 0 < self.recipe.optimisation.patience <= self._stale
 
     @property
     def loading_share(self) -> float:
@@ -279,10 +284,10 @@ class Run:
             self.recipe = self.recipe.scaled_to(steps)
             self._write_plan(seconds_per_step=round(seconds, 3))
 
-    def _validate(self, report: Progress) -> bool:
-        """Look how far it is, on the first process; whether the run is to end."""
+    def _validate(self, report: Progress) -> None:
+        """Look how far it is, on the first process."""
         if not self._validation:
-            return False
+            return
         if self._fabric.is_global_zero:
             report(self.step, self.recipe.steps, "validating")
             net = self.averaged()
@@ -294,8 +299,7 @@ class Run:
                 state = {"step": self.step, "score": scores["all"], "net": net.state_dict()}
                 save_state(self.folder / BEST, state)
             report(self.step, self.recipe.steps, "validation " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-        patience = self.recipe.optimisation.patience
-        return bool(self._fabric.broadcast(0 < patience <= self._stale))
+        self._stale = int(self._fabric.broadcast(self._stale))
 
     def _add_metrics(self, scores: dict[str, float]) -> None:
         row = {
@@ -323,6 +327,7 @@ class Run:
                 "losses": self._losses,
                 "best": self._best,
                 "stale": self._stale,
+                "validations": self._validations,
             }
             save_state(self.folder / LAST, state)
         self._fabric.barrier()
@@ -334,6 +339,7 @@ class Run:
         self._average.state, self._average.updates = state["average"], state["updates"]
         self._losses, self.step, self._seconds = state["losses"], state["step"], state["seconds"]
         self._best, self._stale = state["best"], state["stale"]
+        self._validations = state.get("validations", VALIDATIONS)
 
 
 class _Windows(Dataset[Batch]):

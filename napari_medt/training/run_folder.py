@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -78,13 +79,32 @@ def add_metrics(folder: Path, row: Mapping[str, str]) -> None:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
-    atomic_write(path, lambda file: torch.save(state, file))
+    """Write a checkpoint whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    whole = io.BytesIO()  # torch hides what a disk that is full has said
+    torch.save(state, whole)
+    atomic_write(path, whole.getvalue())
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    """Read a checkpoint.
+
+    Raises
+    ------
+    BadTrainingData
+        If it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise BadTrainingData(
+            f"The checkpoint {path} is damaged", remedy="remove its folder, or choose another, and begin anew"
+        ) from error
     return state
 
 
