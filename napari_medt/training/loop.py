@@ -148,7 +148,7 @@ class Run:
         report = progress or silent
         self._write_plan()
         batches = self._batches()
-        while self.step < self.recipe.steps and not self._is_stale:
+        while self.step < self.recipe.steps and not self._is_stale():
             if cancel is not None and cancel.is_set():
                 self._save()
                 cancel.check()
@@ -165,7 +165,7 @@ class Run:
             if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
                 self._validate(report)
                 self._save()
-                if self._is_stale and not last:
+                if self._is_stale() and not last:
                     report(self.step, self.recipe.steps, "ended early, since it did not get better any more")
             elif self.step % CHECKPOINT_EVERY == 0:
                 self._save()
@@ -190,7 +190,6 @@ class Run:
         net.load_state_dict(load_state(path, self.device)["net"])
         return net.eval()
 
-    @property
     def _is_stale(self) -> bool:
         """Whether so many validations brought no gain that the run ends."""
         return 0 < self.recipe.optimisation.patience <= self._stale

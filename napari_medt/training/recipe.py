@@ -154,8 +154,8 @@ class Recipe(Part):
     def to_card(self, **more: Any) -> ModelCard:
         """The card of a model made by this recipe, without what only a run can tell."""
         shared = ("name", "title", "description", "architecture", "net_options", "classes", "channels", "window")
-        shared += ("spacing", "orientation", "crop", "intensity", "value_range", "field_of_view_mm")
-        given = {entry: getattr(self, entry) for entry in shared}
+        grid = ("spacing", "orientation", "crop", "intensity", "value_range", "field_of_view_mm")
+        given = {entry: getattr(self, entry) for entry in (*shared, *grid)}
         texts = self.card.model_dump()
         paper = next((net.paper for net in list_nets() if net.name == self.architecture), "")
         texts["citation"] = "; ".join(filter(None, (texts["citation"], paper)))

@@ -11,10 +11,18 @@ import pytest
 import torch
 
 from napari_medt.core import BadTrainingData, Cancel, Cancelled, StorageError
-from napari_medt.training import loop
+from napari_medt.training import loop, run_folder
+from napari_medt.training.curves import draw_curves
 from napari_medt.training.loop import Run
 from napari_medt.training.recipe import read_recipe
+from napari_medt.training.run_folder import add_metrics
 from napari_medt.training.validation import number_of_tiles, tiles, validate
+
+
+@pytest.fixture(autouse=True)
+def _draws_nothing(monkeypatch):
+    """Pictures after every validation would take most of the time."""
+    monkeypatch.setattr(run_folder, "draw_curves", lambda *paths: None)
 
 
 @pytest.fixture
@@ -55,9 +63,15 @@ def test_it_learns_discs(start, tmp_path):
     assert validate(net, run._validation, (32, 32))["all"] > max(0.9, first + 0.2)
     rows = metrics(tmp_path / "run")
     assert [int(row["step"]) for row in rows] == list(range(8, 81, 8))
-    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["dice bright"]) == float(rows[-1]["dice all"]) > 0.9
+
+
+def test_the_curves_of_a_run_are_drawn(tmp_path):
+    for step in ("5", "10"):
+        add_metrics(tmp_path, {"step": step, "seconds": "1", "loss": "0.5", "dice all": "0.8"})
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_same_recipe_gives_the_same_weights(start):
