@@ -255,6 +255,9 @@ class TestTrain:
     def test_needs_exactly_one_source(self, tmp_path):
         assert "one thing to go by" in call("train", code=2)
 
+    def test_several_processes_do_not_plan_each_for_itself(self, tmp_path):
+        assert "plan first with --plan-only" in call("train", tmp_path, "--processes", 2, code=2)
+
     def test_every_option_reaches_the_training(self, tmp_path, monkeypatch):
         from napari_medt import training
 

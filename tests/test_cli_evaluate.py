@@ -169,6 +169,10 @@ class TestNames:
         found = measured(*folders, "--names", "2=spleen", tmp_path=tmp_path)
         assert list(found["summary"]) == ["label 1", "spleen", "mean of all"]
 
+    def test_the_same_for_two_labels_would_hide_one_of_them(self, folders):
+        said = refused(*folders, "--names", "1=organ,2=organ")
+        assert "are called organ; name them apart with --names" in " ".join(said.split())
+
     def test_understood(self):
         assert parse_names("1=liver, 7=left kidney") == {1: "liver", 7: "left kidney"}
         assert parse_names("liver,spleen") == {1: "liver", 2: "spleen"}

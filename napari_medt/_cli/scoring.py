@@ -144,8 +144,11 @@ def _together(measured: Mapping[str, _Measured], wishes: Wishes) -> Evaluation:
     nothing = scores_of_nothing(wishes.metrics, both_empty=wishes.both_empty)
     scores: dict[tuple[str, str], Scores] = {(case, of): nothing for case in measured for of in classes}
     for case, found in measured.items():
-        for key, values in found.scores.items():
-            scores[case, title(*key)] = values
+        titles = [title(*key) for key in found.scores]
+        if len(set(titles)) < len(titles):
+            twice = next(of for of in titles if titles.count(of) > 1)
+            raise BadImage(f"Two labels of {case} are called {twice}", remedy="name them apart with --names")
+        scores |= {(case, of): values for of, values in zip(titles, found.scores.values(), strict=True)}
     any_case = next(iter(measured.values()))
     notes = tuple(f"{case}: {note}" for case, found in measured.items() for note in found.notes)
     return Evaluation(tuple(measured), classes, scores, any_case.units, any_case.ndim, notes)

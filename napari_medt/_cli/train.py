@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,8 +38,6 @@ class YesNo(StrEnum):
 
 
 _ORIGINAL = "Names of the original command line"
-
-
 _OWN = "From a folder of images"
 _HOW = "How it runs"
 
@@ -122,6 +121,11 @@ def train(
                 "Training needs one thing to go by: a folder of images, a recipe, or the original names",
                 remedy="give IMAGES, or --recipe FILE, or --train_dataset FOLDER with img/ and labelcol/ inside",
             )
+        if images is not None and not plan_only and max(processes, int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            raise MedtError(
+                "Several processes follow a recipe, as each would plan one of its own",
+                remedy="plan first with --plan-only, then give the recipe with --recipe",
+            )
         from napari_medt import training
 
         name = recipe.stem if recipe is not None else f"{net}-{images.resolve().name}" if images else modelname.value
@@ -198,5 +202,9 @@ def _planned(
         cancel=cancel,
     )
     out.print(describe(problems), markup=False)
-    out.print(f"The plan lies in {made}; it can be changed, and followed again with --recipe.", markup=False)
+    out.print(
+        f"The plan lies in {made}; it can be changed, and is followed with: "
+        f"napari-medt train --recipe {made} --out {target}",
+        markup=False,
+    )
     return made

@@ -9,6 +9,7 @@ import tomli_w
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, silent
 from napari_medt.io import atomic_write
+from napari_medt.io.atomic import storage_error
 from napari_medt.nets.registry import Preset
 from napari_medt.training.data_check import check_data
 from napari_medt.training.datasets import DataSet, MaskRule, find_cases
@@ -74,18 +75,24 @@ def plan_recipe(
     ------
     BadTrainingData
         If the data cannot be learnt from, with all errors that were found; or if `out` holds a plan already.
+    StorageError
+        If `out` cannot be made or written to.
     Cancelled
         If `cancel` was set.
     """
     folder = Path(out)
     if (folder / RECIPE).exists():
         raise BadTrainingData(
-            f"{folder} holds a plan already", remedy="go on with it by --recipe, or choose another folder"
+            f"{folder} holds a plan already",
+            remedy=f"go on with it by --recipe {folder / RECIPE} --out {folder} --resume, or choose another folder",
         )
     dataset = find_cases(Path(data), rule=rule)
     if not all(case.split for case in dataset.cases):
         dataset = make_split(dataset, seed, SHARES)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder, doing="made") from error
     looking: dict[str, Any] = {"cache": folder / FACTS, "progress": progress, "cancel": cancel}
     problems = [*dataset.problems, *check_data(dataset, classes, **looking)]
     if any(problem.severity == "error" for problem in problems):
@@ -94,7 +101,10 @@ def plan_recipe(
     made = plan(fingerprint(dataset, classes, **looking), net, preset=preset, memory_gb=memory_gb)
     recipe = to_recipe(made, dataset, seed=seed)
     notes = "".join(f"# {note}\n" for note in made.notes)
-    heading = f"# Made from what {dataset.folder.name} is like; change it as you like, then: napari-medt train --recipe {RECIPE}\n"
+    heading = (
+        f"# Made from what {dataset.folder.name} is like; change it as you like, then, in this folder:\n"
+        f"# napari-medt train --recipe {RECIPE} --out .\n"
+    )
     text = tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
     return atomic_write(folder / RECIPE, f"{heading}{notes}\n{text}".encode()), problems
 
@@ -111,6 +121,8 @@ def to_recipe(made: Plan, dataset: DataSet, *, seed: int) -> Recipe:
         "orientation",
         "crop",
         "intensity",
+        "value_range",
+        "field_of_view_mm",
     )
     where = dataset.folder
     content: dict[str, Any] = {

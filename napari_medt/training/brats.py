@@ -153,7 +153,7 @@ _ORDER = ("flair", "t1", "t1c", "t2")  # as in the Decathlon's files
 
 def has_patients(folder: Path) -> bool:
     """Whether there is the mask of a patient with an image of each sequence beside it."""
-    return any(len(_sequences(mask)) == len(_ORDER) for mask in folder.glob(_MASK))
+    return any(len(_sequences(mask)) == len(_ORDER) for mask in _seen(folder, _MASK))
 
 
 def from_patients(folder: Path) -> DataSet:
@@ -165,8 +165,8 @@ def from_patients(folder: Path) -> DataSet:
         If there is none.
     """
     cases, problems = [], []
-    for mask in sorted(folder.glob(_MASK)):
-        name, files = mask.parent.name, _sequences(mask)
+    for mask in _seen(folder, _MASK):
+        name, files = _start(mask).rstrip("_-. ") or mask.parent.name, _sequences(mask)
         missing = [one for one in _ORDER if one not in files]
         if missing:
             what = f"There is no image of the sequence {', '.join(missing)} beside {mask.name}"
@@ -185,7 +185,18 @@ def from_patients(folder: Path) -> DataSet:
     )
 
 
+def _seen(folder: Path, pattern: str) -> list[Path]:
+    """Files in the order of their names, without hidden ones."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def _sequences(mask: Path) -> dict[str, Path]:
-    """Files beside a mask by the sequence that the last word of their name tells."""
-    beside = (path for path in sorted(mask.parent.glob("*.nii*")) if path != mask and not path.name.startswith("."))
+    """Files beside a mask that begin as it does, by the sequence that the last word of their name tells."""
+    start = _start(mask)
+    beside = (path for path in _seen(mask.parent, "*.nii*") if path != mask and path.name.startswith(start))
     return {sequence_of(re.split(r"[_-]", stem_of(path))[-1]): path for path in beside}
+
+
+def _start(mask: Path) -> str:
+    """What a patient's files begin with who shares the folder with others; nothing for one who has it alone."""
+    return stem_of(mask).removesuffix("seg") if len(_seen(mask.parent, "*seg.nii*")) > 1 else ""

@@ -15,9 +15,10 @@ from napari_medt.core import BadTrainingData, Cancel, Cancelled, Progress, silen
 from napari_medt.io import atomic_write
 from napari_medt.training.bundle import finish, usual_workers
 from napari_medt.training.data import find_data, load_samples
-from napari_medt.training.loop import PLAN, Run, planned
+from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe
+from napari_medt.training.run_folder import PLAN, planned
 from napari_medt.training.study import MOST_STEPS, Arm, Study, read_study
 from napari_medt.training.study_tables import OUTCOME, Comparison, folder_of, is_finished, write_tables
 

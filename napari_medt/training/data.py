@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,14 @@ def to_sample(volume: Volume, labels: Labels, card: ModelCard, *, case: Case | N
 def load_samples(
     dataset: DataSet, side: Side, recipe: Recipe, *, progress: Progress | None = None, cancel: Cancel | None = None
 ) -> list[Sample]:
-    """All images of one side of the split, in order."""
+    """All images of one side of the split, in order.
+
+    Raises
+    ------
+    BadTrainingData
+        If an image or its mask cannot be used, masks do not follow the recipe's scheme, or none on the training side shows a
+        class that is to be learnt.
+    """
     report, card, cases = progress or silent, recipe.to_card(), dataset.on(side)
     samples, scheme = [], recipe.data.scheme
     faces = np.zeros(3, int)
@@ -123,5 +131,20 @@ def load_samples(
             faces += outer_faces(mask)
     if scheme:
         check_places(scheme, faces)
+    if samples and side == "train":
+        _check_classes(samples, recipe)
     report(len(cases), len(cases), "Images are read")
     return samples
+
+
+def _check_classes(samples: Sequence[Sample], recipe: Recipe) -> None:
+    """Values of masks that make up no class are background: where they all are, nothing would be learnt and nobody told."""
+    shown = {place for sample in samples for place in sample.places}
+    absent = [
+        name for place, name in enumerate(recipe.classes[1:], 0 if recipe.overlapping else 1) if place not in shown
+    ]
+    if absent:
+        raise BadTrainingData(
+            f"No mask that is learnt from shows the class {', '.join(absent)}",
+            remedy="say under data.values in the recipe which numbers of the masks make up each class, or take it out",
+        )

@@ -10,8 +10,9 @@ import numpy as np
 
 from napari_medt.core import Cancel, Progress, silent
 from napari_medt.training.datasets import Case, DataSet
-from napari_medt.training.facts import DISTINCT, CaseFacts, look_at_all
+from napari_medt.training.facts import DISTINCT, CaseFacts
 from napari_medt.training.problems import Problem, describe
+from napari_medt.training.survey import look_at_all
 
 __all__ = ["Problem", "check_data", "describe", "judge"]
 

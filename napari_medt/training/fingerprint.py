@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, silent
 from napari_medt.training.datasets import DataSet, MaskRule
-from napari_medt.training.facts import CaseFacts, look_at_all
+from napari_medt.training.facts import CaseFacts
 from napari_medt.training.modality import Kind, kind_named
+from napari_medt.training.survey import look_at_all
 
 LOW, HIGH = 0.5, 99.5  # percentiles of the values inside structures, as nnU-Net takes them
 

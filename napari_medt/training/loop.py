@@ -7,15 +7,11 @@ killed goes on, from its last checkpoint, to the very weights it would have had.
 from __future__ import annotations
 
 import copy
-import csv
-import json
 import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, StorageError, silent
-from napari_medt.io import atomic_write
 from napari_medt.nets import create_net
-from napari_medt.training.curves import draw_curves
 from napari_medt.training.optimise import (
     MovingAverage,
     dice_and_cross_entropy,
@@ -35,7 +29,18 @@ from napari_medt.training.optimise import (
     refresh_norms,
     seed_everything,
 )
-from napari_medt.training.recipe import Recipe, Stage, parse_recipe
+from napari_medt.training.recipe import Recipe, Stage
+from napari_medt.training.run_folder import (
+    BEST,
+    CURVES,
+    LAST,
+    METRICS,
+    add_metrics,
+    load_state,
+    planned,
+    save_state,
+    write_plan,
+)
 from napari_medt.training.sampling import Batch, Sample, Sampler, collate
 from napari_medt.training.validation import number_of_tiles, validate
 
@@ -45,7 +50,6 @@ if TYPE_CHECKING:
 CHECKPOINT_EVERY = 100  # steps
 VALIDATIONS = 10  # a run
 MEASURED = 10  # steps whose time a plan with `max_minutes` is made from
-PLAN, METRICS, CURVES, LAST, BEST = "plan.json", "metrics.csv", "curves.png", "last.pt", "best.pt"
 LOOKING = -(
     2**31
 )  # steps from which windows for the statistics of norms are drawn, so that they are none of the training's
@@ -144,7 +148,7 @@ class Run:
         report = progress or silent
         self._write_plan()
         batches = self._batches()
-        while self.step < self.recipe.steps:
+        while self.step < self.recipe.steps and not self._is_stale():
             if cancel is not None and cancel.is_set():
                 self._save()
                 cancel.check()
@@ -159,11 +163,10 @@ class Run:
             report(self.step, self.recipe.steps, f"loss {np.mean(self._losses[-50:]):.3f}")
             last, every = self.step >= self.recipe.steps, max(1, self.recipe.steps // self._validations)
             if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
-                ended = self._validate(report)
+                self._validate(report)
                 self._save()
-                if ended:
+                if self._is_stale() and not last:
                     report(self.step, self.recipe.steps, "ended early, since it did not get better any more")
-                    break
             elif self.step % CHECKPOINT_EVERY == 0:
                 self._save()
         return self.best() or self.averaged()
@@ -171,6 +174,7 @@ class Run:
     def averaged(self) -> nn.Module:
         """The moving average of the weights, with norm statistics taken from training windows of the last stage."""
         stage, plan = self.recipe.stages[-1], self.recipe.optimisation
+        seed_everything(self.recipe.seed)  # what dropout drops
         drawn = (
             self._sampler.batch(LOOKING + number, stage.batch, stage.size(len(self.recipe.window))).to(self.device)
             for number in range(plan.norm_batches)
@@ -183,8 +187,12 @@ class Run:
         if not path.is_file():
             return None
         net = copy.deepcopy(self.net)
-        net.load_state_dict(torch.load(path, map_location=self.device, weights_only=True)["net"])
+        net.load_state_dict(load_state(path, self.device)["net"])
         return net.eval()
+
+    def _is_stale(self) -> bool:
+        """Whether so many validations brought no gain that the run ends."""
+        return 0 < self.recipe.optimisation.patience <= self._stale
 
     @property
     def loading_share(self) -> float:
@@ -275,10 +283,10 @@ class Run:
             self.recipe = self.recipe.scaled_to(steps)
             self._write_plan(seconds_per_step=round(seconds, 3))
 
-    def _validate(self, report: Progress) -> bool:
-        """Look how far it is, on the first process; whether the run is to end."""
+    def _validate(self, report: Progress) -> None:
+        """Look how far it is, on the first process."""
         if not self._validation:
-            return False
+            return
         if self._fabric.is_global_zero:
             report(self.step, self.recipe.steps, "validating")
             net = self.averaged()
@@ -288,44 +296,23 @@ class Run:
             if scores["all"] >= self._best:
                 self._best, self._stale = scores["all"], 0
                 state = {"step": self.step, "score": scores["all"], "net": net.state_dict()}
-                atomic_write(self.folder / BEST, lambda file: torch.save(state, file))
+                save_state(self.folder / BEST, state)
             report(self.step, self.recipe.steps, "validation " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-        patience = self.recipe.optimisation.patience
-        return bool(self._fabric.broadcast(0 < patience <= self._stale))
+        self._stale = int(self._fabric.broadcast(self._stale))
 
     def _add_metrics(self, scores: dict[str, float]) -> None:
-        """Add a row; rows of a stretch that a resumed run goes through again are replaced."""
         row = {
             "step": str(self.step),
             "seconds": str(round(time.monotonic() - self._started)),
             "loss": f"{np.mean(self._losses[-100:]):.4f}",
             **{f"dice {name}": f"{value:.4f}" for name, value in scores.items()},
         }
-        path = self.folder / METRICS
-        rows = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [old for old in csv.DictReader(file) if int(old["step"]) < self.step]
-        lines = [",".join(row), *(",".join(r.get(column) or "" for column in row) for r in (*rows, row))]
-        atomic_write(path, ("\n".join(lines) + "\n").encode())
-        draw_curves(path, self.folder / CURVES)
+        add_metrics(self.folder, row)
 
     def _write_plan(self, **measured: float) -> None:
-        if not self._fabric.is_global_zero:
-            return
-        plan = {
-            "recipe": self.recipe.model_dump(),
-            "steps": self.recipe.steps,
-            **measured,
-            "versions": {
-                "python": platform.python_version(),
-                **_versions("torch", "numpy", "monai", "lightning-fabric"),
-            },
-            "device": str(self.device),
-            "processes": self._fabric.world_size,
-            "threads": torch.get_num_threads(),
-        }
-        atomic_write(self.folder / PLAN, json.dumps(plan, indent=1).encode())
+        if self._fabric.is_global_zero:
+            how = {"device": str(self.device), "processes": self._fabric.world_size}
+            write_plan(self.folder, self.recipe, **measured, **how, threads=torch.get_num_threads())
 
     def _save(self) -> None:
         if self._fabric.is_global_zero:
@@ -339,17 +326,19 @@ class Run:
                 "losses": self._losses,
                 "best": self._best,
                 "stale": self._stale,
+                "validations": self._validations,
             }
-            atomic_write(self.folder / LAST, lambda file: torch.save(state, file))
+            save_state(self.folder / LAST, state)
         self._fabric.barrier()
 
     def _restore(self) -> None:
-        state: dict[str, Any] = torch.load(self.folder / LAST, map_location=self.device, weights_only=True)
+        state = load_state(self.folder / LAST, self.device)
         self.net.load_state_dict(state["net"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._average.state, self._average.updates = state["average"], state["updates"]
         self._losses, self.step, self._seconds = state["losses"], state["step"], state["seconds"]
         self._best, self._stale = state["best"], state["stale"]
+        self._validations = state.get("validations", VALIDATIONS)
 
 
 class _Windows(Dataset[Batch]):
@@ -362,42 +351,8 @@ class _Windows(Dataset[Batch]):
         return self._sampler.window(*job)
 
 
-def planned(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe that the run in a folder follows, which may have been shortened.
-
-    Raises
-    ------
-    BadTrainingData
-        If its plan is missing or damaged, or is that of another recipe.
-    """
-    path = folder / PLAN
-    try:
-        plan = parse_recipe(json.loads(path.read_bytes())["recipe"], where=f"plan {path}")
-    except (OSError, ValueError, KeyError) as error:
-        raise BadTrainingData(
-            f"The run in {folder} cannot go on: {PLAN} is missing or damaged", remedy="choose another folder"
-        ) from error
-    words = {name: getattr(recipe, name) for name in ("stages", "title", "description", "card")}
-    if plan.model_copy(update=words) != recipe:
-        raise BadTrainingData(
-            f"The run in {folder} follows another recipe",
-            remedy="choose another folder, or begin without --resume",
-        )
-    return recipe.model_copy(update={"stages": plan.stages})
-
-
 def one_processor() -> Fabric:
     """Fabric on one processor, in single precision."""
     from lightning_fabric import Fabric
 
     return Fabric(accelerator="cpu", devices=1)
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # as in a source tree that is not installed
-            continue
-    return found

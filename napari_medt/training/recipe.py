@@ -132,6 +132,8 @@ class Recipe(Part):
     orientation: str = ""
     crop: Literal["none", "foreground"] = "none"
     intensity: Intensity
+    value_range: tuple[float, float] | None = None
+    field_of_view_mm: tuple[float, ...] | None = None
     seed: int
     data: Data
     augmentation: Augmentation
@@ -158,7 +160,8 @@ class Recipe(Part):
     def to_card(self, **more: Any) -> ModelCard:
         """The card of a model made by this recipe, without what only a run can tell."""
         shared = ("name", "title", "description", "architecture", "net_options", "classes", "channels", "window")
-        given = {entry: getattr(self, entry) for entry in (*shared, "spacing", "orientation", "crop", "intensity")}
+        grid = ("spacing", "orientation", "crop", "intensity", "value_range", "field_of_view_mm")
+        given = {entry: getattr(self, entry) for entry in (*shared, *grid)}
         texts = self.card.model_dump()
         paper = next((net.paper for net in list_nets() if net.name == self.architecture), "")
         texts["citation"] = "; ".join(filter(None, (texts["citation"], paper)))

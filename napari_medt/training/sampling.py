@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from napari_medt.core import BadTrainingData
 from napari_medt.training.augmentation import Vary, variation
 from napari_medt.training.recipe import Recipe
 
@@ -111,11 +112,24 @@ class Sampler:
     recipe
         Its seed, data, augmentation and spacing are followed. Groups without a share of their own are left out if others have
         one.
+
+    Raises
+    ------
+    BadTrainingData
+        If no image is of a group that has a share.
     """
 
     def __init__(self, samples: Sequence[Sample], recipe: Recipe) -> None:
         weights = recipe.data.weights or dict.fromkeys((s.group for s in samples), 1.0)
-        self._groups = [group for group in weights if any(s.group == group for s in samples)]
+        self._groups = [
+            group for group, share in weights.items() if share > 0 and any(s.group == group for s in samples)
+        ]
+        if not self._groups:
+            there = ", ".join(sorted({s.group or "no name" for s in samples}))
+            raise BadTrainingData(
+                f"The recipe gives a share of the windows to {', '.join(weights)}, but the images are of {there}",
+                remedy="correct data.weights in the recipe, or the groups in the split file",
+            )
         share = np.array([weights[group] for group in self._groups], dtype=float)
         self._share = share / share.sum()
         self._images = {group: [s for s in samples if s.group == group] for group in self._groups}
@@ -129,23 +143,12 @@ class Sampler:
         self._vary: Vary = variation(self._how.preset)
         self._percentiles = recipe.intensity.low, recipe.intensity.high
 
-    def batch(self, step: int, size: int, window: tuple[int, ...], *, part: slice = slice(None)) -> Batch:
-        """The windows of one step.
-
-        Parameters
-        ----------
-        step
-            Which; the same step always gives the same windows.
-        size, window
-            Windows in the batch, and their spatial size.
-        part
-            Which of them are wanted, for a process that shares the batch with others.
-
-        """
-        return collate([self.window(step, index, window) for index in range(size)[part]])
+    def batch(self, step: int, size: int, window: tuple[int, ...]) -> Batch:
+        """So many windows of one step."""
+        return collate([self.window(step, index, window) for index in range(size)])
 
     def window(self, step: int, index: int, size: tuple[int, ...]) -> Batch:
-        """One window, as a batch without its first axis."""
+        """One window, as a batch without its first axis; the same step and index always give the same."""
         rng = np.random.default_rng((self._seed, step + 2**32, index))
         sample = self.choose(rng)
         image, labels, position = self.cut(sample, size, rng)

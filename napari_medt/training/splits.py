@@ -134,9 +134,15 @@ def apply_split(dataset: DataSet, path: Path) -> DataSet:
         )
     cases, problems = annotated(dataset.cases, table)
     absent = {problem.case for problem in problems if problem.kind == "no row"}
+    unclear = {problem.case for problem in problems if problem.kind == "side"}
     cases = tuple(case for case in cases if case.name not in absent)
     sides: dict[str, str] = {}
     for case in cases:
+        if not case.split and case.name not in unclear:
+            raise BadTrainingData(
+                f"{path.name} does not say on which side {case.name} is",
+                remedy="write train, validation or test, or remove its row to leave it out",
+            )
         if sides.setdefault(case.unit, case.split) != case.split:
             raise BadTrainingData(
                 f"In {path.name}, images of the {case.unit} are in two splits", remedy="make the split anew, by patient"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from imageio.v3 import imwrite
 
-from napari_medt.core import BadTrainingData
+from napari_medt.core import BadTrainingData, StorageError
 from napari_medt.training import train
 from napari_medt.training.auto import plan_recipe
 from napari_medt.training.recipe import read_recipe
@@ -35,6 +35,8 @@ def test_a_folder_becomes_a_recipe_and_the_recipe_a_model(folder, tmp_path):
     assert recipe.architecture == "unet"
     assert len(recipe.classes) == 2
     assert recipe.augmentation.preset == "microscopy"
+    low, high = recipe.to_card().value_range
+    assert 0 <= low < 60 < 170 < high <= 255
     with (tmp_path / "run" / "split.csv").open(newline="") as file:
         sides = [row["split"] for row in csv.DictReader(file)]
     assert [sides.count(side) for side in ("train", "validation", "test")] == [7, 1, 2]
@@ -61,8 +63,14 @@ def test_what_cannot_be_learnt_from_is_listed_with_all_its_errors(folder, tmp_pa
 
 def test_a_plan_is_not_written_over(folder, tmp_path):
     plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
-    with pytest.raises(BadTrainingData, match="holds a plan already"):
+    with pytest.raises(BadTrainingData, match=r"holds a plan already; go on with it by --recipe .*recipe\.toml --out"):
         plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
+
+
+def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="run could not be made"):
+        plan_recipe(folder, "unet", out=tmp_path / "file" / "run", rule="objects")
 
 
 def test_black_and_white_masks_are_told_not_guessed(folder, tmp_path):

@@ -157,6 +157,17 @@ class TestFolders:
         (problem,) = find_cases(tmp_path / "set").problems
         assert "no image of the sequence t1c" in problem.what
 
+    def test_patients_who_share_a_folder_keep_their_own_images(self, drawn, tmp_path):
+        for path in (drawn / "brats2023").glob("*/*.nii.gz"):
+            shutil.copy(path, tmp_path)
+            (tmp_path / f"._{path.name}").write_bytes(b"of the system")
+        found = find_cases(tmp_path)
+        assert not found.problems
+        assert [case.name for case in found.cases] == ["BraTS-GLI-00001-000", "BraTS-GLI-00002-000"]
+        assert [case.patient for case in found.cases] == ["BraTS-GLI-00001", "BraTS-GLI-00002"]
+        for case in found.cases:
+            assert all(path.name.startswith(case.name) for path in (*case.images, case.labels))
+
 
 class TestPreparation:
     def test_orientation_comes_before_spacing_and_each_channel_is_normalised_on_what_is_not_zero(self, drawn):

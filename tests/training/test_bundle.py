@@ -177,6 +177,15 @@ class TestData:
         with pytest.raises(MedtError, match="The case 0 cannot be used: The mask of 5 x 7"):
             load_samples(find_data(recipe, data, beside=recipe_file.parent), "train", recipe)
 
+    def test_masks_that_do_not_show_what_is_to_be_learnt(self, recipe_file, data):
+        """As black and white masks, where a recipe wants 1."""
+        recipe = read_recipe(recipe_file)
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"values": {"disc": (255,)}})})
+        found = find_data(recipe, data, beside=recipe_file.parent)
+        with pytest.raises(BadTrainingData, match=r"shows the class disc; say under data\.values"):
+            load_samples(found, "train", recipe)
+        assert len(load_samples(found, "validation", recipe)) == 2
+
 
 class TestClasses:
     def test_by_place_by_value_and_by_anything(self, recipe_file):

@@ -13,7 +13,7 @@ import torch
 from napari_medt.core import BadTrainingData, Cancel, Cancelled
 from napari_medt.measure import paired_test, summarise
 from napari_medt.nets import create_net
-from napari_medt.training import comparing, loop, run_study
+from napari_medt.training import comparing, loop, run_folder, run_study
 from napari_medt.training.study import MOST_STEPS, read_study
 from napari_medt.training.study_tables import Row, order_notes, write_tables
 
@@ -47,7 +47,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.tom
 def _looks_once(monkeypatch):
     """Validations and pictures after every step would take most of the time."""
     monkeypatch.setattr(loop, "VALIDATIONS", 1)
-    monkeypatch.setattr(loop, "draw_curves", lambda *paths: None)
+    monkeypatch.setattr(run_folder, "draw_curves", lambda *paths: None)
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from imageio.v3 import imwrite
 
 from napari_medt.core import Cancel, Cancelled, Geometry, LabelMap, Volume
 from napari_medt.io import write
-from napari_medt.training import facts as facts_module
+from napari_medt.training import survey
 from napari_medt.training.data_check import Problem, check_data, describe
 from napari_medt.training.datasets import find_cases
-from napari_medt.training.facts import look_at_all
 from napari_medt.training.splits import make_split
+from napari_medt.training.survey import look_at_all
 
 CLASSES = ("background", "disc")
 SIZE = (20, 24)
@@ -258,10 +258,8 @@ def test_what_was_found_is_kept(good, tmp_path, monkeypatch):
     first = look_at_all(good.data, cache=cache)
     good.picture("b", image=np.random.default_rng(9).integers(0, 255, SIZE, dtype=np.uint8))
     looked = []
-    look_at = facts_module.look_at
-    monkeypatch.setattr(
-        facts_module, "look_at", lambda case, rule: looked.append(case.name) or look_at(case, rule=rule)
-    )
+    look_at = survey.look_at
+    monkeypatch.setattr(survey, "look_at", lambda case, rule: looked.append(case.name) or look_at(case, rule=rule))
     second = look_at_all(good.data, cache=cache)
     assert looked == ["b"]
     assert second[0] == first[0]

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import sys
 
 import pytest
 import torch
 
 from napari_medt.core import BadTrainingData, Cancel, Cancelled, StorageError
-from napari_medt.training import loop
+from napari_medt.training import loop, run_folder
+from napari_medt.training.curves import draw_curves
 from napari_medt.training.loop import Run
 from napari_medt.training.recipe import read_recipe
+from napari_medt.training.run_folder import add_metrics
 from napari_medt.training.validation import number_of_tiles, tiles, validate
+
+
+@pytest.fixture(autouse=True)
+def _draws_nothing(monkeypatch):
+    """Pictures after every validation would take most of the time."""
+    monkeypatch.setattr(run_folder, "draw_curves", lambda *paths: None)
 
 
 @pytest.fixture
@@ -53,9 +63,15 @@ def test_it_learns_discs(start, tmp_path):
     assert validate(net, run._validation, (32, 32))["all"] > max(0.9, first + 0.2)
     rows = metrics(tmp_path / "run")
     assert [int(row["step"]) for row in rows] == list(range(8, 81, 8))
-    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["dice bright"]) == float(rows[-1]["dice all"]) > 0.9
+
+
+def test_the_curves_of_a_run_are_drawn(tmp_path):
+    for step in ("5", "10"):
+        add_metrics(tmp_path, {"step": step, "seconds": "1", "loss": "0.5", "dice all": "0.8"})
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_same_recipe_gives_the_same_weights(start):
@@ -101,10 +117,61 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(start, monkeypatch):
     ]
 
 
-def test_a_resumed_run_follows_its_own_shortened_plan(start):
+def test_a_resumed_run_follows_its_own_shortened_plan(start, recipe):
+    begun = start("run", 24)
+    begun._validations = 3  # as where there was no time for more
     with pytest.raises(Cancelled):
-        start("run", 24).train(**interrupt_at(9))
-    assert start("run", resume=True).recipe.steps == 24  # the recipe itself says 80
+        begun.train(**interrupt_at(9))
+    resumed = start("run", resume=True)
+    assert resumed.recipe.steps == 24
+    assert recipe.steps == 80
+    resumed.train()
+    assert [row["step"] for row in metrics(resumed.folder)] == ["8", "16", "24"]
+
+
+def test_a_run_that_ended_early_has_ended(start, recipe, make_samples, tmp_path, monkeypatch):
+    """Begun again, as after a crash while the model was measured, it learns nothing more."""
+    given = iter([0.8, 0.6, 0.5, 0.9])
+    monkeypatch.setattr(loop, "VALIDATIONS", 4)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"all": next(given)})
+    change = {"optimisation": recipe.optimisation.model_copy(update={"patience": 2})}
+    patient = recipe.scaled_to(8).model_copy(update=change)
+    sides = make_samples(6), make_samples(2, first=50)
+    messages = []
+    net = Run(patient, *sides, folder=tmp_path / "run").train(progress=lambda *said: messages.append(said))
+    assert messages[-1] == (6, 8, "ended early, since it did not get better any more")
+    again = Run(patient, *sides, folder=tmp_path / "run", resume=True)
+    assert torch.equal(weights(again.train()), weights(net))
+    assert again.step == 6
+
+
+def test_a_damaged_checkpoint_is_told(start, tmp_path):
+    start("run", 4).train()
+    path = tmp_path / "run" / "last.pt"
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no checkpoint"):
+        path.write_bytes(damaged)
+        with pytest.raises(BadTrainingData, match=r"last\.pt is damaged; remove its folder"):
+            start("run", resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to the size of a file")
+def test_a_full_disk_leaves_the_old_checkpoint(start, tmp_path):
+    import resource
+
+    run = start("run", 2)
+    run.train()
+    path = tmp_path / "run" / "last.pt"
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        with pytest.raises(StorageError, match="larger than this disk allows"):
+            run._save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert path.read_bytes() == before
 
 
 def test_a_folder_with_a_run_is_not_begun_anew(start, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_medt.core import BadTrainingData
 from napari_medt.training.augmentation import variation
 from napari_medt.training.recipe import read_recipe
 from napari_medt.training.sampling import Sample, Sampler, own_range, resampled
@@ -48,10 +49,10 @@ def test_a_window_follows_from_seed_step_and_place_alone(make_samples, sampler):
     later = one.batch(7, 4, (32, 32))
     one.batch(3, 4, (32, 32))
     again = one.batch(7, 4, (32, 32))
-    elsewhere = two.batch(7, 4, (32, 32), part=slice(1, None, 2))
-    for there, other, half in zip(later, again, elsewhere, strict=True):
+    elsewhere = two.window(7, 3, (32, 32))
+    for there, other, last in zip(later, again, elsewhere, strict=True):
         assert torch.equal(there, other)
-        assert torch.equal(there[1::2], half)
+        assert torch.equal(there[3], last)
     assert not torch.equal(later.images, one.batch(8, 4, (32, 32)).images)
     assert not torch.equal(later.images, sampler(samples, seed=1, preset="microscopy").batch(7, 4, (32, 32)).images)
     assert not torch.equal(later.images[0], later.images[1])
@@ -76,6 +77,13 @@ def test_groups_are_drawn_by_weight_however_many_images_they_have(make_samples, 
     rng = np.random.default_rng(0)
     drawn = Counter(one.choose(rng).group for _ in range(400))
     assert drawn["rare"] / 400 == pytest.approx(0.75, abs=0.08)
+
+
+def test_shares_for_other_groups_than_there_are(make_samples, recipe_file):
+    with pytest.raises(
+        BadTrainingData, match="a share of the windows to bright, dark, but the images are of grey; correct"
+    ):
+        Sampler(make_samples(1, group="grey"), read_recipe(recipe_file))
 
 
 def test_small_units_are_seen_beside_a_large_series(make_samples, sampler):

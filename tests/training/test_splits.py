@@ -113,6 +113,10 @@ def test_cases_that_are_not_in_the_file_are_left_out(tmp_path):
     ("text", "said"),
     [
         ("file,kind\nc000.png,x\n", "it needs the columns file and split"),
+        (
+            "file,split\nc000.png,train\nc001.png,\n",
+            "does not say on which side c001 is; write train, validation or test",
+        ),
         ("file,field,split\nc000.png,7,train\nc001.png,7,test\n", "images of the patient 7 are in two splits"),
     ],
 )

@@ -1,0 +1,118 @@
+"""The files of a run: its plan, its metrics with their curves, and its checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_medt.core import BadTrainingData
+from napari_medt.io import atomic_write
+from napari_medt.training.curves import draw_curves
+from napari_medt.training.recipe import Recipe, parse_recipe
+
+PLAN, METRICS, CURVES, LAST, BEST = "plan.json", "metrics.csv", "curves.png", "last.pt", "best.pt"
+
+
+def write_plan(folder: Path, recipe: Recipe, **facts: Any) -> None:
+    """Write what is trained, with which versions, and other facts about the run.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    plan = {
+        "recipe": recipe.model_dump(),
+        "steps": recipe.steps,
+        "versions": {
+            "python": platform.python_version(),
+            **_versions("torch", "numpy", "monai", "lightning-fabric"),
+        },
+        **facts,
+    }
+    atomic_write(folder / PLAN, json.dumps(plan, indent=1).encode())
+
+
+def planned(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe that the run in a folder follows, which may have been shortened.
+
+    Raises
+    ------
+    BadTrainingData
+        If its plan is missing or damaged, or is that of another recipe.
+    """
+    path = folder / PLAN
+    try:
+        plan = parse_recipe(json.loads(path.read_bytes())["recipe"], where=f"plan {path}")
+    except (OSError, ValueError, KeyError) as error:
+        raise BadTrainingData(
+            f"The run in {folder} cannot go on: {PLAN} is missing or damaged", remedy="choose another folder"
+        ) from error
+    words = {name: getattr(recipe, name) for name in ("stages", "title", "description", "card")}
+    if plan.model_copy(update=words) != recipe:
+        raise BadTrainingData(
+            f"The run in {folder} follows another recipe",
+            remedy="choose another folder, or begin without --resume",
+        )
+    return recipe.model_copy(update={"stages": plan.stages})
+
+
+def add_metrics(folder: Path, row: Mapping[str, str]) -> None:
+    """Add a row and draw the curves; rows of a stretch that a resumed run goes through again are replaced."""
+    path = folder / METRICS
+    rows = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [old for old in csv.DictReader(file) if int(old["step"]) < int(row["step"])]
+    lines = [",".join(row), *(",".join(r.get(column) or "" for column in row) for r in (*rows, row))]
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
+    draw_curves(path, folder / CURVES)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    whole = io.BytesIO()  # torch hides what a disk that is full has said
+    torch.save(state, whole)
+    atomic_write(path, whole.getvalue())
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    BadTrainingData
+        If it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise BadTrainingData(
+            f"The checkpoint {path} is damaged", remedy="remove its folder, or choose another, and begin anew"
+        ) from error
+    return state
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # as in a source tree that is not installed
+            continue
+    return found
