@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from napari_medt.engine import predict
 from napari_medt.engine.prepare import prepare
 from napari_medt.io import read
 from napari_medt.training import bundle, train
+from napari_medt.training.card_entries import learnt_from, name_of
 from napari_medt.training.data import find_data, load, load_samples, to_classes, to_sample
+from napari_medt.training.datasets import find_cases
 from napari_medt.training.recipe import read_recipe
-from napari_medt.zoo import load_model
+from napari_medt.zoo import Intensity, load_model
 
 
 def test_a_recipe_becomes_a_model_with_the_scores_it_has(recipe_file, data, tmp_path):
@@ -28,7 +31,8 @@ def test_a_recipe_becomes_a_model_with_the_scores_it_has(recipe_file, data, tmp_
     )
     model = load_model(folder, device="cpu")
     assert (model.card.name, model.card.licence, model.card.classes) == ("discs", "CC0-1.0", ("background", "disc"))
-    assert "80 steps, seed 1" in model.card.recipe
+    assert model.card.recipe == "discs.toml, which is none of the project's own recipes, 80 steps, seed 1"
+    assert model.card.intended_use == "tests Research use; not a medical device."
     counts = {}
     for number, group in ((10, "bright"), (11, "dark")):
         found = predict(model, read(data / "discs" / "images" / f"{number}.png")).labels > 0
@@ -204,3 +208,50 @@ class TestClasses:
         )
         assert recipe.overlapping
         assert to_classes(np.array([0, 1, 2, 4], np.uint8), recipe).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1]]
+
+
+class TestCardEntries:
+    def test_only_the_project_s_own_recipes_are_called_so(self, recipe_file, root):
+        own = root / "recipes" / "unet-nuclei.toml"
+        recipe = read_recipe(own)
+        assert name_of(own, recipe, steps=recipe.steps) == f"recipes/unet-nuclei.toml, {recipe.steps} steps, seed 2021"
+        assert f"100 of its {recipe.steps} steps" in name_of(own, recipe, steps=100)
+        assert name_of(recipe_file, recipe, steps=9).startswith("discs.toml, which is none of the project's own")
+
+    def test_pictures_without_a_scale_have_no_lengths_and_percentiles_no_range(self, recipe_file, data):
+        recipe = read_recipe(recipe_file)
+        images = find_data(recipe, data, beside=recipe_file.parent)
+        assert learnt_from(images, recipe) == {}
+        counted = recipe.model_copy(update={"card": recipe.card.model_copy(update={"training_data": ""})})
+        assert learnt_from(images, counted) == {"training_data": "discs, 8 images"}
+
+    def test_scans_say_their_usual_values_spacing_and_extent_along_the_axes_of_the_model(self, recipe_file, tmp_path):
+        """Medians over the training side alone, whichever way the files run."""
+        import nibabel
+
+        recipe = read_recipe(recipe_file).model_copy(
+            update={
+                "window": (8, 8, 8),
+                "spacing": (2.0, 2.0, 2.0),
+                "orientation": "SPL",
+                "channels": "grey",
+                "net_options": {},
+                "intensity": Intensity(kind="clip", low=-200, high=500),
+            }
+        )
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir()
+        cases = {"a": (1.0, -1000, 900), "b": (1.5, -1024, 1000), "c": (2.0, -1024, 30000), "held out": (9.0, 0, 1)}
+        for name, (spacing, low, high) in cases.items():
+            ct = np.full((20, 10, 6), low, np.int16)
+            ct[0, 0, 0] = high
+            for part, array in (("images", ct), ("labels", np.ones_like(ct, np.uint8))):
+                path = tmp_path / part / f"{name}.nii.gz"
+                nibabel.save(nibabel.Nifti1Image(array, np.diag([spacing, 1.0, 5.0, 1.0])), path)
+        found = find_cases(tmp_path)
+        sided = tuple(replace(case, split="test" if case.name == "held out" else "train") for case in found.cases)
+        assert learnt_from(replace(found, cases=sided), recipe) == {
+            "value_range": (-1024.0, 1000.0),
+            "training_spacing": (5.0, 1.0, 1.5),
+            "field_of_view_mm": (30.0, 10.0, 30.0),
+        }
