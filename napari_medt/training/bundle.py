@@ -127,11 +127,20 @@ def finish(
             if tensor.is_floating_point():
                 tensor.copy_(tensor.half().to(tensor.dtype))
     card = recipe.to_card().model_copy(update=entries)
-    model = Model(card, net.eval(), next(net.parameters()).device)
-    cases = images.on("test")
-    if not cases:
+    if not images.on("test"):
         return save_model(folder, card, net)
-    table = evaluate(
+    model = Model(card, net.eval(), next(net.parameters()).device)
+    table = measure(model, recipe, images, progress=progress, cancel=cancel)
+    table.to_csv(folder.parent / HELD_OUT, index=False)
+    return save_model(folder, card.model_copy(update={"scores": scores_of(table, recipe)}), net)
+
+
+def measure(
+    model: Model, recipe: Recipe, images: DataSet, *, progress: Progress | None = None, cancel: Cancel | None = None
+) -> pd.DataFrame:
+    """Scores of a model on the held-out images, a row an image and structure, as `evaluate` gives them."""
+    cases = images.on("test")
+    return evaluate(
         model,
         (load(case, recipe, rule=images.rule) for case in cases),
         names=[case.name for case in cases],
@@ -140,8 +149,6 @@ def finish(
         progress=progress,
         cancel=cancel,
     )
-    table.to_csv(folder.parent / HELD_OUT, index=False)
-    return save_model(folder, card.model_copy(update={"scores": scores_of(table, recipe)}), net)
 
 
 def scores_of(table: pd.DataFrame, recipe: Recipe) -> tuple[Score, ...]:

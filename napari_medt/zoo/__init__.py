@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_medt.zoo.card import Intensity, ModelCard, Score
+from napari_medt.zoo.carrying import add_model
 from napari_medt.zoo.check import CheckResult, check_model
 from napari_medt.zoo.shelf import broken_models, list_models, models_folder, versions
 from napari_medt.zoo.store import load_model, save_model, save_version
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "ModelCard",
     "Score",
+    "add_model",
     "broken_models",
     "check_model",
     "list_models",
