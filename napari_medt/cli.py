@@ -20,6 +20,7 @@ from rich.table import Table
 from napari_medt._cli.compare import compare
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
 from napari_medt._cli.evaluate import evaluate
+from napari_medt._cli.export import export
 from napari_medt._cli.models import models
 from napari_medt._cli.train import train
 from napari_medt._cli.wishes import Plane, parse_doubt, parse_region
@@ -201,6 +202,7 @@ def predict(
         raise typer.Exit(2)
 
 
+app.command()(export)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari_medt.zoo.card import Intensity, ModelCard, Score
 from napari_medt.zoo.carrying import add_model
 from napari_medt.zoo.check import CheckResult, check_model
+from napari_medt.zoo.export import export_model
 from napari_medt.zoo.shelf import broken_models, list_models, models_folder, versions
 from napari_medt.zoo.store import load_model, save_model, save_version
 
@@ -22,6 +23,7 @@ __all__ = [
     "add_model",
     "broken_models",
     "check_model",
+    "export_model",
     "list_models",
     "load_model",
     "models_folder",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -255,3 +257,54 @@ class TestCardEntries:
             "training_spacing": (5.0, 1.0, 1.5),
             "field_of_view_mm": (30.0, 10.0, 30.0),
         }
+
+
+class TestBundling:
+    """`recipes/bundle.py`, on a run of the discs."""
+
+    @pytest.fixture(scope="class")
+    def script(self):
+        path = Path(__file__).parents[2] / "recipes" / "bundle.py"
+        spec = importlib.util.spec_from_file_location("bundle_script", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    @pytest.fixture
+    def run(self, recipe_file, data, tmp_path):
+        recipe_file.write_text(
+            recipe_file.read_text().replace("steps = 30", "steps = 2").replace("steps = 50", "steps = 2")
+        )
+        train(recipe_file, out=tmp_path / "run", data=data, device="cpu")
+        return tmp_path / "run"
+
+    def test_what_a_run_left_is_bundled_as_it_is(self, script, run, recipe_file, data, tmp_path):
+        """A second time in place of the first; words of the recipe that were changed since are on the card."""
+        recipe_file.write_text(recipe_file.read_text().replace('limits = "discs only"', 'limits = "only discs"'))
+        for _ in range(2):
+            card = script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)
+        kept = tmp_path / "bundled" / "discs"
+        for name in ("weights.safetensors", "selftest.npz"):
+            assert (kept / name).read_bytes() == (run / "model" / name).read_bytes()
+        first = load_model(run / "model", device="cpu").card
+        assert load_model(kept, device="cpu").card == card == first.model_copy(update={"limits": "only discs"})
+        assert sorted(path.name for path in (tmp_path / "bundled").iterdir()) == ["discs"]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "sentence"),
+        [
+            ("seed = 1", "seed = 2", r"run does not follow .*discs\.toml; train it again by that recipe"),
+            ('citation = "none"', 'citation = ""', "cannot be bundled: its card says nothing of citation"),
+        ],
+    )
+    def test_what_may_not_be_bundled_is_said(self, script, run, recipe_file, data, tmp_path, old, new, sentence):
+        recipe_file.write_text(recipe_file.read_text().replace(old, new))
+        with pytest.raises(MedtError, match=sentence):
+            script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)
+        assert not (tmp_path / "bundled").exists()
+
+    def test_a_run_measured_on_other_images_is_refused(self, script, run, recipe_file, data, tmp_path):
+        lines = (run / "held_out.csv").read_text().splitlines(keepends=True)
+        (run / "held_out.csv").write_text("".join(lines[:-1]))
+        with pytest.raises(BadTrainingData, match="was measured on other images than the split holds out"):
+            script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)

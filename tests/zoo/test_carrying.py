@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from napari_medt.core import BadModel, BadWeights, StorageError
-from napari_medt.nets import create_net
 from napari_medt.zoo import add_model, check_model, list_models, load_model, models_folder, save_model
 from napari_medt.zoo.carrying import pack, parts_of, unpack, write_new
 from napari_medt.zoo.requirements import requirements
+from tests.nets import golden
 
 
 @pytest.fixture
@@ -71,13 +71,14 @@ def test_a_bundled_name_gets_the_next_version(run_folder):
 
 
 def test_a_checkpoint_of_others_is_kept_as_a_model(tmp_path):
-    net = create_net("attention-unet", preset="small", in_channels=1, num_classes=2)
-    torch.save(net.state_dict(), tmp_path / "Final Model.pth")
+    _, state, _ = golden.load(golden.FIXTURES / "recipe_axialunet_128.npz")
+    torch.save(state, tmp_path / "Final Model.pth")
     kept = add_model(tmp_path / "Final Model.pth")
-    assert (kept.key, kept.architecture) == ("final-model@1", "attention-unet")
-    x = torch.rand(1, 1, 32, 32)
+    assert (kept.key, kept.architecture, kept.channels) == ("final-model@1", "axial-unet", "bgr")
+    x = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(load_model("final-model", device="cpu").net(x), net.eval()(x))
+        expected = load_model(tmp_path / "Final Model.pth", device="cpu").net(x)
+        assert torch.equal(load_model("final-model", device="cpu").net(x), expected)
 
 
 def test_changed_weights_are_not_kept(run_folder):
