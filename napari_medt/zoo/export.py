@@ -69,15 +69,17 @@ def export_model(source: str | PathLike[str], target: str | PathLike[str], *, fo
             f"No form of models is called {form!r}" if form else f"{place.name} does not say in which form to write",
             remedy=f"choose one of {', '.join(get_args(Form))}, or an ending of {', '.join(filter(None, ENDINGS))}",
         )
+    taken = MedtError(f"There is {place} already", remedy="choose another name")
     if place.exists():
-        raise MedtError(f"There is {place} already", remedy="choose another name")
+        raise taken
     card, parts = parts_of(source)
     if chosen == "folder":
-        write_folder(place, parts)
+        if not write_folder(place, parts):
+            raise taken
     elif chosen == "file":
         write_new(place, pack(parts))
     else:
-        write_new(place, _network(card, parts, {"onnx": _as_onnx, "torch": _as_program}[chosen]))
+        write_new(place, _network(card, parts, _as_onnx if chosen == "onnx" else _as_program))
     return place
 
 

@@ -120,8 +120,13 @@ def test_a_network_that_knows_where_a_window_lies_has_a_second_input(card, tmp_p
     options = {"in_channels": 1, "num_classes": 2}
     net = create_net("fine", preset="small", **options).eval()
     window = (16, 32, 32)
-    made = card(architecture="fine", net_options=registry._NETS["fine"][0].presets["small"] | options)
-    made = made.model_copy(update={"channels": "grey", "spatial_dims": 3, "window": window})
+    made = card(
+        architecture="fine",
+        net_options=registry._NETS["fine"][0].presets["small"] | options,
+        channels="grey",
+        spatial_dims=3,
+        window=window,
+    )
     save_model(tmp_path / "fine", made, net)
     inputs = torch.rand(1, 1, *window), torch.tensor([[3.0, -8.0, 0.0]])
     program = torch.export.load(export_model(tmp_path / "fine", tmp_path / "m.pt2")).module()
