@@ -46,10 +46,13 @@ def bundle(run: Path, *, data: Path | None, into: Path, recipes: Path = HERE) ->
     old, parts = parts_of(run / "model")
     path = recipes / f"{old.name}.toml"
     written = read_recipe(path)
+    another = BadTrainingData(f"{run} does not follow {path}", remedy="train it again by that recipe")
     try:
         recipe = planned(run, written)
     except BadTrainingData as error:
-        raise BadTrainingData(f"{run} does not follow {path}", remedy="train it again by that recipe") from error
+        raise another from error
+    if recipe.stages != written.stages:  # shortened, or the recipe was changed since: its figures would not come back
+        raise another
     images = find_data(recipe, data, beside=recipes)
     text = dict.fromkeys(("name", "group", "class"), str)
     table = pd.read_csv(run / HELD_OUT, dtype=text, keep_default_na=False)

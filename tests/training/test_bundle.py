@@ -294,6 +294,7 @@ class TestBundling:
         ("old", "new", "sentence"),
         [
             ("seed = 1", "seed = 2", r"run does not follow .*discs\.toml; train it again by that recipe"),
+            ("steps = 2", "steps = 3", r"run does not follow .*discs\.toml; train it again by that recipe"),
             ('citation = "none"', 'citation = ""', "cannot be bundled: its card says nothing of citation"),
         ],
     )
