@@ -6,9 +6,10 @@ PY := .venv/bin/python
 ARGS ?=
 MODELS ?= $(basename $(notdir $(wildcard recipes/*.toml)))
 STUDY ?= axial-family
+RUNS ?= $(patsubst %/model,%,$(wildcard runs/*/model))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights compare sample-data wheel ci clean distclean
+.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights bundle compare sample-data wheel ci clean distclean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
@@ -48,6 +49,10 @@ bench: setup-dev  ## Compare the networks with their straightforward forms, side
 
 weights: setup  ## Train the bundled models anew by their recipes, one after the other (MODELS="medt-nuclei ..." for some)
 	for name in $(MODELS); do [ -e runs/$$name/model ] || $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done
+
+bundle: setup  ## Copy the models of finished runs into the package, with their cards (RUNS="runs/medt-nuclei ...")
+	$(PY) recipes/bundle.py $(RUNS) $(ARGS)
+	$(PY) -m napari_medt models --check
 
 compare: setup  ## Compare networks by a study (STUDY=axial-family); finished trainings are kept
 	$(PY) -m napari_medt compare recipes/studies/$(STUDY).toml $(ARGS)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_medt.io import read, write
     from napari_medt.nets import create_net, list_nets
     from napari_medt.training import evaluate, fine_tune
-    from napari_medt.zoo import Model, ModelCard, list_models, load_model
+    from napari_medt.zoo import Model, ModelCard, add_model, export_model, list_models, load_model
 
 __version__ = "0.1.0"
 
@@ -42,9 +42,11 @@ _DOORS = {
     "ModelCard": "zoo",
     "Prediction": "core",
     "Volume": "core",
+    "add_model": "zoo",
     "attention_maps": "attention",
     "create_net": "nets",
     "evaluate": "training",
+    "export_model": "zoo",
     "fine_tune": "training",
     "list_models": "zoo",
     "list_nets": "nets",
@@ -67,9 +69,11 @@ __all__ = [
     "Prediction",
     "Volume",
     "__version__",
+    "add_model",
     "attention_maps",
     "create_net",
     "evaluate",
+    "export_model",
     "fine_tune",
     "list_models",
     "list_nets",

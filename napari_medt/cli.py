@@ -10,9 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -21,12 +20,11 @@ from rich.table import Table
 from napari_medt._cli.compare import compare
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
 from napari_medt._cli.evaluate import evaluate
+from napari_medt._cli.export import export
+from napari_medt._cli.models import models
 from napari_medt._cli.train import train
 from napari_medt._cli.wishes import Plane, parse_doubt, parse_region
 from napari_medt.core import MedtError
-
-if TYPE_CHECKING:
-    from napari_medt.zoo import CheckResult, ModelCard
 
 app = typer.Typer(
     name="napari-medt",
@@ -85,59 +83,7 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command()
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the full cards as JSON.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Verify the digest of each model and run its test input.")
-    ] = False,
-) -> None:
-    """List the models: those that come with the package and your own versions."""
-    with plain_errors():
-        from napari_medt.zoo import broken_models, list_models
-
-        cards, broken = list_models(), broken_models()
-        results = _check_models(cards) if check else {}
-        if as_json:
-            entries = [card.model_dump(mode="json") for card in cards]
-            for entry, result in zip(entries, results.values(), strict=False):
-                entry["check"] = {"ok": result.passed, "problem": result.problem, "difference": result.difference}
-            sys.stdout.write(json.dumps(entries, indent=2) + "\n")
-        else:
-            out.print(_models_table(cards, results))
-            for result in results.values():
-                if not result.passed:
-                    say_error(result.problem)
-        for sentence in broken:
-            say_error(sentence)
-    if check and (broken or not all(result.passed for result in results.values())):
-        raise typer.Exit(1)
-
-
-def _check_models(cards: Sequence[ModelCard]) -> dict[str, CheckResult]:
-    """Return the result of the self-test for each model's key, in the order of the cards."""
-    from napari_medt.zoo import check_model
-
-    results = {}
-    with progress_bar() as report:
-        for number, card in enumerate(cards):
-            report(number, len(cards), f"Checking {card.key}")
-            results[card.key] = check_model(card.key)
-    return results
-
-
-def _models_table(cards: Sequence[ModelCard], results: dict[str, CheckResult]) -> Table:
-    headings = ["Model", "What it is", "Network", "Classes", "Channels", "Dice (held out)"] + ["Check"] * bool(results)
-    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for card in cards:
-        channels = card.channels if isinstance(card.channels, str) else ", ".join(card.channels)
-        overall = next((s for s in card.scores if s.group in ("all", "overall", "") and not s.structure), None)
-        dice = f"{overall.dice:.3f} on {overall.images} images" if overall else "not measured"
-        row = [card.key, card.title, card.architecture, ", ".join(card.classes[1:]), channels, dice]
-        if results:
-            row.append("good" if results[card.key].passed else "failed")
-        table.add_row(*map(escape, row))
-    return table
+app.command()(models)
 
 
 @app.command()
@@ -256,6 +202,7 @@ def predict(
         raise typer.Exit(2)
 
 
+app.command()(export)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)

@@ -9,14 +9,13 @@ from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
 
-def wanted_files() -> tuple[str, ...]:
-    """Patterns of which each must match at least one installed file."""
+def wanted_files(tree: Path) -> tuple[str, ...]:
+    """Patterns of which each must match at least one installed file; of bundled models, all that the tree has."""
+    bundled = sorted((tree / "napari_medt" / "zoo" / "bundled").glob("*/*"))
     return (
         "napari_medt/napari.yaml",
         "napari_medt/py.typed",
-        "napari_medt/zoo/bundled/medt-nuclei/card.json",
-        "napari_medt/zoo/bundled/medt-nuclei/weights.safetensors",
-        "napari_medt/zoo/bundled/medt-nuclei/selftest.npz",
+        *(path.relative_to(tree).as_posix() for path in bundled),
         "napari_medt/sample_data/__init__.py",
         "napari_medt/sample_data/*.*[!py]",
         "*.dist-info/licenses/LICENSE",
@@ -31,7 +30,7 @@ def faults(tree: Path) -> list[str]:
     if home.is_relative_to(tree):
         found.append(f"napari_medt was imported from the tree ({home}), not from the wheel.")
     files = [Path(str(file)) for file in distribution("napari-medt").files or ()]
-    found += [f"The wheel has no {wanted}." for wanted in wanted_files() if not any(f.match(wanted) for f in files)]
+    found += [f"The wheel has no {wanted}." for wanted in wanted_files(tree) if not any(f.match(wanted) for f in files)]
     strays = {file.parts[0] for file in files} - {"napari_medt", "..", f"napari_medt-{package.__version__}.dist-info"}
     found += [f"The wheel installs {stray!r} beside the package." for stray in sorted(strays)]
 
@@ -39,12 +38,13 @@ def faults(tree: Path) -> list[str]:
     if "napari-medt" not in {script.name for script in entry_points(group="console_scripts")}:
         found.append("The command napari-medt was not installed.")
 
-    from napari_medt.zoo import check_model
+    from napari_medt.zoo import check_model, list_models
 
-    result = check_model("medt-nuclei")
-    if not result.passed:
-        found.append(f"The bundled model does not pass its self-test: {result.problem}")
-    sys.stdout.write(f"napari-medt {package.__version__} from {home.parent}: {commands} commands looked at.\n")
+    models = [check_model(card.key) for card in list_models()]
+    found += [f"A bundled model does not pass its self-test: {result.problem}" for result in models if result.problem]
+    sys.stdout.write(
+        f"napari-medt {package.__version__} from {home.parent}: {commands} commands and {len(models)} models looked at.\n"
+    )
     return found
 
 

@@ -90,7 +90,9 @@ def test_help_names_every_command_and_is_quick(tmp_path):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert not {"torch", "napari", "qtpy", "monai", "skimage", "scipy", "pandas"} & set(loaded.stdout.split())
     text = call("--help")
-    assert all(name in text for name in ("demo", "models", "predict", "train", "evaluate", "compare", "doctor"))
+    assert all(
+        name in text for name in ("demo", "models", "predict", "train", "evaluate", "export", "compare", "doctor")
+    )
 
 
 def test_module_form_is_the_same(tmp_path):
@@ -133,6 +135,30 @@ class TestModels:
         text = call("models", "--check", code=1)
         assert stored.card.key in text
         assert "good" in text
+
+    def test_card_of_one_is_for_people(self):
+        text = call("models", "medt-nuclei")
+        for words in (
+            "Intended use",
+            "Research use; not a medical device.",
+            "Limits",
+            "Licence",
+            "fluorescence",
+            "Dice",
+        ):
+            assert words in text
+        assert "No model is called 'medt-nuclie'" in call("models", "medt-nuclie", code=2)
+
+    def test_own_model_is_added_checked_and_carried_on(self, tiny_model, tmp_path):
+        assert "Kept as tiny@1" in call("models", "--add", tiny_model)
+        assert "good" in call("models", "tiny", "--check")
+        assert "good" in call("models", tiny_model, "--check")
+        assert "is there already" in call("models", "--add", tiny_model, code=2)
+        file = tmp_path / "tiny.medt"
+        assert f"tiny -> {file}" in call("export", "tiny", "-o", file)
+        call("export", file, "-o", tmp_path / "again")
+        assert (tmp_path / "again" / "card.json").read_bytes() == (tiny_model / "card.json").read_bytes()
+        assert "does not say in which form" in call("export", "tiny", "-o", tmp_path / "tiny.keras", code=2)
 
 
 class TestPredict:

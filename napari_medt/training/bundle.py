@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Progress
+from napari_medt.training.auto import FACTS
+from napari_medt.training.card_entries import learnt_from, name_of
 from napari_medt.training.data import find_data, load, load_samples
 from napari_medt.training.datasets import DataSet
-from napari_medt.training.evaluation import evaluate, to_scores
+from napari_medt.training.evaluation import HELD_OUT, evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe, read_recipe
 from napari_medt.training.splits import SHARES, make_split
-from napari_medt.zoo.card import ModelCard
+from napari_medt.zoo.card import ModelCard, Score
 from napari_medt.zoo.model import Model
 from napari_medt.zoo.store import save_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def train(
@@ -87,7 +94,12 @@ def train(
     net = run.train(progress=progress, cancel=cancel)
     if not fabric.is_global_zero:
         return None
-    finish(run.recipe, net, folder / "model", images=images, progress=progress, cancel=cancel)
+    cache = path.parent / FACTS  # of a recipe that was planned from these images
+    entries = learnt_from(
+        images, run.recipe, cache=cache if cache.is_file() else None, progress=progress, cancel=cancel
+    )
+    entries["recipe"] = name_of(path, plan, steps=run.step)
+    finish(run.recipe, net, folder / "model", images=images, entries=entries, progress=progress, cancel=cancel)
     return folder / "model"
 
 
@@ -102,20 +114,33 @@ def finish(
     folder: Path,
     *,
     images: DataSet,
+    entries: Mapping[str, Any],
     progress: Progress | None = None,
     cancel: Cancel | None = None,
 ) -> ModelCard:
-    """Round the weights as they will be stored, measure them on the held-out images, and write the model folder."""
+    """Round the weights as they will be stored, measure them on the held-out images, and write the model folder.
+
+    `entries` of the card are what neither the recipe nor the held-out images say.
+    """
     with torch.no_grad():
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(tensor.half().to(tensor.dtype))
-    card = recipe.to_card()
-    model = Model(card, net.eval(), next(net.parameters()).device)
-    cases = images.on("test")
-    if not cases:
+    card = recipe.to_card().model_copy(update=entries)
+    if not images.on("test"):
         return save_model(folder, card, net)
-    table = evaluate(
+    model = Model(card, net.eval(), next(net.parameters()).device)
+    table = measure(model, recipe, images, progress=progress, cancel=cancel)
+    table.to_csv(folder.parent / HELD_OUT, index=False)
+    return save_model(folder, card.model_copy(update={"scores": scores_of(table, recipe)}), net)
+
+
+def measure(
+    model: Model, recipe: Recipe, images: DataSet, *, progress: Progress | None = None, cancel: Cancel | None = None
+) -> pd.DataFrame:
+    """Scores of a model on the held-out images, a row an image and structure, as `evaluate` gives them."""
+    cases = images.on("test")
+    return evaluate(
         model,
         (load(case, recipe, rule=images.rule) for case in cases),
         names=[case.name for case in cases],
@@ -124,6 +149,9 @@ def finish(
         progress=progress,
         cancel=cancel,
     )
-    table.to_csv(folder.parent / "held_out.csv", index=False)
-    card = card.model_copy(update={"scores": to_scores(table, f"{recipe.data.folder}, held out")})
-    return save_model(folder, card, net)
+
+
+def scores_of(table: pd.DataFrame, recipe: Recipe) -> tuple[Score, ...]:
+    """The scores on a card, from the table of `HELD_OUT`; distances only of scans, since pixels have no common length."""
+    measured = table.drop(columns="hd95", errors="ignore") if recipe.spacing is None else table
+    return to_scores(measured, f"{Path(recipe.data.folder).name}, held out")

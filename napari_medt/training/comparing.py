@@ -148,7 +148,8 @@ def _train(
                 "device": str(run.device),
             }
             atomic_write(folder / OUTCOME, json.dumps(outcome, indent=1).encode())
-        finish(run.recipe, net, folder / "model", images=images, progress=told, cancel=cancel)
+        entries = {"recipe": f"the study {plan.name}, {arm.name}, {run.step} steps, seed {seed}"}
+        finish(run.recipe, net, folder / "model", images=images, entries=entries, progress=told, cancel=cancel)
 
 
 def _budgeted(plan: Study, arm: Arm, seed: int, out: Path) -> tuple[Recipe, float | None]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Progress, Volume, silent
 from napari_medt.engine.running import predict
-from napari_medt.measure import METRICS, Overlap, compare, count
+from napari_medt.measure import METRICS, Overlap, compare, count, interval
 from napari_medt.zoo.card import Score
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_medt.zoo.model import Model
 
+HELD_OUT = "held_out.csv"  # in the folder of a run
 COUNTS = ["both", "only_prediction", "only_reference"]
 
 
@@ -104,29 +105,33 @@ def evaluate(
 
 
 def to_scores(table: pd.DataFrame, dataset: str) -> tuple[Score, ...]:
-    """Scores for a card from a table of `evaluate`: one for each group, one for each of several structures, and one for all."""
-    structures = table["class"].unique()
-    parts = [_score(part, dataset, group=str(group)) for group, part in table.groupby("group") if group]
-    if len(structures) > 1:
-        parts += [_score(table[table["class"] == name], dataset, structure=str(name)) for name in structures]
-    return (*parts, _score(table, dataset))
+    """Scores for a card from a table of `evaluate`: for each group and for all, of each of several structures and of all."""
+    names = table["class"].unique()
+    several = names if len(names) > 1 else ()
+    groups = [(str(group), part) for group, part in table.groupby("group") if group]
+    return tuple(
+        to_score(part[part["class"] == name] if name else part, dataset, group=group, structure=str(name))
+        for group, part in (*groups, ("all", table))
+        for name in (*several, "")
+    )
 
 
-def _score(part: pd.DataFrame, dataset: str, *, group: str = "all", structure: str = "") -> Score:
+def to_score(part: pd.DataFrame, dataset: str, *, group: str = "all", structure: str = "") -> Score:
+    """The score of some rows of `evaluate`: means over the structures of an image, then over images."""
     pooled = Overlap(*(int(part[column].sum()) for column in COUNTS))
-    more: dict[str, Any] = {}
+    given: dict[str, Any] = _means(part, "dice", digits=4) | _means(part, "iou", digits=4)
     if "hd95" in part:
         both = (part["both"] + part["only_prediction"] > 0) & (part["both"] + part["only_reference"] > 0)
-        finite = part["hd95"][both]
-        one = part["hd95"] == np.inf
-        more = {"hd95": round(float(finite.mean()), 2) if len(finite) else None, "missed": int(one.sum())}
-    return Score(
-        dataset=dataset,
-        group=group,
-        structure=structure,
-        images=part["name"].nunique(),
-        dice=round(float(part["dice"].mean()), 4),
-        iou=round(float(part["iou"].mean()), 4),
-        f1=round(pooled.dice, 4),
-        **more,
-    )
+        given |= _means(part[both], "hd95", digits=2) | {"missed": int((part["hd95"] == np.inf).sum())}
+    images = part["name"].nunique()
+    return Score(dataset=dataset, group=group, structure=structure, images=images, f1=round(pooled.dice, 4), **given)
+
+
+def _means(part: pd.DataFrame, column: str, *, digits: int) -> dict[str, Any]:
+    """The mean over images and its bootstrap interval, as a card names them; nothing where there is no image."""
+    if part.empty:
+        return {}
+    values = part.groupby("name", sort=False)[column].mean().to_numpy()
+    ends = interval(values)
+    rounded = None if ends is None else tuple(round(end, digits) for end in ends)
+    return {column: round(float(values.mean()), digits), f"{column}_interval": rounded}

@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_medt.core import BadTrainingData, Cancel, Progress, StorageError, silent
 from napari_medt.nets import create_net
+from napari_medt.training.board import EVERY, Board
 from napari_medt.training.optimise import (
     MovingAverage,
     dice_and_cross_entropy,
@@ -66,7 +68,7 @@ class Run:
     training, validation
         Images to learn from, and to choose the best state by.
     folder
-        Gets `plan.json`, `metrics.csv`, `last.pt` and `best.pt`.
+        Gets `plan.json`, `metrics.csv`, `last.pt` and `best.pt`, and `tensorboard/` where TensorBoard is installed.
     max_minutes
         Shorten the recipe, in proportion, so that it ends in about this time, the learning rate run down to its end; the plan
         says to how many steps.
@@ -122,6 +124,7 @@ class Run:
         self._criterion = dice_and_cross_entropy(overlapping=training[0].overlapping)
         self.step, self._stale, self._best = 0, 0, -1.0
         self._losses: list[float] = []
+        self._board: Board | None = None
         self._seconds = self._waited = self._stepping = 0.0
         if self._fabric.is_global_zero:
             try:
@@ -147,6 +150,11 @@ class Run:
         """
         report = progress or silent
         self._write_plan()
+        with Board(self.folder, step=self.step) if self._fabric.is_global_zero else nullcontext() as self._board:
+            self._run(report, cancel)
+        return self.best() or self.averaged()
+
+    def _run(self, report: Progress, cancel: Cancel | None) -> None:
         batches = self._batches()
         while self.step < self.recipe.steps and not self._is_stale():
             if cancel is not None and cancel.is_set():
@@ -161,6 +169,9 @@ class Run:
                 self._shorten()
                 batches = self._batches()
             report(self.step, self.recipe.steps, f"loss {np.mean(self._losses[-50:]):.3f}")
+            if self._board is not None and self.step % EVERY == 0:
+                rate = self._optimiser.param_groups[0]["lr"]
+                self._board.add(self.step, {"loss": float(np.mean(self._losses[-EVERY:])), "learning rate": rate})
             last, every = self.step >= self.recipe.steps, max(1, self.recipe.steps // self._validations)
             if last or (self.step % every == 0 and self.recipe.steps - self.step > every // 2):
                 self._validate(report)
@@ -169,7 +180,6 @@ class Run:
                     report(self.step, self.recipe.steps, "ended early, since it did not get better any more")
             elif self.step % CHECKPOINT_EVERY == 0:
                 self._save()
-        return self.best() or self.averaged()
 
     def averaged(self) -> nn.Module:
         """The moving average of the weights, with norm statistics taken from training windows of the last stage."""
@@ -290,7 +300,9 @@ class Run:
         if self._fabric.is_global_zero:
             report(self.step, self.recipe.steps, "validating")
             net = self.averaged()
-            scores = validate(net, self._validation, self.recipe.window)
+            scores = validate(net, self._validation, self.recipe.window, classes=self.recipe.classes[1:])
+            if self._board is not None:
+                self._board.add(self.step, {f"validation/{name or 'images'}": dice for name, dice in scores.items()})
             self._add_metrics(scores)
             self._stale += 1
             if scores["all"] >= self._best:

@@ -13,7 +13,7 @@ from napari_medt.core import BadTrainingData
 from napari_medt.nets import list_nets
 from napari_medt.training.brats import REGIONS, SCHEMES, SchemeName
 from napari_medt.training.datasets import Layout, MaskRule
-from napari_medt.zoo.card import Intensity, ModelCard
+from napari_medt.zoo.card import NOTICE, Intensity, ModelCard
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -157,7 +157,7 @@ class Recipe(Part):
         """Whether a place can be of several classes."""
         return overlap(self.values)
 
-    def to_card(self, **more: Any) -> ModelCard:
+    def to_card(self) -> ModelCard:
         """The card of a model made by this recipe, without what only a run can tell."""
         shared = ("name", "title", "description", "architecture", "net_options", "classes", "channels", "window")
         grid = ("spacing", "orientation", "crop", "intensity", "value_range", "field_of_view_mm")
@@ -165,9 +165,10 @@ class Recipe(Part):
         texts = self.card.model_dump()
         paper = next((net.paper for net in list_nets() if net.name == self.architecture), "")
         texts["citation"] = "; ".join(filter(None, (texts["citation"], paper)))
-        made = f"recipes/{self.name}.toml, {self.steps} steps, seed {self.seed}"
+        if NOTICE not in texts["intended_use"]:
+            texts["intended_use"] = f"{texts['intended_use']} {NOTICE}".strip()
         dims: Any = len(self.window)
-        return ModelCard(spatial_dims=dims, overlapping=self.overlapping, recipe=made, **given, **texts, **more)
+        return ModelCard(spatial_dims=dims, overlapping=self.overlapping, **given, **texts)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:

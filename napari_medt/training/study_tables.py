@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from napari_medt.core import BadTrainingData
 from napari_medt.io import atomic_write
 from napari_medt.measure import paired_test, summarise
-from napari_medt.training.evaluation import to_scores
+from napari_medt.training.evaluation import HELD_OUT, to_score
 from napari_medt.training.study import Arm, Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTCOME, HELD_OUT = "outcome.json", "held_out.csv"
+OUTCOME = "outcome.json"
 SCORES, TABLE, REPORT, PICTURE = "scores.csv", "table.csv", "table.md", "comparison.png"
 
 
@@ -158,7 +158,7 @@ def _rows(out: Path, arms: Sequence[Arm], seeds: Sequence[int], scores: pd.DataF
         values = by_case[arm.name].tolist()
         summary = summarise(values)
         test = paired_test(values, by_case[arms[0].name].tolist()) if arm is not arms[0] else None
-        overall = to_scores(scores[scores["arm"] == arm.name], "held out")[-1]
+        overall = to_score(scores[scores["arm"] == arm.name], "held out")
         outcomes = [json.loads((folder_of(out, arm, seed) / OUTCOME).read_bytes()) for seed in seeds]
         seconds = [each["seconds_per_step"] for each in outcomes if each["seconds_per_step"] is not None]
         rows.append(

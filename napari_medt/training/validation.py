@@ -20,13 +20,17 @@ TILES = 3  # windows along each axis
 BATCH = 8
 
 
-def validate(net: nn.Module, samples: Sequence[Sample], window: tuple[int, ...]) -> dict[str, float]:
+def validate(
+    net: nn.Module, samples: Sequence[Sample], window: tuple[int, ...], *, classes: Sequence[str] = ()
+) -> dict[str, float]:
     """Mean Dice over images, by group and as `"all"`, on windows cut side by side from the middle of each image.
 
-    Of an image, it is the mean over the classes beside the background. Empty if there are no images.
+    Of an image, it is the mean over the classes beside the background. Where there are several and `classes` names them, there
+    is a mean of each under its name too. Empty if there are no images.
     """
     device = next(net.parameters()).device
     dice: dict[str, list[float]] = {}
+    rows = []
     for sample in samples:
         images, masks, positions = (torch.split(part, BATCH) for part in tiles(sample, window))
         with torch.inference_mode():
@@ -40,11 +44,13 @@ def validate(net: nn.Module, samples: Sequence[Sample], window: tuple[int, ...])
             logits = with_background(logits)
             best = logits.argmax(1)
             pairs = [(best == k, labels == k) for k in range(1, logits.shape[1])]
-        dice.setdefault(sample.group, []).append(float(np.mean([count(one, other).dice for one, other in pairs])))
+        rows.append([count(one, other).dice for one, other in pairs])
+        dice.setdefault(sample.group, []).append(float(np.mean(rows[-1])))
     if not dice:
         return {}
     means = {group: float(np.mean(values)) for group, values in sorted(dice.items())}
-    return {**means, "all": float(np.mean([value for values in dice.values() for value in values]))}
+    by_class = dict(zip(classes, np.mean(rows, axis=0).tolist(), strict=True)) if len(classes) > 1 else {}
+    return {**by_class, **means, "all": float(np.mean([value for values in dice.values() for value in values]))}
 
 
 def number_of_tiles(samples: Sequence[Sample], window: tuple[int, ...]) -> int:

@@ -30,5 +30,5 @@ def card_html(card: Any) -> str:
 
 
 def _score(score: Any) -> str:
-    where = escape(score.structure or score.group or score.dataset)
+    where = escape(", ".join(filter(None, (score.group, score.structure))) or score.dataset)
     return f"{where}: Dice {score.dice:.2f}, IoU {score.iou:.2f} ({score.images} images)"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_medt.zoo.card import Intensity, ModelCard, Score
+from napari_medt.zoo.carrying import add_model
 from napari_medt.zoo.check import CheckResult, check_model
+from napari_medt.zoo.export import export_model
 from napari_medt.zoo.shelf import broken_models, list_models, models_folder, versions
 from napari_medt.zoo.store import load_model, save_model, save_version
 
@@ -18,8 +20,10 @@ __all__ = [
     "Model",
     "ModelCard",
     "Score",
+    "add_model",
     "broken_models",
     "check_model",
+    "export_model",
     "list_models",
     "load_model",
     "models_folder",

@@ -13,6 +13,9 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_l
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Interval = tuple[Finite, Finite]
+
+NOTICE = "Research use; not a medical device."
 
 _PAIRS = {letter: pair for pair in ("SI", "AP", "LR") for letter in pair}
 
@@ -60,8 +63,8 @@ class Score(_Record):
     """Held-out scores of one group of images, of one structure or the mean over all.
 
     Dice and IoU are means over images, F1 is pooled over all samples. HD95, the 95th percentile of distances between surfaces,
-    is a mean over the images in which both masks have the structure, in mm or, of pictures without a scale, in px; `missed`
-    counts the pairs of image and structure where only one of the masks has it.
+    is a mean over the images in which both masks have the structure, in mm; `missed` counts the pairs of image and structure
+    where only one of the masks has it. Intervals are bootstraps of 95 per cent over the images, none of a single image.
     """
 
     dataset: str
@@ -73,6 +76,9 @@ class Score(_Record):
     f1: float = Field(ge=0, le=1)
     hd95: Length | Literal[0] | None = None
     missed: int = Field(default=0, ge=0)
+    dice_interval: Interval | None = None
+    iou_interval: Interval | None = None
+    hd95_interval: Interval | None = None
 
 
 class ModelCard(_Record):
@@ -108,6 +114,8 @@ class ModelCard(_Record):
         Between which values, in their own unit, those of the training images lay.
     field_of_view_mm
         How far a training image usually reached along each spatial axis.
+    training_spacing
+        How far apart the samples of a training image usually were, before they were brought to `spacing`, in mm.
     temperature
         By which logits are divided, so that probabilities are as often right as they say.
     sha256
@@ -135,6 +143,7 @@ class ModelCard(_Record):
     modality: str = ""
     value_range: tuple[Finite, Finite] | None = None
     field_of_view_mm: Annotated[tuple[Length, ...], Field(min_length=2, max_length=3)] | None = None
+    training_spacing: Annotated[tuple[Length, ...], Field(min_length=2, max_length=3)] | None = None
     temperature: Length = 1.0
     training_data: str = ""
     recipe: str = ""
@@ -186,7 +195,7 @@ class ModelCard(_Record):
 
     @model_validator(mode="after")
     def _has_a_place(self) -> ModelCard:
-        for entry in ("spacing", "field_of_view_mm"):
+        for entry in ("spacing", "field_of_view_mm", "training_spacing"):
             lengths = getattr(self, entry)
             if lengths is not None and len(lengths) != self.spatial_dims:
                 raise ValueError(f"{entry} has {len(lengths)} lengths, but the network has {self.spatial_dims} axes")

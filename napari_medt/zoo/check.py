@@ -11,12 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medt.core import BadModel, MedtError
-from napari_medt.zoo.card import ModelCard
-from napari_medt.zoo.shelf import SELFTEST, find_model
+from napari_medt.zoo.card import NOTICE, ModelCard
+from napari_medt.zoo.shelf import SELFTEST, WEIGHTS, bundled_folder, locate
 from napari_medt.zoo.store import load_folder
 
 if TYPE_CHECKING:
     from torch import nn
+
+LARGEST = 8_000_000
+"""Bytes that the weights of a bundled model may take."""
+
+TOLD = ("modality", "training_data", "recipe", "attribution", "licence", "citation", "intended_use", "limits", "scores")
+"""What the card of a bundled model must say."""
 
 TOLERANCE = 1e-2
 """Largest difference allowed, in standard deviations of the stored logits.
@@ -71,12 +77,12 @@ def _run(net: nn.Module, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32
 
 
 def check_model(name: str) -> CheckResult:
-    """Verify the digest of a model's weights and run its self-test on the processor.
+    """Verify the digest of a model's weights and run its self-test on the processor; of a bundled one, see what it must say.
 
     Parameters
     ----------
     name
-        `"medt-nuclei"`, or with a version, `"medt-nuclei@3"`.
+        `"medt-nuclei"`, with a version, `"medt-nuclei@3"`, or a model folder.
 
     Returns
     -------
@@ -85,7 +91,7 @@ def check_model(name: str) -> CheckResult:
     """
     key = name
     try:
-        folder, card = find_model(name)
+        folder, card = locate(name)
         key = card.key
         image, expected = _read_selftest(folder / SELFTEST, card)
         found = _run(load_folder(folder, card, device="cpu").net, image)
@@ -101,7 +107,18 @@ def check_model(name: str) -> CheckResult:
             f"{key} gives other results on this computer than when it was stored "
             f"(they differ by {difference:.2g} standard deviations); install torch again, or take another version of it.",
         )
-    return CheckResult(key, difference)
+    lacks = shortcomings(card, (folder / WEIGHTS).stat().st_size) if bundled_folder() in folder.parents else []
+    return CheckResult(key, difference, f"{key} cannot be bundled as it is: {'; '.join(lacks)}." if lacks else "")
+
+
+def shortcomings(card: ModelCard, size: int) -> list[str]:
+    """What a model lacks to be given to everybody, a clause each; `size` is that of its weights, in bytes."""
+    found = [f"its card says nothing of {entry}" for entry in TOLD if not getattr(card, entry)]
+    if NOTICE not in card.intended_use:
+        found.append(f"its intended use does not say {NOTICE!r}")
+    if size > LARGEST:
+        found.append(f"its weights take {size / 1e6:.1f} MB, more than {LARGEST / 1e6:g}")
+    return found
 
 
 def _read_selftest(path: Path, card: ModelCard) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.floating[Any]]]:

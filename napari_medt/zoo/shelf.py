@@ -15,7 +15,9 @@ from napari_medt.core import BadModel
 from napari_medt.zoo.card import ModelCard, parse_card
 
 CARD, WEIGHTS, SELFTEST = "card.json", "weights.safetensors", "selftest.npz"
+SINGLE = ".medt"  # ending of a file that holds all three
 HOME_VARIABLE = "NAPARI_MEDT_HOME"
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(@[0-9]+)?")
 _VERSION_FOLDER = re.compile(r"v([0-9]+)")
 
 
@@ -110,6 +112,25 @@ def has_model(name: str) -> bool:
     found, broken = _survey()
     stem = name.partition("@")[0]
     return any(key.partition("@")[0] == stem for key in [*found, *(key for key, _ in broken)])
+
+
+def is_known(name: str) -> bool:
+    """Whether a text is the name of a model there is, and not a path."""
+    return _PLAIN_NAME.fullmatch(name) is not None and has_model(name)
+
+
+def locate(name_or_folder: str | os.PathLike[str]) -> tuple[Path, ModelCard]:
+    """Folder and card of a model by its name, or by its folder.
+
+    Raises
+    ------
+    BadModel
+        If there is none, or its card cannot be used.
+    """
+    name, path = os.fspath(name_or_folder), Path(name_or_folder).expanduser()
+    if path.is_dir() and not is_known(name):
+        return path, read_card(path)
+    return find_model(name)
 
 
 def find_model(name: str) -> tuple[Path, ModelCard]:

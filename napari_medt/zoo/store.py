@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medt.core import BadModel, BadWeights, DeviceError
-from napari_medt.zoo.card import Intensity, ModelCard, Score, slug
+from napari_medt.zoo.card import Intensity, ModelCard, Score, parse_card, slug
 from napari_medt.zoo.shelf import (
     CARD,
     SELFTEST,
+    SINGLE,
     WEIGHTS,
     bundled_folder,
     find_model,
-    has_model,
+    is_known,
     models_folder,
     read_card,
     taken_versions,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = (".pth", ".pt", ".safetensors")
 USUAL_WINDOW = {2: 256, 3: 96}  # of a network that takes any size, px or voxels
-_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(@[0-9]+)?")
 
 
 def load_model(
@@ -45,8 +44,9 @@ def load_model(
     Parameters
     ----------
     name_or_path
-        `"medt-nuclei"`, a stored version such as `"medt-nuclei@3"`, a model folder, or a checkpoint file (`.pth`, `.pt`,
-        `.safetensors`) of another implementation. A folder that is called like a model is meant only as `"./medt-nuclei"`.
+        `"medt-nuclei"`, a stored version such as `"medt-nuclei@3"`, a model folder, a model in a single file (`.medt`), or a
+        checkpoint file (`.pth`, `.pt`, `.safetensors`) of another implementation. A folder that is called like a model is
+        meant only as `"./medt-nuclei"`.
     device
         `"auto"` takes the fastest; or `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
     arch, **net_options
@@ -60,15 +60,21 @@ def load_model(
         If there is no such device, or it cannot take the network.
     """
     name, path = os.fspath(name_or_path), Path(name_or_path).expanduser()
-    known = isinstance(name_or_path, str) and _PLAIN_NAME.fullmatch(name) is not None and has_model(name)
+    known = isinstance(name_or_path, str) and is_known(name)
     if not known and path.name in (CARD, WEIGHTS) and (path.parent / CARD).is_file():
         path = path.parent  # a file out of a model folder stands for the folder
-    if not known and path.is_file():
+    single = not known and path.is_file() and path.suffix.lower() == SINGLE
+    if not known and path.is_file() and not single:
         return _load_checkpoint(path, device, arch, net_options)
     if arch is not None or net_options:
         raise BadModel(
             "Architecture and options are for checkpoint files only", remedy="leave them out for a stored model"
         )
+    if single:
+        from napari_medt.zoo.carrying import unpack
+
+        parts = unpack(path)
+        return load_parts(parse_card(parts[CARD], where=f"in {path.name}"), parts[WEIGHTS], where=path, device=device)
     if known or not name:
         return load_folder(*find_model(name), device=device)
     if path.is_dir():
@@ -80,18 +86,24 @@ def load_model(
 
 def load_folder(folder: Path, card: ModelCard, *, device: str) -> Model:
     """Load the model of a folder whose card has been read; verifies the digest of its weights before it reads them."""
-    from napari_medt.zoo.weights import digest, parse_state, read_bytes
+    from napari_medt.zoo.weights import read_bytes
 
-    data = read_bytes(folder / WEIGHTS)
-    if digest(data) != card.sha256:
+    return load_parts(card, read_bytes(folder / WEIGHTS), where=folder / WEIGHTS, device=device)
+
+
+def load_parts(card: ModelCard, weights: bytes, *, where: Path, device: str) -> Model:
+    """Load a model from its card and the content of its weight file, which lies at `where`."""
+    from napari_medt.zoo.weights import digest, parse_state
+
+    if digest(weights) != card.sha256:
         why = "their digest differs" if card.sha256 else "it names no digest"
         raise BadWeights(
             f"The weights of {card.key} are not the ones its card names: {why}",
             remedy="install the plugin again"
-            if bundled_folder() in folder.parents
+            if bundled_folder() in where.parents
             else "restore the model's folder from a copy",
         )
-    return _ready(card, build_net(card, parse_state(data, where=str(folder / WEIGHTS)), what=card.key), device)
+    return _ready(card, build_net(card, parse_state(weights, where=str(where)), what=card.key), device)
 
 
 def _load_checkpoint(path: Path, device: str, arch: str | None, net_options: dict[str, Any]) -> Model:
@@ -211,8 +223,8 @@ def save_model(folder: str | os.PathLike[str], card: ModelCard, net: nn.Module, 
     taken = BadModel(f"There is a model in {place} already", remedy="choose another folder")
     if os.path.lexists(place):
         raise taken
-    written, content = _pack(card, net, half)
-    if not write_folder(place, content | {CARD: _card_json(written)}):
+    written, parts = model_parts(card, net, half=half)
+    if not write_folder(place, parts):
         raise taken
     return written
 
@@ -249,22 +261,23 @@ def save_version(
 
     base = model.card
     changes = {"base": f"{base.key} {base.sha256}".strip(), "notes": tuple(notes), "scores": tuple(scores)}
-    packed, content = _pack(base.model_copy(update=changes | {"created": now()}), net, half)
+    made, parts = model_parts(base.model_copy(update=changes | {"created": now()}), net, half=half)
     parent = models_folder() / base.name
     while True:
-        card = packed.model_copy(update={"version": max({1, *taken_versions(base.name)}) + 1})
+        card = made.model_copy(update={"version": max({1, *taken_versions(base.name)}) + 1})
         folder = parent / f"v{card.version}"
-        if write_folder(folder, content | {CARD: _card_json(card)}):
+        if write_folder(folder, parts | {CARD: card_json(card)}):
             return load_folder(folder, card, device=str(model.device))
         # Another process took this number meanwhile: try the next.
 
 
-def _card_json(card: ModelCard) -> bytes:
+def card_json(card: ModelCard) -> bytes:
+    """The content of the file of a card."""
     return card.model_dump_json(indent=1).encode()
 
 
-def _pack(card: ModelCard, net: nn.Module, half: bool) -> tuple[ModelCard, dict[str, bytes]]:
-    """The card with its digest, and the content of the other files of its folder."""
+def model_parts(card: ModelCard, net: nn.Module, *, half: bool) -> tuple[ModelCard, dict[str, bytes]]:
+    """The card with its digest, and the content of the files of its folder."""
     from napari_medt.zoo.check import make_selftest
     from napari_medt.zoo.weights import digest, dump_state, parse_state
 
@@ -273,4 +286,4 @@ def _pack(card: ModelCard, net: nn.Module, half: bool) -> tuple[ModelCard, dict[
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **make_selftest(card, stored))
     card = card.model_copy(update={"sha256": digest(weights), "created": card.created or now()})
-    return card, {WEIGHTS: weights, SELFTEST: buffer.getvalue()}
+    return card, {CARD: card_json(card), WEIGHTS: weights, SELFTEST: buffer.getvalue()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +18,11 @@ from napari_medt.engine import predict
 from napari_medt.engine.prepare import prepare
 from napari_medt.io import read
 from napari_medt.training import bundle, train
+from napari_medt.training.card_entries import learnt_from, name_of
 from napari_medt.training.data import find_data, load, load_samples, to_classes, to_sample
+from napari_medt.training.datasets import find_cases
 from napari_medt.training.recipe import read_recipe
-from napari_medt.zoo import load_model
+from napari_medt.zoo import Intensity, load_model
 
 
 def test_a_recipe_becomes_a_model_with_the_scores_it_has(recipe_file, data, tmp_path):
@@ -28,7 +33,8 @@ def test_a_recipe_becomes_a_model_with_the_scores_it_has(recipe_file, data, tmp_
     )
     model = load_model(folder, device="cpu")
     assert (model.card.name, model.card.licence, model.card.classes) == ("discs", "CC0-1.0", ("background", "disc"))
-    assert "80 steps, seed 1" in model.card.recipe
+    assert model.card.recipe == "discs.toml, which is none of the project's own recipes, 80 steps, seed 1"
+    assert model.card.intended_use == "tests Research use; not a medical device."
     counts = {}
     for number, group in ((10, "bright"), (11, "dark")):
         found = predict(model, read(data / "discs" / "images" / f"{number}.png")).labels > 0
@@ -213,3 +219,102 @@ class TestClasses:
         )
         assert recipe.overlapping
         assert to_classes(np.array([0, 1, 2, 4], np.uint8), recipe).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1]]
+
+
+class TestCardEntries:
+    def test_only_the_project_s_own_recipes_are_called_so(self, recipe_file, root):
+        own = root / "recipes" / "unet-nuclei.toml"
+        recipe = read_recipe(own)
+        assert name_of(own, recipe, steps=recipe.steps) == f"recipes/unet-nuclei.toml, {recipe.steps} steps, seed 2021"
+        assert f"100 of its {recipe.steps} steps" in name_of(own, recipe, steps=100)
+        assert name_of(recipe_file, recipe, steps=9).startswith("discs.toml, which is none of the project's own")
+
+    def test_pictures_without_a_scale_have_no_lengths_and_percentiles_no_range(self, recipe_file, data):
+        recipe = read_recipe(recipe_file)
+        images = find_data(recipe, data, beside=recipe_file.parent)
+        assert learnt_from(images, recipe) == {}
+        counted = recipe.model_copy(update={"card": recipe.card.model_copy(update={"training_data": ""})})
+        assert learnt_from(images, counted) == {"training_data": "discs, 8 images"}
+
+    def test_scans_say_their_usual_values_spacing_and_extent_along_the_axes_of_the_model(self, recipe_file, tmp_path):
+        """Medians over the training side alone, whichever way the files run."""
+        import nibabel
+
+        recipe = read_recipe(recipe_file).model_copy(
+            update={
+                "window": (8, 8, 8),
+                "spacing": (2.0, 2.0, 2.0),
+                "orientation": "SPL",
+                "channels": "grey",
+                "net_options": {},
+                "intensity": Intensity(kind="clip", low=-200, high=500),
+            }
+        )
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir()
+        cases = {"a": (1.0, -1000, 900), "b": (1.5, -1024, 1000), "c": (2.0, -1024, 30000), "held out": (9.0, 0, 1)}
+        for name, (spacing, low, high) in cases.items():
+            ct = np.full((20, 10, 6), low, np.int16)
+            ct[0, 0, 0] = high
+            for part, array in (("images", ct), ("labels", np.ones_like(ct, np.uint8))):
+                path = tmp_path / part / f"{name}.nii.gz"
+                nibabel.save(nibabel.Nifti1Image(array, np.diag([spacing, 1.0, 5.0, 1.0])), path)
+        found = find_cases(tmp_path)
+        sided = tuple(replace(case, split="test" if case.name == "held out" else "train") for case in found.cases)
+        assert learnt_from(replace(found, cases=sided), recipe) == {
+            "value_range": (-1024.0, 1000.0),
+            "training_spacing": (5.0, 1.0, 1.5),
+            "field_of_view_mm": (30.0, 10.0, 30.0),
+        }
+
+
+class TestBundling:
+    """`recipes/bundle.py`, on a run of the discs."""
+
+    @pytest.fixture(scope="class")
+    def script(self):
+        path = Path(__file__).parents[2] / "recipes" / "bundle.py"
+        spec = importlib.util.spec_from_file_location("bundle_script", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    @pytest.fixture
+    def run(self, recipe_file, data, tmp_path):
+        recipe_file.write_text(
+            recipe_file.read_text().replace("steps = 30", "steps = 2").replace("steps = 50", "steps = 2")
+        )
+        train(recipe_file, out=tmp_path / "run", data=data, device="cpu")
+        return tmp_path / "run"
+
+    def test_what_a_run_left_is_bundled_as_it_is(self, script, run, recipe_file, data, tmp_path):
+        """A second time in place of the first; words of the recipe that were changed since are on the card."""
+        recipe_file.write_text(recipe_file.read_text().replace('limits = "discs only"', 'limits = "only discs"'))
+        for _ in range(2):
+            card = script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)
+        kept = tmp_path / "bundled" / "discs"
+        for name in ("weights.safetensors", "selftest.npz"):
+            assert (kept / name).read_bytes() == (run / "model" / name).read_bytes()
+        first = load_model(run / "model", device="cpu").card
+        assert load_model(kept, device="cpu").card == card == first.model_copy(update={"limits": "only discs"})
+        assert sorted(path.name for path in (tmp_path / "bundled").iterdir()) == ["discs"]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "sentence"),
+        [
+            ("seed = 1", "seed = 2", r"run does not follow .*discs\.toml; train it again by that recipe"),
+            ("steps = 2", "steps = 3", r"run does not follow .*discs\.toml; train it again by that recipe"),
+            ('citation = "none"', 'citation = ""', "cannot be bundled: its card says nothing of citation"),
+        ],
+    )
+    def test_what_may_not_be_bundled_is_said(self, script, run, recipe_file, data, tmp_path, old, new, sentence):
+        recipe_file.write_text(recipe_file.read_text().replace(old, new))
+        with pytest.raises(MedtError, match=sentence):
+            script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)
+        assert not (tmp_path / "bundled").exists()
+
+    def test_a_run_measured_on_other_images_is_refused(self, script, run, recipe_file, data, tmp_path):
+        lines = (run / "held_out.csv").read_text().splitlines(keepends=True)
+        (run / "held_out.csv").write_text("".join(lines[:-1]))
+        with pytest.raises(BadTrainingData, match="was measured on other images than the split holds out"):
+            script.bundle(run, data=data, into=tmp_path / "bundled", recipes=recipe_file.parent)

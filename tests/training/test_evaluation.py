@@ -110,4 +110,22 @@ def test_structures_have_scores_of_their_own_and_images_count_once():
         ("all", "parotid", 2),
         ("all", "", 2),
     ]
-    assert [(s.dice, s.hd95, s.missed) for s in scores] == [(1.0, 1.0, 0), (0.25, 4.5, 1), (0.625, 2.17, 1)]
+    assert [(s.dice, s.hd95, s.missed) for s in scores] == [(1.0, 1.0, 0), (0.25, 4.5, 1), (0.625, 1.75, 1)]
+
+
+def test_every_structure_of_every_group_has_its_row_and_interval():
+    """Of three images an interval over images, of one none; the mean over structures is that of each image first."""
+    rows = [
+        (name, group, structure, dice, dice, 1, 0, 0, 2.0)
+        for name, group, dices in (("a", "x", (1, 0)), ("b", "x", (0.5, 0.5)), ("c", "y", (0.25, 0.75)))
+        for structure, dice in zip(("left", "right"), dices, strict=True)
+    ]
+    columns = ["name", "group", "class", "dice", "iou", "both", "only_prediction", "only_reference", "hd95"]
+    scores = {(s.group, s.structure): s for s in to_scores(pd.DataFrame(rows, columns=columns), "made up")}
+    assert list(scores) == [(group, name) for group in ("x", "y", "all") for name in ("left", "right", "")]
+    assert [scores[group, ""].images for group in ("x", "y", "all")] == [2, 1, 3]
+    assert scores["y", "left"].dice_interval is None
+    assert scores["all", ""].dice_interval == (0.5, 0.5)
+    low, high = scores["all", "left"].dice_interval
+    assert 0.25 <= low < scores["all", "left"].dice < high <= 1
+    assert scores["all", "right"].hd95_interval == (2.0, 2.0)

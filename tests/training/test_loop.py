@@ -6,6 +6,8 @@ import csv
 import json
 import signal
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from napari_medt.training.loop import Run
 from napari_medt.training.recipe import read_recipe
 from napari_medt.training.run_folder import add_metrics
 from napari_medt.training.validation import number_of_tiles, tiles, validate
+from tests.training.conftest import small_net
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +201,7 @@ def test_the_best_state_is_kept(start, monkeypatch):
     """Where the score falls later, the model is the one from before."""
     given = iter([0.3, 0.8, 0.6, 0.5])
     monkeypatch.setattr(loop, "VALIDATIONS", 4)
-    monkeypatch.setattr(loop, "validate", lambda *_: {"all": next(given)})
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"all": next(given)})
     seen = {}
     run = start("run", 8)
     inner = run.averaged
@@ -305,3 +308,62 @@ class TestValidation:
 
     def test_no_images_no_scores(self, threshold):
         assert validate(threshold.net, [], (16, 16)) == {}
+
+
+class TestBoard:
+    """What TensorBoard gets, where it is installed."""
+
+    @pytest.fixture
+    def written(self, monkeypatch):
+        """Stand in for TensorBoard and note what it is given: purge step, then name, value and step."""
+        notes = []
+
+        class Writer:
+            def __init__(self, folder, purge_step):
+                notes.append((folder, purge_step))
+
+            def add_scalar(self, name, value, step):
+                notes.append((name, value, step))
+
+            def close(self):
+                notes.append("closed")
+
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+        return notes
+
+    def test_it_gets_loss_rate_and_validation_and_changes_no_weight(self, start, tmp_path, written, monkeypatch):
+        watched = start("watched", steps=20).train()
+        first, *scalars, last = written
+        assert (first, last) == ((str(tmp_path / "watched" / "tensorboard"), None), "closed")
+        assert [step for name, _, step in scalars if name == "loss"] == [10, 20]
+        assert [step for name, _, step in scalars if name == "validation/bright"] == list(range(2, 21, 2))
+        rates = [value for name, value, _ in scalars if name == "learning rate"]
+        assert rates[0] > rates[1] > 0
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        assert torch.equal(weights(start("alone", steps=20).train()), weights(watched))
+        assert not (tmp_path / "alone" / "tensorboard").exists()
+
+    def test_a_run_that_goes_on_replaces_what_came_after_its_checkpoint(self, start, tmp_path, written):
+        with pytest.raises(Cancelled):
+            start(steps=20).train(**interrupt_at(10))
+        assert written[-1] == "closed"
+        start(steps=20, resume=True).train()
+        assert (str(tmp_path / "run" / "tensorboard"), 11) in written
+
+    def test_tensorboard_itself_reads_it_again(self, start, tmp_path):
+        accumulator = pytest.importorskip(
+            "tensorboard.backend.event_processing.event_accumulator", reason="needs TensorBoard"
+        )
+        start(steps=20).train()
+        found = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+        assert [event.step for event in found.Scalars("loss")] == [10, 20]
+        assert {"learning rate", "validation/all"} <= set(found.Tags()["scalars"])
+
+
+def test_validation_of_several_classes_says_each(make_samples):
+    samples = [replace(sample, labels=sample.labels * (1 + index)) for index, sample in enumerate(make_samples(2))]
+    net = small_net(num_classes=3).eval()
+    scores = validate(net, samples, (16, 16), classes=("one", "two"))
+    assert list(scores) == ["one", "two", "bright", "all"]
+    assert (scores["one"] + scores["two"]) / 2 == pytest.approx(scores["all"])
+    assert list(validate(net, samples, (16, 16))) == ["bright", "all"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_medt.zoo import check_model, list_models, models_folder, save_model
+from napari_medt.zoo.check import shortcomings
 
 
 def write_selftest(folder, **arrays):
@@ -104,3 +105,23 @@ def test_unknown_model_is_a_result_too():
 def test_bundled_model_gives_what_it_gave_when_it_was_stored(key):
     result = check_model(key)
     assert result.passed, result.problem
+
+
+def test_what_is_given_to_everybody_says_all_it_must(card):
+    lacks = shortcomings(card(licence="CC0-1.0", limits="few"), 9_000_000)
+    assert lacks[:2] == ["its card says nothing of modality", "its card says nothing of training_data"]
+    assert "its intended use does not say 'Research use; not a medical device.'" in lacks
+    assert lacks[-1] == "its weights take 9.0 MB, more than 8"
+    assert not any("licence" in lack or "limits" in lack for lack in lacks)
+
+
+def test_a_bundled_model_that_lacks_something_does_not_pass(folder, monkeypatch):
+    assert check_model("tiny").passed
+    monkeypatch.setattr("napari_medt.zoo.check.bundled_folder", models_folder)
+    assert "tiny@1 cannot be bundled as it is: its card says nothing of modality; " in check_model("tiny").problem
+
+
+def test_a_model_is_checked_in_any_folder(folder, tmp_path):
+    place = folder.rename(tmp_path / "model")
+    assert check_model(str(place)).key == "tiny@1"
+    assert check_model(str(place)).passed
