@@ -18,7 +18,7 @@ from napari_medt.core.errors import (
     StorageError,
 )
 from napari_medt.core.geometry import Geometry
-from napari_medt.core.progress import Cancel, Progress, silent
+from napari_medt.core.progress import Cancel, Control, Progress, silent
 from napari_medt.core.volume import Acquisition, AttentionMap, LabelMap, Prediction, Volume
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Choice",
     "ClusterError",
     "ClusterGone",
+    "Control",
     "DeviceError",
     "Geometry",
     "LabelMap",
