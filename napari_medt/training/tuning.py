@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_medt.core import BadTrainingData, Cancel, Control, Progress, StorageError
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, Control, Progress, StorageError
 from napari_medt.io import atomic_write
 from napari_medt.nets.layers import with_background
 from napari_medt.training.adapters import Learns, merged_state
@@ -25,8 +25,9 @@ from napari_medt.training.validation import BATCH, tiles
 OnStep = Callable[[dict[str, Any]], None]
 WARMUP, CLIP, WEIGHT_DECAY = 5, 2.0, 1e-3
 LOOKS = 8  # at the held-out cases, as long as that takes no more than
-LOOKING = 0.2  # of the time
-TIMED = 3  # steps that tell how many there is time for; the first is slower and does not count
+LOOKING = 0.2  # of the time, if it is the time that is given
+TIMED = 3  # steps that tell how many there is time for
+UNKNOWN = 100  # steps that are told as long as their number is not known
 SAVE_EVERY = 20.0  # seconds
 
 
@@ -82,7 +83,8 @@ class Tuning:
         self._optimiser = torch.optim.AdamW(parameter_groups(net, WEIGHT_DECAY), lr=plan.learning_rate)
         self._windows = [part for sample in held_out for part in _in_batches(tiles(sample, plan.window))]
         self._checkpoint, self._saved = checkpoint, time.monotonic()
-        self.step, self.steps, self._every = 0, plan.steps or 0, 0
+        self.step, self.steps = 0, plan.steps or 0
+        self._every = -(-self.steps // LOOKS)
         self.before: dict[str, float] = {}
         self.best_step, self.best_mean, self._best_state = 0, -1.0, dict[str, Tensor]()
         if checkpoint is not None and checkpoint.is_file():
@@ -103,36 +105,24 @@ class Tuning:
         Cancelled
             If `cancel` was set.
         """
-        control = cancel if isinstance(cancel, Control) else None
-        began = time.monotonic()
+        began = timed = time.monotonic()
         if self.step == 0 and self._windows:
             self.before = self._look(tell)
-        looking = time.monotonic() - began
-        timed = time.monotonic()
-        while self.step < (self.steps or TIMED):
-            if cancel is not None:
-                cancel.check()
-            if control is not None:
-                control.wait()
-                if control.is_stopped():
-                    break
+            timed = time.monotonic()
+        while self.step < (self.steps or TIMED) and _may_go_on(cancel):
             loss = self._one_step()
-            if self.step == 1:
-                timed = time.monotonic()
-            if self.step == TIMED and not self.steps:
-                self._affordable((time.monotonic() - timed) / (TIMED - 1), looking, time.monotonic() - began)
-            if not self._every and self.step >= min(TIMED, self.steps or TIMED):
-                each = (time.monotonic() - timed) / max(1, self.step - 1)
-                looks = max(1, min(LOOKS, int(LOOKING * self.steps * each / max(looking, 1e-6))))
-                self._every = max(1, self.steps // looks)
-            report(self.step, self.steps or self.step, f"Learning, loss {loss:.3f}")
+            if not self.steps and self.step == TIMED:
+                self._plan_steps(timed - began, (time.monotonic() - timed) / TIMED)
+            report(self.step, self.steps or UNKNOWN, f"Learning, loss {loss:.3f}")
             tell({"step": self.step, "steps": self.steps, "loss": loss, "training": self._named(self._criterion.dice)})
-            if self._windows and self._every and self.step % self._every == 0:
+            if self._windows and self.steps and (self.step % self._every == 0 or self.step == self.steps):
                 self._keep(self._look(tell))
             self._save()
         if cancel is not None:
             cancel.check()
-        if self._windows and self.step and (not self._every or self.step % self._every):
+        if not self.step:
+            raise Cancelled
+        if self._windows and self.best_step < self.step < self.steps:  # stopped
             self._keep(self._look(tell))
         return self._best_state or merged_state(self.net)
 
@@ -144,7 +134,9 @@ class Tuning:
     def _one_step(self) -> float:
         plan = self.plan
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate_at(self.step, steps=self.steps or 10**6, peak=plan.learning_rate, warmup=WARMUP)
+            group["lr"] = learning_rate_at(
+                self.step, steps=self.steps or UNKNOWN, peak=plan.learning_rate, warmup=WARMUP
+            )
         torch.manual_seed(hash((plan.seed, self.step)) % 2**31)  # what dropout drops
         images, labels, positions = self._sampler.batch(self.step, plan.batch, plan.window).to(self.device)
         self._criterion.begin()
@@ -162,11 +154,13 @@ class Tuning:
         self.step += 1
         return value
 
-    def _affordable(self, each: float, looking: float, spent: float) -> None:
-        """Find out how many steps there is time for, with the looks in between."""
+    def _plan_steps(self, looking: float, each: float) -> None:
+        """How many steps there is time for, and how many looks in between, from the seconds that one of each took."""
         assert self.plan.minutes is not None
-        left = 60 * self.plan.minutes - spent - (looking if self._windows else 0)
-        self.steps = self.step + max(1, int(left / (each * (1 + (LOOKING if self._windows else 0)))))
+        left = 60 * self.plan.minutes - looking - TIMED * each
+        looks = min(LOOKS, int(LOOKING * left / looking)) if self._windows else 0
+        self.steps = self.step + max(1, int((left - max(1, looks) * looking) / each))
+        self._every = -(-self.steps // max(1, looks))
 
     def _look(self, tell: OnStep) -> dict[str, float]:
         self.net.eval()
@@ -214,6 +208,16 @@ class Tuning:
         self.step, self.steps, self._every = state["step"], state["steps"], state["every"]
         self.before = state["before"]
         self.best_step, self.best_mean, self._best_state = state["best"]
+
+
+def _may_go_on(cancel: Cancel | None) -> bool:
+    """Whether there is to be another step; waits while paused, raises `Cancelled` if cancelled."""
+    if isinstance(cancel, Control):
+        cancel.wait()
+        return not cancel.is_stopped()
+    if cancel is not None:
+        cancel.check()
+    return True
 
 
 def mean(dice: Mapping[str, float]) -> float:
