@@ -91,8 +91,7 @@ def merged_state(net: nn.Module) -> dict[str, Tensor]:
     for name, value in net.state_dict().items():
         stem, _, rest = name.partition("parametrizations.weight.")
         if rest == "original":
-            module = cast("nn.Module", net.get_submodule(stem.rstrip(".")))
-            value = cast("Tensor", module.weight)
+            value = cast("Tensor", net.get_submodule(stem.rstrip(".")).weight)
             name = f"{stem}weight"
         elif rest:
             continue

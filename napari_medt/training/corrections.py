@@ -232,7 +232,7 @@ class WeightedLoss:
 
 def _hard_dice(found: Tensor, wanted: Tensor, over: tuple[int, ...]) -> list[float]:
     both, whole = (found & wanted).sum(over), found.sum(over) + wanted.sum(over)
-    return (2 * both / whole).tolist()
+    return [float(value) for value in 2 * both / whole]
 
 
 def look(
@@ -262,4 +262,4 @@ def look(
             torch.tensor([[(a & b & s).sum(), (a & s).sum() + (b & s).sum()] for a, b, s in pairs], dtype=torch.float64)
         )
     both, whole = torch.stack(totals).sum(0).T
-    return (2 * both / whole).tolist()
+    return [float(value) for value in 2 * both / whole]

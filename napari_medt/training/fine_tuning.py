@@ -127,7 +127,7 @@ def fine_tune(
         if not any(sample.seen for sample in learning):
             raise BadTrainingData("Nothing of the images was reviewed", remedy="say which parts of a mask are right")
         plan = _plan(card, learns, None if minutes else steps, minutes, batch, learning_rate, seed)
-        _choose(net, plan)
+        _choose(net, card, plan)
         place = None if folder is None else folder / f"{_digest(model, plan, samples)}.pt"
         tuning = Tuning(net, plan, learning, held_out, checkpoint=place)
         try:
@@ -162,7 +162,7 @@ def fine_tuning_cost(model: Model, *, learns: Learns = "everything", batch: int 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = copy.deepcopy(model.net)
-        _choose(net, plan)
+        _choose(net, model.card, plan)
         optimiser = torch.optim.AdamW(parameter_groups(net, 0.0), lr=0.0)
         images = torch.rand(batch, model.card.in_channels, *plan.window, device=model.device)
         shape = (batch, *((model.card.chances,) if plan.overlapping else ()), *plan.window)
@@ -245,11 +245,9 @@ def _plan(
     )
 
 
-def _choose(net: nn.Module, plan: TuningPlan) -> None:
-    parameter = next(net.parameters())
-    channels = net.in_channels if isinstance(getattr(net, "in_channels", None), int) else 3
-    images = torch.zeros(1, channels, *plan.window).to(parameter)
-    choose(net.eval(), plan.learns, images, torch.zeros(1, len(plan.window)).to(parameter))
+def _choose(net: nn.Module, card: ModelCard, plan: TuningPlan) -> None:
+    images = torch.zeros(1, card.in_channels, *plan.window).to(next(net.parameters()))
+    choose(net.eval(), plan.learns, images, torch.zeros(1, len(plan.window)).to(images))
 
 
 def _labelled(case: Correction, model: Model) -> Correction:

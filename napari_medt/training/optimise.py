@@ -212,9 +212,8 @@ class MovingAverage:
         self.updates += 1
         keep = min(self.decay, self.updates / (self.updates + 10))
         present = dict(net.named_parameters())
-        mix = get_ema_multi_avg_fn(
-            keep
-        )  # all at once: on a GPU, one by one takes longer than the step of a small network
+        # All at once: on a GPU, one by one takes longer than the step of a small network.
+        mix = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
         mix(list(self.state.values()), [present[name] for name in self.state], 0)
 
     def network(self, net: nn.Module) -> nn.Module:
