@@ -1,11 +1,12 @@
 """A training step of ours beside a plain PyTorch loop and MONAI's SupervisedTrainer: time, memory, and the wait for windows.
 
-python -m benchmarks.training_speed [--seconds 20] [--rounds 2] [--device cpu] [--workers N] [RECIPE ...]
+python -m benchmarks.training_speed [--quick] [--seconds 10] [--rounds 3] [--device cpu] [--workers N] [NET | RECIPE ...]
 
-Network, first weights, loss, windows and precision are the same in all three, the windows those of the recipe's last stage,
-from images made up here. What differs is the loop: ours also clips gradients, keeps the moving average of the weights, and
-writes checkpoints. Each measurement is a process of its own, so that its peak memory is its own, and the three take turns. On
-the processor, ratios are those of processor time, which other programs hardly change.
+Network, first weights, loss, windows and precision are the same in all three, from images made up here: of a recipe such as
+`unet-nuclei`, the windows of its last stage; of a network by its name, its smallest preset on small windows. What differs is
+the loop: ours also clips gradients, keeps the moving average of the weights, and writes checkpoints. Each measurement is a
+process of its own, so that its peak memory is its own, and the three take turns. On the processor, ratios are those of
+processor time, of the quicker steps: other programs make steps slower, never quicker.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +35,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_medt.core import Cancel, Cancelled
-from napari_medt.nets import create_net
+from napari_medt.nets import create_net, list_nets
+from napari_medt.nets.registry import NetInfo
 from napari_medt.training.bundle import usual_workers
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import Loss, dice_and_cross_entropy, launch, net_loss, seed_everything
-from napari_medt.training.recipe import Recipe, read_recipe
+from napari_medt.training.recipe import Recipe, parse_recipe, read_recipe
 from napari_medt.training.sampling import Batch, Sample, Sampler
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-CHOSEN = [
+RECIPES_CHOSEN = [
     *(f"{net}-nuclei" for net in ("unet", "attention-unet", "u-transformer", "guided-attention")),
     *(f"{net}-nuclei" for net in ("axial-unet", "gated-axial-unet", "logo", "medt")),
     *(f"{net}-hippocampus" for net in ("unet", "attention-unet", "u-transformer", "unetr")),
@@ -50,6 +53,8 @@ CHOSEN = [
 LOOPS = ("plain", "MONAI", "ours")
 STEPS = 1_000_000  # more than there will be time for
 WARM_UP = 2  # steps that are not counted
+SMALL_WINDOWS = {2: (64, 64), 3: (32, 32, 32)}
+QUICK = {"names": ["unet", "axial-unet", "unetr"], "seconds": 0.5, "rounds": 1}
 
 
 class Times(NamedTuple):
@@ -68,7 +73,7 @@ class Times(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Median times of a step, share of the time spent waiting for windows, loss of the first step, peak memory in MB."""
+    """Times of a step (a quarter were quicker), share of time waiting for windows, first loss, peak memory in MB."""
 
     times: Times
     waiting: float
@@ -141,7 +146,7 @@ def is_over(stamps: list[Times], seconds: float) -> bool:
 
 
 def per_step(stamps: list[Times]) -> Times:
-    return Times(*np.median(np.diff(stamps[WARM_UP:], axis=0), axis=0).tolist())
+    return Times(*np.quantile(np.diff(stamps[WARM_UP:], axis=0), 0.25, axis=0).tolist())
 
 
 def plain(setting: Setting, criterion: Loss) -> Measured:
@@ -233,9 +238,46 @@ def made_up(recipe: Recipe, count: int = 8) -> list[Sample]:
     return samples
 
 
+def small_recipe(net: NetInfo) -> Recipe:
+    """A network at its smallest, on small windows: colour pictures, or grey volumes where it takes no pictures."""
+    dims = min(net.spatial_dims)
+    window = SMALL_WINDOWS[dims]
+    sizes = {"img_size": window, "spatial_dims": dims, "in_channels": 3 if dims == 2 else 1, "num_classes": 2}
+    options = net.presets["small"] | {name: value for name, value in sizes.items() if name in net.defaults}
+    content = {
+        "name": f"{net.name}-small",
+        "title": net.title,
+        "architecture": net.name,
+        "net_options": options,
+        "classes": ("background", "structure"),
+        "channels": "rgb" if dims == 2 else "grey",
+        "window": window,
+        "intensity": {"kind": "none"},
+        "seed": 1,
+        "data": {"folder": ""},
+        "augmentation": {"preset": "microscopy" if dims == 2 else "mr", "scale": (0.8, 1.25)},
+        "stages": [{"window": window, "batch": 2, "steps": STEPS}],
+        "optimisation": {
+            "learning_rate": 2e-3,
+            "weight_decay": 1e-2,
+            "warmup": 60,
+            "clip": 5.0,
+            "average": 0.99,
+            "norm_batches": 30,
+        },
+    }
+    return parse_recipe(content, where=net.name)
+
+
+def recipe_of(name: str) -> Recipe:
+    """Of a network or of a recipe file, by name."""
+    nets = {net.name: net for net in list_nets()}
+    return small_recipe(nets[name]) if name in nets else read_recipe(RECIPES / f"{name}.toml")
+
+
 def measure(loop: str, name: str, device: str, workers: int | None, seconds: float) -> Measured:
     """One loop, in this process."""
-    recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = recipe_of(name)
     last = recipe.stages[-1].model_copy(update={"steps": STEPS})
     recipe = recipe.model_copy(update={"stages": (last,)})
     place = launch(device).device
@@ -255,14 +297,24 @@ def measure(loop: str, name: str, device: str, workers: int | None, seconds: flo
     return found._replace(megabytes=megabytes)
 
 
-def side_by_side(name: str, rounds: int, device: str, **options: Any) -> dict[str, Measured]:
+def fresh_processes() -> BaseContext:
+    """Processes that begin with the libraries loaded and nothing else, where the system can; else ones that load them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    loaded = ["napari_medt.training.loop", "monai.losses.dice", "lightning_fabric", "scipy.ndimage", "rich.table"]
+    context.set_forkserver_preload([*loaded, "monai.engines"] if has_ignite() else loaded)
+    return context
+
+
+def side_by_side(name: str, context: BaseContext, rounds: int, device: str, **options: Any) -> dict[str, Measured]:
     """All loops in turn; of each, the round with the quickest steps, since other programs only make them slower."""
     found: dict[str, list[Measured]] = {}
     for _ in range(rounds):
         for loop in LOOPS:
             if loop == "MONAI" and not has_ignite():
                 continue
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
+            with context.Pool(1) as pool:
                 found.setdefault(loop, []).append(pool.apply(measure, (loop, name, device), options))
     return {loop: min(results, key=lambda one: one.times.on(device)) for loop, results in found.items()}
 
@@ -275,17 +327,23 @@ def has_ignite() -> bool:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", default=CHOSEN, help="such as unet-nuclei; by default, one for every net")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "names", nargs="*", help="such as unet or unet-nuclei; by default, all nets and a recipe of each"
+    )
+    parser.add_argument("--quick", action="store_true", help="three small networks, in two minutes")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, help="processes that make windows ahead; by default as in a training")
     wish = parser.parse_args()
-    console = Console()
-    table = Table("recipe", "loop", "s", "CPU s", "ratio", "MB", "ratio", "waiting", "loss", box=None, pad_edge=False)
+    if wish.quick:
+        vars(wish).update(QUICK)
+    names = wish.names or [*(net.name for net in list_nets()), *RECIPES_CHOSEN]
+    console, context = Console(), fresh_processes()
+    table = Table("network", "loop", "s", "CPU s", "ratio", "MB", "ratio", "waiting", "loss", box=None, pad_edge=False)
     table.title = f"A training step, {wish.device}, {torch.get_num_threads()} threads; ratios are ours to that loop"
-    for name in wish.recipes:
-        found = side_by_side(name, wish.rounds, wish.device, workers=wish.workers, seconds=wish.seconds)
+    for name in names:
+        found = side_by_side(name, context, wish.rounds, wish.device, workers=wish.workers, seconds=wish.seconds)
         own = found["ours"]
         for loop, one in found.items():
             ratio = own.times.on(wish.device) / one.times.on(wish.device)

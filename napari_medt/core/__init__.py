@@ -21,7 +21,7 @@ from napari_medt.core.errors import (
     StorageError,
 )
 from napari_medt.core.geometry import Geometry
-from napari_medt.core.progress import Cancel, Progress, silent
+from napari_medt.core.progress import Cancel, Control, Progress, silent
 from napari_medt.core.volume import Acquisition, AttentionMap, LabelMap, Prediction, Volume
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Choice",
     "ClusterError",
     "ClusterGone",
+    "Control",
     "DeviceError",
     "Geometry",
     "LabelMap",

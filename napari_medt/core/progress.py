@@ -46,3 +46,52 @@ class Cancel:
         """Raise `Cancelled` if a stop was asked for."""
         if self._event.is_set():
             raise Cancelled
+
+
+class Control(Cancel):
+    """A request to pause, to go on, or to stop with what there is, beside the request to cancel.
+
+    Examples
+    --------
+    >>> control = Control()
+    >>> control.stop()
+    >>> control.wait()
+    >>> control.is_stopped()
+    True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._going, self._stopped = threading.Event(), threading.Event()
+        self._going.set()
+
+    def set(self) -> None:
+        """Cancel, also while paused."""
+        super().set()
+        self._going.set()
+
+    def pause(self) -> None:
+        """Ask the job to wait at its next step."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._going.set()
+
+    def stop(self) -> None:
+        """Ask the job to end at its next step and keep the best it has."""
+        self._stopped.set()
+        self._going.set()
+
+    def is_paused(self) -> bool:
+        """Whether the job is to wait."""
+        return not self._going.is_set()
+
+    def is_stopped(self) -> bool:
+        """Whether the job is to end and keep what it has."""
+        return self._stopped.is_set()
+
+    def wait(self) -> None:
+        """Wait while paused; raise `Cancelled` if a cancel was asked for."""
+        self._going.wait()
+        self.check()

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, BinaryIO
 
-from napari_medt.core import Cancel, MedtError, OutOfMemory
+from napari_medt.core import Control, MedtError, OutOfMemory
 from napari_medt.core import errors as known_errors
 from napari_medt.engine import frames
 
@@ -52,7 +52,7 @@ def main(target: str, nice: int) -> None:
     if hasattr(os, "nice"):
         os.nice(nice)
     calls: queue.SimpleQueue[frames.Frame] = queue.SimpleQueue()
-    cancels: dict[int, Cancel] = {}
+    cancels: dict[int, Control] = {}
     threading.Thread(target=_listen, args=(questions, calls, cancels), daemon=True).start()
 
     @cache
@@ -64,7 +64,7 @@ def main(target: str, nice: int) -> None:
         _answer(calls.get(), thing, cancels, answers)
 
 
-def _answer(frame: frames.Frame, thing: Callable[[], Any], cancels: dict[int, Cancel], answers: Answers) -> None:
+def _answer(frame: frames.Frame, thing: Callable[[], Any], cancels: dict[int, Control], answers: Answers) -> None:
     number = frame.number
     try:
         cancels[number].check()
@@ -86,7 +86,7 @@ def _hide_pipes() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-def _listen(stream: BinaryIO, calls: queue.SimpleQueue[frames.Frame], cancels: dict[int, Cancel]) -> None:
+def _listen(stream: BinaryIO, calls: queue.SimpleQueue[frames.Frame], cancels: dict[int, Control]) -> None:
     while True:
         try:
             frame = frames.receive(stream)
@@ -96,10 +96,10 @@ def _listen(stream: BinaryIO, calls: queue.SimpleQueue[frames.Frame], cancels: d
             sys.stderr.write("There was not enough memory to receive the question.\n")
             os._exit(1)
         if frame.kind == "call":
-            cancels[frame.number] = Cancel()
+            cancels[frame.number] = Control()
             calls.put(frame)
-        elif cancel := cancels.get(frame.number):
-            cancel.set()
+        elif control := cancels.get(frame.number):
+            {"cancel": control.set, "pause": control.pause, "go on": control.go_on, "stop": control.stop}[frame.kind]()
 
 
 def _in_words(error: BaseException) -> MedtError:
@@ -125,7 +125,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return is_out_of_memory(error)
 
 
-def _helpers(function: Any, number: int, cancel: Cancel, answers: Answers) -> dict[str, Any]:
+def _helpers(function: Any, number: int, cancel: Control, answers: Answers) -> dict[str, Any]:
     """`progress`, `cancel` and `emit` for a method that takes them."""
     last = [0.0]
 

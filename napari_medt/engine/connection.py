@@ -28,9 +28,9 @@ class Call:
     """A method call on its way; its callbacks come on the thread that reads the child's answers."""
 
     def __init__(
-        self, cancel: Callable[[], None], on_progress: OnProgress | None = None, on_event: OnEvent | None = None
+        self, tell: Callable[[str], None], on_progress: OnProgress | None = None, on_event: OnEvent | None = None
     ) -> None:
-        self._cancel = cancel
+        self._tell = tell
         self.on_progress, self.on_event = on_progress, on_event
         self._finished = threading.Event()
         self._lock = threading.Lock()
@@ -45,8 +45,23 @@ class Call:
 
     def cancel(self) -> None:
         """Ask the method to stop; the call then fails with `Cancelled`, unless the answer is already on its way."""
+        self._ask_to("cancel")
+
+    def pause(self) -> None:
+        """Ask the method to wait; only those that look at more than a cancel do."""
+        self._ask_to("pause")
+
+    def go_on(self) -> None:
+        """End a pause."""
+        self._ask_to("go on")
+
+    def stop(self) -> None:
+        """Ask the method to end with the best it has; only those that look at more than a cancel do."""
+        self._ask_to("stop")
+
+    def _ask_to(self, wish: str) -> None:
         if not self.done:
-            self._cancel()
+            self._tell(wish)
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the answer, at most `timeout` seconds; raises what the method raised."""
@@ -67,7 +82,7 @@ class Call:
     @classmethod
     def failed(cls, error: MedtError) -> Call:
         """A call that could not even be sent."""
-        call = cls(cancel=lambda: None)
+        call = cls(lambda wish: None)
         call.end(error=error)
         return call
 
@@ -138,7 +153,7 @@ class Connection:
     def ask(self, question: Any, on_progress: OnProgress | None, on_event: OnEvent | None) -> Call | None:
         """Send `(method, args, kwargs)` to the child; None where it has ended meanwhile."""
         number = next(self._numbers)
-        call = Call(lambda: self._outbox.put(("cancel", number, None)), on_progress, on_event)
+        call = Call(lambda wish: self._outbox.put((wish, number, None)), on_progress, on_event)
         with self._lock:
             if self._closed:
                 return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,21 +70,35 @@ def _forward(name: str, options: Mapping[str, Any], window: Sequence[int], devic
         with torch.device(device):
             net: nn.Module = create_net(name, **sized).train()
             images = torch.zeros((_TWO, options["in_channels"], *window))
-            own = {p.untyped_storage()._cdata for p in net.parameters()}
-            kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
-
-            def keep(tensor: Tensor) -> Tensor:
-                storage = tensor.untyped_storage()
-                if storage._cdata not in own:
-                    kept[storage._cdata] = storage
-                return tensor
-
-            with (
-                torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-                FlopCounterMode(display=False) as work,
-            ):
+            with keeping(net) as kept, FlopCounterMode(display=False) as work:
                 net(images)
     finally:
         torch.set_rng_state(state)  # looking must not change what is drawn next
-    nbytes = sum(storage.nbytes() for storage in kept.values()) + images.nbytes
-    return float(nbytes), sum(p.numel() for p in net.parameters()), float(work.get_total_flops())
+    return float(kept.nbytes + images.nbytes), sum(p.numel() for p in net.parameters()), float(work.get_total_flops())
+
+
+class Kept:
+    """What was kept for a backward pass beside the parameters; held, so that no address is given out twice."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, torch.UntypedStorage] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it."""
+        return sum(storage.nbytes() for storage in self.storages.values())
+
+
+@contextmanager
+def keeping(net: nn.Module) -> Iterator[Kept]:
+    """Count what forward passes of a network keep for their backward passes."""
+    own, found = {p.untyped_storage()._cdata for p in net.parameters()}, Kept()
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found.storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield found

@@ -7,10 +7,10 @@ it, and windows can be made ahead by helpers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from napari_medt.core import BadTrainingData
 from napari_medt.training.augmentation import Vary, variation
-from napari_medt.training.recipe import Recipe
+from napari_medt.training.recipe import Augmentation, Data
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[Any, ...]  # an index of an array, all channels first
@@ -81,15 +81,11 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Remember where the classes are."""
-        found = {}
-        flat = self.labels.reshape(-1) if not self.overlapping else None
-        values = range(1, int(self.labels.max(initial=0)) + 1) if flat is not None else range(len(self.labels))
-        for value in values:
-            where = np.flatnonzero(flat == value if flat is not None else self.labels[value])
-            if where.size:
-                chosen = where[:: -(-where.size // PLACES)]
-                found[value] = np.stack(np.unravel_index(chosen, self.shape), axis=1).astype(np.int32)
-        object.__setattr__(self, "places", found)
+        if self.overlapping:
+            masks = dict(enumerate(self.labels))
+        else:
+            masks = {value: self.labels == value for value in range(1, int(self.labels.max(initial=0)) + 1)}
+        object.__setattr__(self, "places", some_places(masks))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,6 +96,41 @@ class Sample:
     def overlapping(self) -> bool:
         """Whether a place can be of several classes."""
         return self.labels.ndim == self.image.ndim
+
+
+def some_places(masks: Mapping[int, npt.NDArray[Any]]) -> dict[int, npt.NDArray[np.int32]]:
+    """Where each mask `(*spatial)` is not 0, `(n, dims)`, spread evenly if there are many; empty ones are left out."""
+    found = {}
+    for value, mask in masks.items():
+        where = np.flatnonzero(mask)
+        if where.size:
+            chosen = where[:: -(-where.size // PLACES)]
+            found[value] = np.stack(np.unravel_index(chosen, mask.shape), axis=1).astype(np.int32)
+    return found
+
+
+class Drawing(Protocol):
+    """What of a recipe decides how windows are drawn."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
+
+    @property
+    def data(self) -> Data:
+        """Shares of groups and of windows around structures."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How windows are varied."""
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """Of the model."""
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Of the model's grid, in mm."""
 
 
 class Sampler:
@@ -119,7 +150,7 @@ class Sampler:
         If no image is of a group that has a share.
     """
 
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe) -> None:
+    def __init__(self, samples: Sequence[Sample], recipe: Drawing) -> None:
         weights = recipe.data.weights or dict.fromkeys((s.group for s in samples), 1.0)
         self._groups = [
             group for group, share in weights.items() if share > 0 and any(s.group == group for s in samples)

@@ -187,14 +187,16 @@ class Session:
     ) -> dict[str, Any] | str:
         """Teach the model one corrected mask; the result is stored as a new version, whose name comes back."""
         from napari_medt.training import fine_tune
+        from napari_medt.zoo.shelf import home
 
         if token not in self._images:
             return MISSING
         model = self._model(model_key, device)
         options: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
-        options["scale"] = self._scale(token, model)
+        options |= {"scale": self._scale(token, model), "folder": home() / "learning"}
         shown, seen = self._images[token], self._seen(token)
-        cases = as_cases(seen, labels if seen is shown else labels_on_scan(labels, shown, seen))
+        mask = labels if seen is shown else labels_on_scan(labels, shown, seen)
+        cases = as_cases(seen, mask, dims=model.card.spatial_dims)
         learnt = fine_tune(model, cases, steps=steps, progress=progress, cancel=cancel, on_step=emit, **options)
         self._models[learnt.card.key, device] = learnt
         _keep_latest(self._models, 2)
@@ -309,8 +311,17 @@ def one_slice(volume: Volume, z: int) -> Volume:
     return Volume(volume.array[:, z], geometry, volume.channel_names, volume.source)
 
 
-def as_cases(volume: Volume, labels: np.ndarray, *, at_most: int = 64) -> list[tuple[Volume, np.ndarray]]:
-    """Pairs to learn from: a 2D image with its mask, or the slices of a scan that hold something, at most `at_most` of them.
+def as_cases(
+    volume: Volume, labels: np.ndarray, *, dims: int = 2, at_most: int = 64
+) -> list[tuple[Volume, np.ndarray]]:
+    """Pairs to learn from: the image with its mask, or for a 2D model the slices of a scan that hold something.
+
+    Parameters
+    ----------
+    dims
+        Of the model.
+    at_most
+        Slices that are taken, evenly spread.
 
     Raises
     ------
@@ -324,7 +335,7 @@ def as_cases(volume: Volume, labels: np.ndarray, *, at_most: int = 64) -> list[t
         )
     if not labels.any():
         raise BadTrainingData("The mask is empty, so there is nothing to learn", remedy="paint or run first")
-    if volume.geometry.ndim == 2:
+    if volume.geometry.ndim in (2, dims):
         return [(volume, labels)]
     filled = np.flatnonzero(labels.any(axis=(1, 2)))
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(at_most, len(filled))).round().astype(int))]

@@ -34,6 +34,15 @@ class Target:
             time.sleep(0.02)
         return count
 
+    def patient(self, *, cancel, emit):
+        step = 0
+        while not cancel.is_stopped():
+            cancel.wait()
+            step += 1
+            emit({"step": step})
+            time.sleep(0.01)
+        return step
+
     def fail(self, kind):
         if kind == "image":
             raise BadImage("The image is bad", remedy="take another")
@@ -76,6 +85,22 @@ def test_progress_and_events_come_in_order(worker):
     assert progress
     assert progress == sorted(progress)
     assert progress[0] == (0, 8, "working")
+
+
+def test_a_call_pauses_goes_on_and_stops_with_what_it_has(worker):
+    seen, moved = [], threading.Event()
+    call = worker.call("patient", on_event=lambda event: (seen.append(event["step"]), moved.set()))
+    assert moved.wait(60)
+    call.pause()
+    time.sleep(0.3)
+    paused = len(seen)
+    time.sleep(0.2)
+    assert len(seen) <= paused + 1
+    moved.clear()
+    call.go_on()
+    assert moved.wait(60)
+    call.stop()
+    assert call.result(60) == seen[-1]
 
 
 def test_cancel_ends_a_running_and_a_waiting_call(worker):

@@ -220,7 +220,7 @@ def test_a_copy_is_trained_on_the_models_device(make_model, make_discs):
 def test_a_model_of_another_spacing_learns_from_the_same_places(make_discs):
     """Image and mask come to the model's grid together."""
     from napari_medt.core import Geometry
-    from napari_medt.training.fine_tuning import _check
+    from napari_medt.training.corrections import CLASSES, Correction, to_corrected
     from napari_medt.zoo import Intensity, ModelCard
 
     card = ModelCard(
@@ -229,6 +229,7 @@ def test_a_model_of_another_spacing_learns_from_the_same_places(make_discs):
     )  # fmt: skip
     picture, ids = make_discs(3, size=(96, 80))
     volume = Volume.from_array(picture, geometry=Geometry.from_spacing((1, 1), units="mm"))
-    (image,), (mask,), _ = _check(Model(card, torch.nn.Identity(), torch.device("cpu")), [(volume, ids > 0)], None)
-    assert image.shape[1:] == mask.shape[1:] == (48, 40)
-    assert image[0][mask[0] > 0].mean() > 2 * image[0][mask[0] == 0].mean()
+    sample = to_corrected(Correction(volume, ids > 0), card, name="a")
+    image, mask = sample.image.astype(np.float32), sample.labels & CLASSES
+    assert image.shape[1:] == mask.shape == (48, 40)
+    assert image[0][mask > 0].mean() > 2 * image[0][mask == 0].mean()

@@ -83,6 +83,9 @@ def test_cases_of_a_scan_are_its_filled_slices(picture):
     np.testing.assert_array_equal(cases[1][1], labels[4])
     labels[:, 0, 0] = 1
     assert len(as_cases(scan, labels, at_most=3)) == 3
+    ((whole, mask),) = as_cases(scan, labels, dims=3)
+    assert whole is scan
+    assert mask is labels
     assert one_slice(picture, 0) is picture
 
 
