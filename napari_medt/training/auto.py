@@ -17,7 +17,7 @@ from napari_medt.training.fingerprint import fingerprint
 from napari_medt.training.planning import Plan, plan
 from napari_medt.training.problems import Problem, describe
 from napari_medt.training.recipe import Recipe, parse_recipe
-from napari_medt.training.splits import SHARES, make_split, write_split
+from napari_medt.training.splits import complete_split, write_split
 from napari_medt.zoo.card import slug
 
 STEPS = 3000
@@ -86,9 +86,7 @@ def plan_recipe(
             f"{folder} holds a plan already",
             remedy=f"go on with it by --recipe {folder / RECIPE} --out {folder} --resume, or choose another folder",
         )
-    dataset = find_cases(Path(data), rule=rule)
-    if not all(case.split for case in dataset.cases):
-        dataset = make_split(dataset, seed, SHARES)
+    dataset = complete_split(find_cases(Path(data), rule=rule), seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

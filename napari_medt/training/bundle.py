@@ -19,7 +19,7 @@ from napari_medt.training.evaluation import HELD_OUT, evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe, read_recipe
-from napari_medt.training.splits import SHARES, make_split
+from napari_medt.training.splits import complete_split
 from napari_medt.zoo.card import ModelCard, Score
 from napari_medt.zoo.model import Model
 from napari_medt.zoo.store import save_model
@@ -78,8 +78,7 @@ def train(
         raise BadTrainingData(f"{folder} holds a finished model already", remedy="choose another folder")
     plan = read_recipe(path)
     images = find_data(plan, Path(data) if data else None, beside=path.parent)
-    if not any(case.split for case in images.cases):
-        images = make_split(images, plan.seed, SHARES)
+    images = complete_split(images, plan.seed)
     fabric = launch(device, processes=processes)
     run = Run(
         plan,

@@ -235,6 +235,7 @@ def _plan(
         augmentation=how,
         window=card.window,
         spacing=card.spacing,
+        intensity=card.intensity,
         learns=learns,
         steps=steps,
         minutes=minutes,

@@ -21,6 +21,7 @@ from scipy import ndimage
 from napari_medt.core import BadTrainingData
 from napari_medt.training.augmentation import Vary, variation
 from napari_medt.training.recipe import Augmentation, Data
+from napari_medt.zoo.card import Intensity
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[Any, ...]  # an index of an array, all channels first
@@ -131,6 +132,10 @@ class Drawing(Protocol):
     @property
     def spacing(self) -> tuple[float, ...] | None:
         """Of the model's grid, in mm."""
+
+    @property
+    def intensity(self) -> Intensity:
+        """How the values of the images were scaled."""
 
 
 class Sampler:

@@ -67,6 +67,16 @@ def make_split(
     return replace(dataset, cases=cases)
 
 
+def complete_split(dataset: DataSet, seed: int) -> DataSet:
+    """Draw sides by `SHARES` where the data do not name one for every case; held-out cases they name stay the only ones."""
+    if all(case.split for case in dataset.cases):
+        return dataset
+    learn, choose, held_out = SHARES
+    if any(case.split == "test" for case in dataset.cases):
+        learn, choose, held_out = learn / (learn + choose), choose / (learn + choose), 0.0
+    return make_split(dataset, seed, (learn, choose, held_out))
+
+
 def _drawn(units: dict[str, list[Case]], seed: int, wanted: Sequence[tuple[Side, float]]) -> dict[str, Side]:
     """Sides other than training by unit; what one group cannot give exactly, the next makes up for."""
     groups: dict[str, list[str]] = {}

@@ -21,6 +21,7 @@ from napari_medt.training.optimise import forward, frozen_norms, learning_rate_a
 from napari_medt.training.recipe import Augmentation, Data
 from napari_medt.training.sampling import Batch, Sampler
 from napari_medt.training.validation import BATCH, tiles
+from napari_medt.zoo.card import Intensity
 
 OnStep = Callable[[dict[str, Any]], None]
 WARMUP, CLIP, WEIGHT_DECAY = 5, 2.0, 1e-3
@@ -33,13 +34,14 @@ SAVE_EVERY = 20.0  # seconds
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """How a fine-tuning goes; `seed` to `spacing` are what a `Sampler` asks for."""
+    """How a fine-tuning goes; `seed` to `intensity` are what a `Sampler` asks for."""
 
     seed: int
     data: Data
     augmentation: Augmentation
     window: tuple[int, ...]
     spacing: tuple[float, ...] | None
+    intensity: Intensity
     learns: Learns
     steps: int | None
     minutes: float | None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_medt.core import BadTrainingData
 from napari_medt.training.datasets import Case, DataSet, find_cases
-from napari_medt.training.splits import apply_split, hold_out, make_split, write_split
+from napari_medt.training.splits import apply_split, complete_split, hold_out, make_split, write_split
 
 
 def data(*units, sides=()):
@@ -89,6 +89,14 @@ def test_shares_that_are_none(fractions):
 def test_too_few_patients():
     with pytest.raises(BadTrainingData, match="of 1 patients or fields of view, too few for 2 parts"):
         make_split(data(("", "p"), ("", "p")))
+
+
+def test_held_out_cases_that_the_data_name_stay_the_only_ones():
+    named = ["test"] * 4 + [""] * 16
+    found = complete_split(data(*[("", f"p{i}") for i in range(20)], sides=named), 0)
+    assert [case.split == "test" for case in found.cases] == [side == "test" for side in named]
+    assert Counter(case.split for case in found.cases) == {"test": 4, "train": 14, "validation": 2}
+    assert complete_split(found, 1) is found
 
 
 def test_to_a_file_and_back(tmp_path):
