@@ -169,7 +169,7 @@ def test_layers_of_a_segmentation_may_overlap(tmp_path):
     assert [mask.colours for mask in again] == [lungs.colours, tumour.colours]
     np.testing.assert_array_equal([mask.array for mask in again], [lungs.array, tumour.array])
     assert again[0].geometry.close_to(lungs.geometry, shape=(2, 3, 4))
-    with pytest.raises(BadImage, match=r"holds one mask, but these are 2"):
+    with pytest.raises(BadImage, match=r"Masks that overlap need labels of their own in NIfTI"):
         write([lungs, tumour], tmp_path / "c.nii.gz")
 
 

@@ -136,7 +136,7 @@ def test_a_run_that_ended_early_has_ended(start, recipe, make_samples, tmp_path,
     """Begun again, as after a crash while the model was measured, it learns nothing more."""
     given = iter([0.8, 0.6, 0.5, 0.9])
     monkeypatch.setattr(loop, "VALIDATIONS", 4)
-    monkeypatch.setattr(loop, "validate", lambda *_: {"all": next(given)})
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"all": next(given)})
     change = {"optimisation": recipe.optimisation.model_copy(update={"patience": 2})}
     patient = recipe.scaled_to(8).model_copy(update=change)
     sides = make_samples(6), make_samples(2, first=50)
