@@ -22,6 +22,7 @@ from napari_medt.nets.states import State
 from napari_medt.nets.token_attention import VolumeState
 
 TARGETS = 8  # places that were looked at most
+NOTEWORTHY = 0.01  # share of attention that goes to what lies beyond an image smaller than the window
 NO_CAUSE = "Weights of a computation, not proof of a cause."
 
 
@@ -110,7 +111,7 @@ def lay(
     query: tuple[int, ...],
 ) -> AttentionMap:
     """A map in its place; `grid` are the cells of the whole window."""
-    data = chosen(look.values, head, source)
+    data, more = chosen(look.values, head, source), ""
     if look.volume:
         data, geometry = volume_map(scene, data)
     else:
@@ -121,14 +122,17 @@ def lay(
             max(1, math.ceil((n - s) / step))
             for n, s, step in zip(scene.shape[-scene.dims :], start, steps, strict=True)
         ]
+        whole = float(data.sum())
         data = data[tuple(slice(end) for end in ends)]
+        if look.even is not None and (beyond := whole - float(data.sum())) > NOTEWORTHY:
+            more = f" {beyond:.0%} went to the mirror image beyond the border."
         data, geometry = placed(scene, data, job[0], start, steps)
     targets, shares = strongest(data)
     corner = scene.geometry.index(geometry.position(targets))
     extras: dict[str, Any] = {"window": edges(scene, job)}
     if look.even is not None:
         extras |= {"targets": scene.to_image(corner), "shares": shares}
-    caption = f"{look.text}{of_heads(head, source)}. {NO_CAUSE}"
+    caption = f"{look.text}{of_heads(head, source)}.{more} {NO_CAUSE}"
     return AttentionMap(data, geometry, source.name, look.kind, head, query, caption, look.even, extras)
 
 

@@ -32,8 +32,9 @@ class Source:
     name
         Unique in its network, for example `"global.layer1.0"`.
     kind
-        Of `nets.states.Kind`; or `"guided"` (how strong guided features are), `"row and column"` (both attentions of an axial block), `"rollout"` (all blocks of a
-        transformer as one) or `"composed"` (from places over the tokens of their window to everything behind these).
+        Of `nets.states.Kind`; or `"guided"` (how strong guided features are), `"row and column"` (both attentions of an axial
+        block), `"rollout"` (all blocks of a transformer as one) or `"composed"` (from places over the tokens of their window to
+        everything behind these).
     heads
         Number of attention heads; 1 where there are none.
     level

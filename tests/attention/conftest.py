@@ -55,7 +55,8 @@ def make_model():
         torch.manual_seed(0)
         net = create_net(architecture, in_channels=3 if channels == "rgb" else 1, **options)
         for parameter in net.parameters():
-            parameter.data += 0.2 * torch.randn_like(parameter)
+            if parameter.ndim < 3:  # convolutions have random weights already
+                parameter.data += (0.2 if parameter.ndim < 2 else 0.1) * torch.randn_like(parameter)
         return as_model(net, window, architecture=architecture, channels=channels, **entries)
 
     return make
