@@ -18,6 +18,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from napari_medt._cli.attention import attention
 from napari_medt._cli.compare import compare
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
 from napari_medt._cli.evaluate import evaluate
@@ -256,6 +257,7 @@ def predict(
         raise typer.Exit(2)
 
 
+app.command()(attention)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)

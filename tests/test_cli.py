@@ -90,7 +90,9 @@ def test_help_names_every_command_and_is_quick(tmp_path):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert not {"torch", "napari", "qtpy", "monai", "skimage", "scipy", "pandas"} & set(loaded.stdout.split())
     text = call("--help")
-    assert all(name in text for name in ("demo", "models", "predict", "train", "evaluate", "compare", "doctor"))
+    assert all(
+        name in text for name in ("demo", "models", "predict", "attention", "train", "evaluate", "compare", "doctor")
+    )
 
 
 def test_module_form_is_the_same(tmp_path):

@@ -157,7 +157,7 @@ class DotState(QueriesAndKeys):
         """Sum of the rows of all cells by their weights, computed some hundred queries at a time."""
         flat = weights.flatten().to(self.q)
         total = self.q.new_zeros(self.k.shape[1], self.k.shape[2])
-        for which in flat.nonzero()[:, 0].split(CHUNK):
+        for which in torch.split(flat.nonzero()[:, 0], CHUNK):
             total += flat[which] @ self._rows(sample, which)
         return total.reshape(-1, *self.key_grid)
 

@@ -100,14 +100,15 @@ class TokenState(QueriesAndKeys):
         cells = self.layout.cells.to(weights.device)
         asking = (weights.flatten()[cells.clamp_min(0)] * (cells >= 0)).sum(1).to(self.q)  # with the tokens of a window
         total = self.q.new_zeros(self.q.shape[1], len(asking))
-        for which in asking.nonzero()[:, 0].split(max(1, CHUNK // self.tokens)):
+        for which in torch.split(asking.nonzero()[:, 0], max(1, CHUNK // self.tokens)):
             total += torch.einsum("haw,a->hw", self._shares(self._tokens_of(which), sample), asking[which])
         return self.layout.spread(total)
 
     def give(self, shares: Tensor, sample: int = 0) -> tuple[Tensor, Tensor]:
         """Sum of where tokens looked by `shares (k, windows, tokens)`, heads averaged: `(k, near)` and `(k, windows, tokens)`."""
         total = shares.new_zeros(len(shares), self.k.shape[2])
-        for which in shares.flatten(2).any(-1).any(0).nonzero()[:, 0].split(max(1, CHUNK // self.tokens)):
+        asking = shares.flatten(2).any(-1).any(0).nonzero()[:, 0]
+        for which in torch.split(asking, max(1, CHUNK // self.tokens)):
             rows = self.rows(self._tokens_of(which), sample).mean(0)
             total += shares[:, which].flatten(1) @ rows
         return total[:, : self.near], total[:, self.near :].reshape(shares.shape)
