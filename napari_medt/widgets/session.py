@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.core import AttentionMap, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
 from napari_medt.widgets.answers import Ahead, Doubt, Found, Hint
 from napari_medt.widgets.straight import found_on_copy, labels_on_scan, region_of_scan
 
