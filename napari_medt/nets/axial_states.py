@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_medt.nets.states import QueriesAndKeys
+from napari_medt.nets.states import TOGETHER, QueriesAndKeys
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,36 @@ class AxialState(QueriesAndKeys):
         return whole.permute(2, 0, 3, 1, 4).reshape(-1, *self.grid)
 
     def sums(self, weights: Tensor, sample: int = 0) -> Tensor:
-        """Rows summed up by line, by weights `(patches, lines, K)`: `(patches, heads, lines, K)`."""
+        """Rows summed up by line, by weights `(patches, lines, K)`, or those of each head `(patches, heads, lines, K)`.
+
+        Returns
+        -------
+        Tensor
+            `(patches, heads, lines, K)`.
+        """
         count = self.patches**2
         patches = slice(sample * count, (sample + 1) * count)
         total = torch.zeros_like(self.q[patches, :, 0])
-        for index in weights.flatten(0, 1).any(0).nonzero()[:, 0].tolist():
-            total += weights[:, None, :, index, None] * self.rows(index, patches)
+        each = weights if weights.ndim == 4 else weights[:, None]
+        step = max(1, TOGETHER // total.numel())
+        for start in range(0, total.shape[-1], step):
+            part = each[..., start : start + step, None]
+            if part.any():
+                total += (part.mT @ self._block(slice(start, start + step), patches)).squeeze(-2)
         return total
 
-    def rows(self, index: int, sample: int | slice = 0) -> Tensor:
+    def rows(self, index: int, sample: int = 0) -> Tensor:
         """Attention `(heads, lines, K)` of position `index` of every line over all positions; sums to 1 over K."""
-        q, k = (
-            self.q[sample, ..., index],
-            self.k[sample],
-        )  # (g, c, l), (g, c, l, K), of several samples in front of them
-        scales = self.scales[..., None, None]
-        logits = scales[0] * (q[..., None] * k).sum(-3)
+        return self._block(slice(index, index + 1), sample).squeeze(-2)
+
+    def _block(self, which: slice, sample: int | slice) -> Tensor:
+        """Attention `(heads, lines, positions, K)` of some positions of every line, of several samples in front of it."""
+        q, k = self.q[sample][..., which], self.k[sample]  # (g, c, l, i), (g, c, l, K)
+        scales = self.scales[..., None, None, None]
+        logits = (q * scales[0]).movedim(-3, -1) @ k.movedim(-3, -2)
         if self.eq is not None and self.ek is not None:
-            logits = logits + scales[1] * torch.einsum("...gcl,cj->...glj", q, self.eq[:, index])
-            logits = logits + scales[2] * torch.einsum("...gclj,cj->...glj", k, self.ek[:, :, index])
+            logits += torch.einsum("...gcli,cij->...glij", q * scales[1], self.eq[:, which])
+            logits += torch.einsum("...gclj,cji->...glij", k * scales[2], self.ek[:, :, which])
         return logits.softmax(-1)
 
     def line(self, line: int, index: int, sample: int = 0) -> Tensor:
@@ -168,12 +179,7 @@ class RowAndColumnState:
     def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
         """Sum of the rows of all cells by their weights, `(heads, *grid)`."""
         asked = self.width.sums(self.width.cut(weights), sample)  # (patches, heads, y0, x): of the row, by every row
-        count = self.height.patches**2
-        patches = slice(sample * count, (sample + 1) * count)
-        total = torch.zeros_like(self.height.q[patches, :, 0])  # (patches, heads, x, y)
-        for y in asked.flatten(0, 1).any(-1).any(0).nonzero()[:, 0].tolist():
-            total += self.height.rows(y, patches) * asked[:, :, y, :, None]
-        return self.height.joined(total)
+        return self.height.joined(self.height.sums(asked.mT, sample))
 
     def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
         """The cells of its patch."""

@@ -14,6 +14,7 @@ from torch import Tensor
 Kind = Literal["gate", "axial row", "axial column", "token", "cross", "window", "volume", "position", "channel"]
 LARGEST = 4096  # queries or keys of an attention matrix that may be held as a whole
 CHUNK = 512  # queries whose rows are held at once where all are needed
+TOGETHER = 2**19  # weights that are computed at once: few enough for a processor's cache
 
 
 @dataclass(frozen=True)

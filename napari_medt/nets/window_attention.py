@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.states import CHUNK, QueriesAndKeys
+from napari_medt.nets.states import TOGETHER, QueriesAndKeys
 
 Wiring = Literal["standard", "authors"]
 FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in every precision, and no row is empty
@@ -253,14 +253,16 @@ class WindowState(QueriesAndKeys):
     def _logits(self, sample: int, windows: Sequence[int], which: slice) -> Iterator[tuple[list[int], Tensor]]:
         """Logits, `(windows, heads, which, tokens + places)`, of some windows at a time."""
         mask = self.layout.mask(self.tokens, self.q.device, self.q.dtype)
-        step = max(1, CHUNK // self.q.shape[3])
+        heads, seen = self.q.shape[2:4]
+        step = max(1, TOGETHER // (heads * seen * seen))
         for start in range(0, len(windows), step):
             part = list(windows[start : start + step])
-            logits = self.q[sample, part][:, :, which] @ self.k[sample, part].transpose(-1, -2) * self.scale
-            logits = logits + self.bias[:, which]
-            logits = logits if mask is None else logits + mask[part][:, None, which]
-            over = F.pad(self.layout.cells[part] < 0, (self.tokens, 0)).to(logits.device)
-            yield part, logits.masked_fill(over[:, None, None], FAR)
+            logits = (self.q[sample, part][:, :, which] * self.scale) @ self.k[sample, part].transpose(-1, -2)
+            logits += self.bias[:, which]
+            if mask is not None:
+                logits += mask[part][:, None, which]
+            over = F.pad(self.layout.cells[part] < 0, (self.tokens, 0))
+            yield part, logits.masked_fill_(over[:, None, None].to(logits.device), FAR) if over.any() else logits
 
 
 class WindowAttention(Recorder):
