@@ -155,10 +155,10 @@ class DotState(QueriesAndKeys):
         return self.weighed(self.q.new_full(self.grid, 1 / self.q.shape[2]), sample)
 
     def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
-        """Sum of the rows of all cells by their weights, computed some hundred queries at a time."""
+        """Sum of the rows of all cells by their weights, computed some queries at a time."""
         flat = weights.flatten().to(self.q)
         total = self.q.new_zeros(self.k.shape[1], self.k.shape[2])
-        for which in torch.split(flat.nonzero()[:, 0], CHUNK):
+        for which in torch.split(flat.nonzero()[:, 0], max(1, TOGETHER // total.numel())):
             total += flat[which] @ self._rows(sample, which)
         return total.reshape(-1, *self.key_grid)
 
