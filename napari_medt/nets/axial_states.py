@@ -107,8 +107,11 @@ class AxialState(QueriesAndKeys):
         scales = self.scales[..., None, None, None]
         logits = (q * scales[0]).movedim(-3, -1) @ k.movedim(-3, -2)
         if self.eq is not None and self.ek is not None:
-            logits += torch.einsum("...gcli,cij->...glij", q * scales[1], self.eq[:, which])
-            logits += torch.einsum("...gclj,cji->...glij", k * scales[2], self.ek[:, :, which])
+            # Channel by channel, since there are few: products over them would come out with their axes exchanged.
+            queries, keys = q * scales[1], k * scales[2]
+            for channel in range(q.shape[-3]):
+                logits.addcmul_(queries[..., channel, :, :, None], self.eq[channel, which])
+                logits.addcmul_(keys[..., channel, :, None, :], self.ek[channel, :, which].mT.contiguous())
         return logits.softmax(-1)
 
     def line(self, line: int, index: int, sample: int = 0) -> Tensor:
