@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from napari_medt._cli.attention import attention
 from napari_medt._cli.compare import compare
 from napari_medt._cli.console import out, plain_errors, progress_bar, say_error, stop_on_interrupt
 from napari_medt._cli.evaluate import evaluate
@@ -202,6 +203,7 @@ def predict(
         raise typer.Exit(2)
 
 
+app.command()(attention)
 app.command()(export)
 app.command()(train)
 app.command()(evaluate)

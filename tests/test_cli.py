@@ -91,7 +91,8 @@ def test_help_names_every_command_and_is_quick(tmp_path):
     assert not {"torch", "napari", "qtpy", "monai", "skimage", "scipy", "pandas"} & set(loaded.stdout.split())
     text = call("--help")
     assert all(
-        name in text for name in ("demo", "models", "predict", "train", "evaluate", "export", "compare", "doctor")
+        name in text
+        for name in ("demo", "models", "predict", "attention", "train", "evaluate", "export", "compare", "doctor")
     )
 
 

@@ -1,5 +1,17 @@
 """From a forward pass to named attention maps that lie over the image."""
 
+from napari_medt.attention.comparing import component, difference, right_and_wrong
 from napari_medt.attention.explorer import AttentionExplorer, attention_maps
+from napari_medt.attention.heads import HeadRow
+from napari_medt.attention.sources import Source, list_sources
 
-__all__ = ["AttentionExplorer", "attention_maps"]
+__all__ = [
+    "AttentionExplorer",
+    "HeadRow",
+    "Source",
+    "attention_maps",
+    "component",
+    "difference",
+    "list_sources",
+    "right_and_wrong",
+]

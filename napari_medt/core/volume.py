@@ -249,6 +249,12 @@ class AttentionMap:
         Array index of the voxel asked about, or `None` for a map of the whole image.
     caption
         One sentence for the user on how to read it.
+    even
+        The value that every place would have if attention were even, so that `data / even` can be compared between maps;
+        `None` where there is no such value, as for a gate.
+    extras
+        Beside the map, in array indices of the image: `"window"` `(2, n)`, the first and the last edge of the window that the
+        network saw; `"targets"` `(k, n)`, the places that were looked at most, and `"shares"` `(k,)`, their values.
     """
 
     data: Array
@@ -258,4 +264,5 @@ class AttentionMap:
     head: int | None = None
     query: tuple[int, ...] | None = None
     caption: str = ""
+    even: float | None = None
     extras: dict[str, Array] = field(default_factory=dict)

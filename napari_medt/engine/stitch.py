@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from napari_medt.engine.windows import Blending, Box, Layout, blend_profiles, blend_weights
+from napari_medt.engine.windows import Blending, Box, Layout, blend_shares, blend_weights
 
 Found = tuple[Box, Tensor]
 
@@ -66,7 +65,8 @@ class Stitch:
         # Gaussians are products, so the weights of all windows can be divided by their sum beforehand, axis by axis. Those
         # of MONAI are not; their sum goes along as one channel more.
         self._shares = [
-            {start: torch.from_numpy(share).to(device) for start, share in shares.items()} for shares in _shares(layout)
+            {start: torch.from_numpy(share).to(device) for start, share in shares.items()}
+            for shares in blend_shares(layout)
         ]
         self._weights: Tensor | None = None
         if blending == "monai":
@@ -175,14 +175,3 @@ def _steps(groups: Sequence[Sequence[int]], edge: int, wanted: slice) -> dict[in
         steps.update(dict.fromkeys(group, step))
         earlier = step.left
     return steps
-
-
-def _shares(layout: Layout) -> list[dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]]]:
-    """Weights along each axis by start of a window, divided by the sum over all windows."""
-    found = []
-    for starts, edge, profile in zip(layout.starts, layout.window, blend_profiles(layout.window), strict=True):
-        total = np.zeros(starts[-1] - starts[0] + edge, dtype=np.float32)
-        for start in starts:
-            total[start - starts[0] :][:edge] += profile
-        found.append({start: profile / total[start - starts[0] :][:edge] for start in starts})
-    return found

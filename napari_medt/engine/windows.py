@@ -153,6 +153,20 @@ def blend_profiles(window: Sequence[int]) -> list[Floats]:
     return profiles
 
 
+def blend_shares(layout: Layout) -> list[dict[int, Floats]]:
+    """Weights along each axis by start of a window, divided by the sum over all windows.
+
+    Their products are what every window adds to every sample; of all windows over one sample they sum to 1.
+    """
+    found = []
+    for starts, edge, profile in zip(layout.starts, layout.window, blend_profiles(layout.window), strict=True):
+        total = np.zeros(starts[-1] - starts[0] + edge, dtype=np.float32)
+        for start in starts:
+            total[start - starts[0] :][:edge] += profile
+        found.append({start: profile / total[start - starts[0] :][:edge] for start in starts})
+    return found
+
+
 def blend_weights(window: Sequence[int], *, blending: Blending = "smooth") -> Floats:
     """Gaussian weight of every sample of a window.
 

@@ -16,7 +16,6 @@ affine map is the same for all `j`, so the softmax removes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,87 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.axial_kernel import PositionalAttention
+from napari_medt.nets.axial_states import AxialState
 from napari_medt.nets.capture import Recorder
 from napari_medt.nets.norm import BatchNorm, conv_norm
-from napari_medt.nets.states import QueriesAndKeys
 
 HEADS = 8
 Kind = Literal["axial", "gated", "content"]
-
-
-@dataclass(frozen=True)
-class AxialState(QueriesAndKeys):
-    """What one axial attention needs to give any row of its attention again, kept while attention is captured.
-
-    Attributes
-    ----------
-    q, k
-        Queries and keys, `(n, heads, c, lines, K)`.
-    scales
-        `(3, heads)`, or `(1, heads)` where attention ignores position: what batch norm and gates make of each term.
-    eq, ek
-        Tables `(c, K, K)`, or `None` where attention ignores position.
-    axis
-        `"height"` (lines are columns) or `"width"` (lines are rows).
-    patches
-        Edge of the grid of patches that an image was cut into, patch after patch on the first axis; 1 for whole images.
-    """
-
-    scales: Tensor
-    eq: Tensor | None
-    ek: Tensor | None
-    axis: str
-    patches: int = 1
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of places that look, over all patches of an image."""
-        lines, length = self.q.shape[-2:]
-        rows, columns = (length, lines) if self.axis == "height" else (lines, length)
-        return self.patches * rows, self.patches * columns
-
-    @property
-    def samples(self) -> int:
-        """Images in the batch; the first axis of the tensors counts their patches."""
-        return self.q.shape[0] // self.patches**2
-
-    def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
-        """Attention `(heads, K)` of one cell of `grid` over its column or row, within its patch; sums to 1 a head."""
-        rows, columns = (size // self.patches for size in self.grid)
-        (row, y), (column, x) = divmod(cell[0], rows), divmod(cell[1], columns)
-        patch = (sample * self.patches + row) * self.patches + column
-        return self.line(x, y, patch) if self.axis == "height" else self.line(y, x, patch)
-
-    def received(self, sample: int = 0) -> Tensor:
-        """Attention received from the own line, mean over the positions that look: `(heads, *grid)`."""
-        length, count = self.q.shape[-1], self.patches**2
-        tiles = []
-        for patch in range(sample * count, (sample + 1) * count):
-            mean = torch.stack([self.rows(i, patch) for i in range(length)]).mean(0)
-            tiles.append(mean.transpose(-1, -2) if self.axis == "height" else mean)
-        whole = torch.unflatten(torch.stack(tiles), 0, (self.patches, self.patches))  # (row, column, heads, y, x)
-        return whole.permute(2, 0, 3, 1, 4).reshape(-1, *self.grid)
-
-    def rows(self, index: int, sample: int = 0) -> Tensor:
-        """Attention `(heads, lines, K)` of position `index` of every line over all positions; sums to 1 over K."""
-        q, k = self.q[sample, ..., index], self.k[sample]  # (g, c, l), (g, c, l, K)
-        scales = self.scales[..., None, None]
-        logits = scales[0] * (q[..., None] * k).sum(1)
-        if self.eq is not None and self.ek is not None:
-            logits = logits + scales[1] * torch.einsum("gcl,cj->glj", q, self.eq[:, index])
-            logits = logits + scales[2] * torch.einsum("gclj,cj->glj", k, self.ek[:, :, index])
-        return logits.softmax(-1)
-
-    def line(self, line: int, index: int, sample: int = 0) -> Tensor:
-        """Attention `(heads, K)` of position `index` of one line."""
-        one = slice(line, line + 1)
-        state = AxialState(self.q[:, :, :, one], self.k[:, :, :, one], self.scales, self.eq, self.ek, self.axis)
-        return state.rows(index, sample)[:, 0]
-
-    def full(self, sample: int = 0) -> Tensor:
-        """The whole attention `(heads, lines, K, K)` of one sample: for tests and summaries, line by line cheap to ask for."""
-        length = self.q.shape[-1]
-        return torch.stack([self.rows(i, sample) for i in range(length)], dim=-2)
 
 
 class AxialAttention(Recorder):

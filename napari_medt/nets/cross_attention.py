@@ -104,7 +104,7 @@ class ColumnState(DotState):
         """Memory kept."""
         return super().nbytes + self.totals.nbytes
 
-    def _rows(self, sample: int, which: slice) -> Tensor:
+    def _rows(self, sample: int, which: slice | Tensor) -> Tensor:
         logits = torch.matmul(self.q[sample, :, which], self.k[sample].transpose(-1, -2)) * self.scale
         return (logits - self.totals[sample]).exp()
 

@@ -17,9 +17,19 @@ from napari_medt.nets.states import DotState
 
 @dataclass(frozen=True)
 class ChannelState:
-    """Attention of channels to channels, the same wherever one looks: `weights (n, c, c)`, a row a channel that looks."""
+    """Attention of channels to channels, the same wherever one looks.
+
+    Attributes
+    ----------
+    weights
+        `(n, c, c)`, a row a channel that looks.
+    change
+        How strongly it changed every place, `(n, 1, h, w)`: the root mean square over channels of what it added, in units of
+        that of the whole input.
+    """
 
     weights: Tensor
+    change: Tensor
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -34,7 +44,7 @@ class ChannelState:
     @property
     def nbytes(self) -> int:
         """Memory kept."""
-        return self.weights.nbytes
+        return self.weights.nbytes + self.change.nbytes
 
     def row(self, cell: tuple[int, ...], sample: int = 0) -> Tensor:
         """How much every channel is looked at, `(1, c)`, at any place: sums to 1."""
@@ -43,6 +53,14 @@ class ChannelState:
     def received(self, sample: int = 0) -> Tensor:
         """Mean over all channels that look, `(1, c)`."""
         return self.weights[sample].mean(0, keepdim=True)
+
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """The same, by the sum of the weights."""
+        return self.received(sample) * weights.sum()
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """All channels."""
+        return self.weights.shape[-1]
 
     def full(self, sample: int = 0) -> Tensor:
         """The whole matrix `(1, c, c)`; every row sums to 1."""
@@ -94,5 +112,7 @@ class ChannelAttention(Recorder):
             weights = (-energy).softmax(-1)
             out = weights @ flat
         if self.seen is not None:
-            self.seen.append(ChannelState(weights.detach()))
+            added, usual = (self.gamma * out).view(x.shape), flat.square().mean((1, 2)).sqrt()
+            change = added.square().mean(1, keepdim=True).sqrt() / usual.clamp_min(1e-12)[:, None, None, None]
+            self.seen.append(ChannelState(weights.detach(), change.detach()))
         return torch.addcmul(x, self.gamma[:, None, None], out.to(x.dtype).reshape(x.shape))

@@ -14,6 +14,7 @@ from torch import Tensor
 Kind = Literal["gate", "axial row", "axial column", "token", "cross", "window", "volume", "position", "channel"]
 LARGEST = 4096  # queries or keys of an attention matrix that may be held as a whole
 CHUNK = 512  # queries whose rows are held at once where all are needed
+TOGETHER = 2**19  # weights that are computed at once: few enough for a processor's cache
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class State(Protocol):
     def received(self, sample: int = 0) -> Tensor:
         """Mean over all queries: `(heads, *places looked at)`."""
 
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """Sum of the rows of all cells, each by its weight in `weights (*grid)`: `(heads, *places looked at)`."""
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """Among how many places one cell may divide its attention."""
+
 
 @dataclass(frozen=True)
 class GateState:
@@ -90,6 +97,14 @@ class GateState:
     def received(self, sample: int = 0) -> Tensor:
         """The gate itself, `(channels, *grid)`."""
         return self.values[sample]
+
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """The gate itself, by the sum of the weights: it does not depend on a query."""
+        return self.values[sample] * weights.sum()
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """None: a gate divides nothing."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -136,12 +151,20 @@ class DotState(QueriesAndKeys):
         return self._rows(sample, slice(index, index + 1)).reshape(-1, *self.key_grid)
 
     def received(self, sample: int = 0) -> Tensor:
-        """Mean over all queries, `(heads, *key_grid)`, computed some hundred queries at a time."""
+        """Mean over all queries, `(heads, *key_grid)`."""
+        return self.weighed(self.q.new_full(self.grid, 1 / self.q.shape[2]), sample)
+
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """Sum of the rows of all cells by their weights, computed some queries at a time."""
+        flat = weights.flatten().to(self.q)
         total = self.q.new_zeros(self.k.shape[1], self.k.shape[2])
-        count = self.q.shape[2]
-        for start in range(0, count, CHUNK):
-            total += self._rows(sample, slice(start, start + CHUNK)).sum(1)
-        return (total / count).reshape(-1, *self.key_grid)
+        for which in torch.split(flat.nonzero()[:, 0], max(1, TOGETHER // total.numel())):
+            total += flat[which] @ self._rows(sample, which)
+        return total.reshape(-1, *self.key_grid)
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """All places looked at."""
+        return self.k.shape[2]
 
     def full(self, sample: int = 0) -> Tensor:
         """The whole matrix `(heads, queries, keys)`.
@@ -155,6 +178,6 @@ class DotState(QueriesAndKeys):
             raise ValueError(f"a matrix of {self.q.shape[2]} x {self.k.shape[2]} is too large to hold: ask for rows")
         return self._rows(sample, slice(None))
 
-    def _rows(self, sample: int, which: slice) -> Tensor:
+    def _rows(self, sample: int, which: slice | Tensor) -> Tensor:
         logits = torch.matmul(self.q[sample, :, which], self.k[sample].transpose(-1, -2)) * self.scale
         return logits.softmax(-1)

@@ -92,25 +92,46 @@ class TokenState(QueriesAndKeys):
         return rows[..., : self.near], rows[..., self.near :].reshape(*rows.shape[:2], -1, self.tokens)
 
     def received(self, sample: int = 0) -> Tensor:
-        """Mean of the rows of all windows, `(heads, z, y, x)`, computed some hundred tokens at a time."""
-        places = (self.layout.cells >= 0).sum(1).to(self.q)  # of each window: as many ask with its tokens
-        total = self.q.new_zeros(self.q.shape[1], len(places))
-        step = max(1, CHUNK // self.tokens)
-        for first in range(0, len(places), step):
-            start, stop = (self.near + window * self.tokens for window in (first, first + step))
-            total += torch.einsum("haw,a->hw", self._shares(slice(start, stop), sample), places[first : first + step])
-        return self.layout.spread(total / places.sum())
+        """Mean of the rows of all windows, `(heads, z, y, x)`."""
+        return self.weighed(self.q.new_full(self.grid, 1 / math.prod(self.grid)), sample)
 
-    def rows(self, which: slice, sample: int = 0) -> Tensor:
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """Sum of the rows of all places by their weights, computed some hundred tokens at a time."""
+        cells = self.layout.cells.to(weights.device)
+        asking = (weights.flatten()[cells.clamp_min(0)] * (cells >= 0)).sum(1).to(self.q)  # with the tokens of a window
+        total = self.q.new_zeros(self.q.shape[1], len(asking))
+        for which in torch.split(asking.nonzero()[:, 0], max(1, CHUNK // self.tokens)):
+            total += torch.einsum("haw,a->hw", self._shares(self._tokens_of(which), sample), asking[which])
+        return self.layout.spread(total)
+
+    def give(self, shares: Tensor, sample: int = 0) -> tuple[Tensor, Tensor]:
+        """Sum of where tokens looked by `shares (k, windows, tokens)`, heads averaged: `(k, near)` and `(k, windows, tokens)`."""
+        total = shares.new_zeros(len(shares), self.k.shape[2])
+        asking = shares.flatten(2).any(-1).any(0).nonzero()[:, 0]
+        for which in torch.split(asking, max(1, CHUNK // self.tokens)):
+            rows = self.rows(self._tokens_of(which), sample).mean(0)
+            total += shares[:, which].flatten(1) @ rows
+        return total[:, : self.near], total[:, self.near :].reshape(shares.shape)
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """All places of the image, over which the shares of windows are spread."""
+        return math.prod(self.grid)
+
+    def _tokens_of(self, windows: Tensor) -> Tensor:
+        """Where the tokens of some windows stand among all."""
+        first = self.near + windows[:, None] * self.tokens
+        return (first + torch.arange(self.tokens, device=windows.device)).flatten()
+
+    def rows(self, which: slice | Tensor, sample: int = 0) -> Tensor:
         """Rows of the whole attention, `(heads, which, near + windows * tokens)`."""
         return self._logits(which, sample).softmax(-1)
 
-    def _shares(self, which: slice, sample: int) -> Tensor:
+    def _shares(self, which: slice | Tensor, sample: int) -> Tensor:
         """Attention of windows to windows without the volume, `(heads, windows asking, windows)`."""
         rows = self._logits(which, sample)[..., self.near :].softmax(-1)
         return rows.reshape(len(rows), -1, self.tokens, math.prod(self.layout.counts), self.tokens).mean(2).sum(-1)
 
-    def _logits(self, which: slice, sample: int) -> Tensor:
+    def _logits(self, which: slice | Tensor, sample: int) -> Tensor:
         return self.q[sample, :, which] @ self.k[sample].transpose(-1, -2) * self.scale
 
 
@@ -146,6 +167,14 @@ class VolumeState(QueriesAndKeys):
     def received(self, sample: int = 0) -> Tensor:
         """As `row`: there is one place that looks."""
         return self.row((0, 0, 0), sample)
+
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """The one row, by the sum of the weights."""
+        return self.row((0, 0, 0), sample) * weights.sum()
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """The cells of the volume that are visible."""
+        return int(self.crop.visible[sample].sum())
 
     def rows(self, sample: int = 0) -> Tensor:
         """The whole attention, `(heads, cells, cells)`; rows of cells that are not visible play no part."""
@@ -230,10 +259,14 @@ def mlp(channels: int) -> nn.Sequential:
 
 
 class Reach(NamedTuple):
-    """What a place drew on, `(heads, z, y, x)` of the image and `(heads, *cells)` of the volume; together 1 a head."""
+    """What a place drew on, `(heads, z, y, x)` of the image and `(heads, *cells)` of the volume; together 1 a head.
+
+    `direct` is the part of `image` that it took from its window itself, not by way of tokens.
+    """
 
     image: Tensor
     volume: Tensor | None
+    direct: Tensor
 
 
 def compose(
@@ -268,15 +301,29 @@ def compose(
     sample
         Image of the batch.
     """
-    tokens, image = ask.look(cell, sample)
-    near, windows = (part.mean(0) for part in mix.look(ask.layout.locate(cell)[0], sample))
-    shares = torch.einsum("hg,gwt->hwt", tokens, windows)
+    weights = ask.q.new_zeros(ask.grid)
+    weights[cell] = 1
+    return compose_weighed(ask, mix, read, volume, weights=weights, sample=sample)
+
+
+def compose_weighed(
+    ask: WindowState,
+    mix: TokenState,
+    read: WindowState,
+    volume: VolumeState | None = None,
+    *,
+    weights: Tensor,
+    sample: int = 0,
+) -> Reach:
+    """The sum of `compose` over all places, each by its weight in `weights (z, y, x)`; other parameters as there."""
+    tokens, direct = ask.give(weights, sample)
+    near, shares = mix.give(tokens, sample)
     places = torch.einsum("hwt,wtp->hwp", shares, read.read(sample).mean(1))
-    image = image + read.layout.join(places[..., None]).squeeze(-1)
+    image = direct + read.layout.join(places[..., None]).squeeze(-1)
     if mix.crop is None:
-        return Reach(image, None)
+        return Reach(image, None, direct)
     cells = image.new_zeros(len(tokens), math.prod(mix.crop.grid))
-    cells[:, mix.crop.near[sample]] = tokens @ near
+    cells[:, mix.crop.near[sample]] = near
     if volume is not None:
         cells = cells @ volume.rows(sample).mean(0)
-    return Reach(image, cells.view(-1, *mix.crop.grid))
+    return Reach(image, cells.view(-1, *mix.crop.grid), direct)

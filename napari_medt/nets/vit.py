@@ -178,6 +178,14 @@ class Rollout:
         """Mean over all cells, `(1, *grid)`: how much each token is used."""
         return self._back(self.states[0].q.new_full(self.grid, 1 / prod(self.grid)), sample)
 
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """Sum of the rows of all cells by their weights, `(1, *grid)`."""
+        return self._back(weights.to(self.states[0].q), sample)
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """All tokens."""
+        return prod(self.grid)
+
     def _back(self, weights: Tensor, sample: int) -> Tensor:
         """Weights of the output's tokens to weights of the input's, from the last block to the first, without a matrix."""
         flow = weights.flatten()

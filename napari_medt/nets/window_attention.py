@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_medt.nets.capture import Recorder
-from napari_medt.nets.states import CHUNK, QueriesAndKeys
+from napari_medt.nets.states import TOGETHER, QueriesAndKeys
 
 Wiring = Literal["standard", "authors"]
 FAR = -1e4  # added to the logits of what must not be seen: its weight is 0 in every precision, and no row is empty
@@ -209,14 +209,39 @@ class WindowState(QueriesAndKeys):
         return torch.cat([logits[..., self.tokens :].softmax(-1) for _, logits in parts])
 
     def received(self, sample: int = 0) -> Tensor:
-        """Mean of the rows of all places, `(heads, z, y, x)`, computed some windows at a time."""
-        parts = []
-        for which, logits in self._logits(sample, range(self.q.shape[1]), slice(self.tokens, None)):
-            rows = logits[..., self.tokens :].softmax(-1)
-            looking = (self.layout.cells[which] >= 0).to(rows)[:, None, :, None]  # those that hang over do not count
-            parts.append((rows * looking).sum(2))
-        grid = self.layout.join(torch.cat(parts).transpose(0, 1)[..., None]).squeeze(-1)
-        return grid / math.prod(self.grid)
+        """Mean of the rows of all places, `(heads, z, y, x)`."""
+        return self.weighed(self.q.new_full(self.grid, 1 / math.prod(self.grid)), sample)
+
+    def weighed(self, weights: Tensor, sample: int = 0) -> Tensor:
+        """Sum of the rows of all places by their weights, computed some windows at a time."""
+        return self._joined(self._summed(weights, sample, slice(self.tokens, None)))
+
+    def give(self, weights: Tensor, sample: int = 0) -> tuple[Tensor, Tensor]:
+        """Sum of where places looked, tokens included: `(heads, windows, tokens)` and `(heads, z, y, x)`."""
+        windows = self._summed(weights, sample, slice(0, None))
+        return windows[..., : self.tokens], self._joined(windows[..., self.tokens :])
+
+    def choices(self, cell: tuple[int, ...], sample: int = 0) -> int:
+        """The places of its window that it may see."""
+        window, place = self.layout.locate(cell)
+        mask = self.layout.mask(0, self.layout.cells.device, torch.float32)
+        inside = self.layout.cells[window] >= 0
+        return int(inside.sum() if mask is None else (inside & (mask[window, place] == 0)).sum())
+
+    def _summed(self, weights: Tensor, sample: int, seen: slice) -> Tensor:
+        """Rows over the keys `seen`, summed up in every window: `(heads, windows, seen)`; only windows with weight are computed."""
+        cells = self.layout.cells.to(weights.device)
+        asking = (weights.flatten()[cells.clamp_min(0)] * (cells >= 0)).to(self.q)  # (windows, places)
+        total = self.q.new_zeros(self.q.shape[2], self.q.shape[1], len(range(self.k.shape[3])[seen]))
+        windows = asking.any(1).nonzero()[:, 0].tolist()
+        for which, logits in self._logits(sample, windows, slice(self.tokens, None)):
+            rows = logits[..., seen].softmax(-1)
+            total[:, which] = torch.einsum("whqk,wq->hwk", rows, asking[which])
+        return total
+
+    def _joined(self, windows: Tensor) -> Tensor:
+        """`(heads, windows, places)` to `(heads, z, y, x)`."""
+        return self.layout.join(windows[..., None]).squeeze(-1)
 
     def _scatter(self, window: int, row: Tensor) -> Tensor:
         """`(heads, places)` of one window to `(heads, z, y, x)`."""
@@ -228,14 +253,16 @@ class WindowState(QueriesAndKeys):
     def _logits(self, sample: int, windows: Sequence[int], which: slice) -> Iterator[tuple[list[int], Tensor]]:
         """Logits, `(windows, heads, which, tokens + places)`, of some windows at a time."""
         mask = self.layout.mask(self.tokens, self.q.device, self.q.dtype)
-        step = max(1, CHUNK // self.q.shape[3])
+        heads, seen = self.q.shape[2:4]
+        step = max(1, TOGETHER // (heads * seen * seen))
         for start in range(0, len(windows), step):
             part = list(windows[start : start + step])
-            logits = self.q[sample, part][:, :, which] @ self.k[sample, part].transpose(-1, -2) * self.scale
-            logits = logits + self.bias[:, which]
-            logits = logits if mask is None else logits + mask[part][:, None, which]
-            over = F.pad(self.layout.cells[part] < 0, (self.tokens, 0)).to(logits.device)
-            yield part, logits.masked_fill(over[:, None, None], FAR)
+            logits = (self.q[sample, part][:, :, which] * self.scale) @ self.k[sample, part].transpose(-1, -2)
+            logits += self.bias[:, which]
+            if mask is not None:
+                logits += mask[part][:, None, which]
+            over = F.pad(self.layout.cells[part] < 0, (self.tokens, 0))
+            yield part, logits.masked_fill_(over[:, None, None].to(logits.device), FAR) if over.any() else logits
 
 
 class WindowAttention(Recorder):

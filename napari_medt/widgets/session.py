@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, BadModel, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.core import AttentionMap, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
 from napari_medt.widgets.answers import Ahead, Doubt, Found, Hint
 from napari_medt.widgets.straight import found_on_copy, labels_on_scan, region_of_scan
 
@@ -118,15 +118,12 @@ class Session:
 
     def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
         """Attention blocks of a model with their numbers of heads; empty where a model shows none."""
-        from napari_medt.attention import AttentionExplorer
+        from napari_medt.attention import list_sources
 
         model = self._model(model_key, device)
-        blank = Volume.from_array(np.zeros(model.card.window[-2:], np.uint8))
-        try:
-            explorer = AttentionExplorer(model, blank)
-        except BadModel:
-            return []
-        return [(name, explorer.heads(name)) for name in explorer.sources()]
+        if model.card.spatial_dims == 3:
+            return []  # its maps are volumes, for which there is no place in the window yet
+        return [(source.name, source.heads) for source in list_sources(model.net)]
 
     def prepare_attention(
         self,
