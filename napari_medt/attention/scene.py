@@ -1,0 +1,298 @@
+"""One window of an image, of which places are taken away, and what the model then still says about a structure in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import gaussian_filter, map_coordinates
+from torch import Tensor
+
+from napari_medt.core import AttentionMap, BadImage, BadModel, Geometry, Volume
+from napari_medt.engine.prepare import Prepared, Scale, fit
+from napari_medt.engine.testtime import Passes
+from napari_medt.engine.windows import Box, pad_to_window, plan_windows
+from napari_medt.nets.layers import with_background
+from napari_medt.zoo.card import Intensity, ModelCard
+from napari_medt.zoo.model import Model
+
+Array = npt.NDArray[Any]
+Baseline = Literal["blur", "mean"]
+Map = AttentionMap | npt.ArrayLike
+
+BLUR = 1 / 8  # width of the blur, as a share of the window's edge
+LOOKED_THROUGH = 64  # windows that are searched for the structure where nobody says where it is
+PARTS, SMALLEST_PART = 16, 16  # of a region, and samples in each
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is asked, and of what.
+
+    Attributes
+    ----------
+    model
+        Its network.
+    channel
+        Of the structure among the probabilities.
+    volume
+        The image whose geometry a plain array has.
+    prepared
+        The image on the model's grid.
+    box
+        The window, cut at the border of the image.
+    region
+        `(*box)` bool: the samples whose mean probability is asked for.
+    parts
+        Numbers of samples of `region`, in compact parts of the same size.
+    kept, blank
+        `(c, *window)` float32 on the model's device, filled up to the window: the image, and what stands where it is removed.
+    """
+
+    model: Model
+    channel: int
+    volume: Volume
+    prepared: Prepared
+    box: Box
+    region: Array
+    parts: tuple[Array, ...]
+    kept: Tensor
+    blank: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        volume: Volume,
+        *,
+        structure: int,
+        region: Array | None,
+        query: Sequence[int] | None,
+        baseline: Baseline,
+        scale: Scale | None,
+    ) -> Scene:
+        """Choose the window and the region; parameters and errors as of `check_faithfulness`."""
+        card = model.card
+        if volume.geometry.ndim != card.spatial_dims:
+            scan, flat = "a 3D scan", "a 2D image"
+            here, wanted = (scan, flat) if card.spatial_dims == 2 else (flat, scan)
+            remedy = "choose one slice of the scan" if card.spatial_dims == 2 else "open the whole scan"
+            raise BadImage(f"A map of {card.title} is checked on {wanted}, but this is {here}", remedy=remedy)
+        prepared = fit(volume, card, scale=scale)
+        channel = structure - card.overlapping
+        if region is not None:
+            box, inside = _window_of_region(prepared, volume, card, region)
+        elif query is not None:
+            box, inside = _window_of_query(prepared, volume, card, query)
+        else:
+            box, inside = _window_of_structure(prepared, model, structure)
+        window = prepared.window(box)
+        blank = _blank(window, card.window, baseline)
+        kept, without = (torch.tensor(pad_to_window(a, card.window), device=model.device) for a in (window, blank))
+        where = np.flatnonzero(inside)
+        most = max(1, min(PARTS, len(where) // SMALLEST_PART))
+        groups = _split(np.column_stack(np.unravel_index(where, inside.shape)), most)
+        parts = tuple(where[group] for group in groups)
+        return cls(model, channel, volume, prepared, box, inside, parts, kept, without)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the window without what fills it up."""
+        return self.region.shape
+
+    @property
+    def inside(self) -> Box:
+        """Where it lies in the filled window."""
+        return tuple(slice(0, size) for size in self.shape)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the window."""
+        return self.prepared.geometry.part([part.start for part in self.box])
+
+    def sampled(self, attention: Map) -> Array:
+        """A map on the window's grid, `(*shape)` float64, interpolated linearly; where it says nothing, it is at its least.
+
+        Raises
+        ------
+        BadImage
+            If an array is not of the image's shape, or no value is finite.
+        """
+        if isinstance(attention, AttentionMap):
+            values, geometry = np.asarray(attention.data, np.float64), attention.geometry
+        else:
+            values, geometry = np.asarray(attention, np.float64), self.volume.geometry
+            if values.shape != self.volume.spatial_shape:
+                raise BadImage(f"The map has shape {values.shape}, but the image {self.volume.spatial_shape}")
+        if not np.isfinite(values).any():
+            raise BadImage("The map holds no number, only NaN or infinity", remedy="make it anew")
+        least = float(values[np.isfinite(values)].min())
+        values = np.where(np.isfinite(values), values, least)
+        grid = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1)
+        index = geometry.index(self.geometry.position(grid))
+        last = np.array(values.shape) - 1
+        beyond = ((index < -0.5 - 1e-6) | (index > last + 0.5 + 1e-6)).any(-1)
+        found: Array = map_coordinates(values, np.moveaxis(index, -1, 0), order=1, mode="nearest")
+        found[beyond] = least
+        return found
+
+    def place(self, query: Sequence[int]) -> tuple[int, ...]:
+        """The sample of the window that is nearest to a sample of the image."""
+        index = np.round(self.geometry.index(self.volume.geometry.position(query))).astype(int)
+        return tuple(int(i) for i in np.clip(index, 0, np.array(self.shape) - 1))
+
+    def answers(self, removed: Tensor) -> Array:
+        """Mean probability of the structure in each part of the region, `(n, parts)`.
+
+        Parameters
+        ----------
+        removed
+            `(n, *window)` bool: where the image is replaced, picture by picture.
+        """
+        found = self._passes(torch.where(removed[:, None], self.blank, self.kept))
+        flat = found[(slice(None), *self.inside)].reshape(len(found), -1)
+        means = [flat[:, torch.from_numpy(part).to(flat.device)].mean(1) for part in self.parts]
+        return torch.stack(means, 1).double().cpu().numpy()
+
+    def _passes(self, windows: Tensor) -> Tensor:
+        count, dims = len(windows), len(self.shape)
+        passes = Passes(self.model, self.model.device)
+        corners = [tuple(part.start for part in self.box)] * count
+        found: Tensor = passes(windows, self._position.expand(count, dims), corners)[:, self.channel]
+        return found
+
+    @property
+    def _position(self) -> Tensor:
+        """Centre of the window minus that of the image, for networks that take it."""
+        ends = zip(self.box, self.model.card.window, self.prepared.spatial_shape, strict=True)
+        return torch.tensor([part.start + edge / 2 - size / 2 for part, edge, size in ends], device=self.model.device)
+
+    def differentiable(self, windows: Tensor) -> Tensor:
+        """Mean probability in the region, `(n,)`, for windows `(n, c, *window)`; gradients flow."""
+        net, card = self.model.net, self.model.card
+        position = self._position.expand(len(windows), len(self.shape))
+        logits = (net(windows, position) if getattr(net, "takes_position", False) else net(windows)).float()
+        logits = logits / card.temperature
+        chances = logits.sigmoid() if card.overlapping else with_background(logits).softmax(1)
+        asked = torch.from_numpy(self.region).to(chances.device)
+        return chances[:, self.channel][(slice(None), *self.inside)][:, asked].mean(1)
+
+    def alone(self) -> tuple[ModelCard, Volume]:
+        """The window as an image of its own, and a card by which it is taken as it is."""
+        names = tuple(f"input {i + 1}" for i in range(self.model.card.in_channels))
+        plain = {
+            "channels": names,
+            "intensity": Intensity(kind="none"),
+            "spacing": None,
+            "orientation": "",
+            "crop": "none",
+        }
+        inside = self.kept[(slice(None), *self.inside)].cpu().numpy()
+        return self.model.card.model_copy(update=plain), Volume(inside, self.geometry, names)
+
+
+def class_number(card: ModelCard, structure: int | str) -> int:
+    """The value of a structure among the labels.
+
+    Raises
+    ------
+    BadModel
+        If the model does not find it.
+    """
+    if isinstance(structure, str) and structure in card.classes[1:]:
+        return card.classes.index(structure)
+    if not isinstance(structure, str) and 1 <= structure < len(card.classes):
+        return int(structure)
+    known = ", ".join(f"{value} ({name})" for value, name in enumerate(card.classes[1:], start=1))
+    raise BadModel(f"{card.title} does not find {structure!r}", remedy=f"choose one of {known}")
+
+
+def _blank(window: Array, edges: Sequence[int], baseline: Baseline) -> Array:
+    """What stands where the image is removed, `(c, *spatial)` float32."""
+    if baseline == "blur":
+        widths = (0.0, *(edge * BLUR for edge in edges))
+        return np.asarray(gaussian_filter(window, widths, mode="reflect"), np.float32)
+    mean = window.mean(axis=tuple(range(1, window.ndim)), keepdims=True)
+    return np.ascontiguousarray(np.broadcast_to(mean, window.shape), np.float32)
+
+
+def _about(middle: Sequence[float], shape: Sequence[int], window: Sequence[int]) -> Box:
+    """The window about a place, moved into the image."""
+    box = []
+    for centre, size, edge in zip(middle, shape, window, strict=True):
+        start = min(max(round(float(centre) - (edge - 1) / 2), 0), max(0, size - edge))
+        box.append(slice(start, min(start + edge, size)))
+    return tuple(box)
+
+
+def _window_of_region(prepared: Prepared, volume: Volume, card: ModelCard, region: Array) -> tuple[Box, Array]:
+    """The window that holds most of a region, about its middle where it fits into one."""
+    if region.shape != volume.spatial_shape:
+        raise BadImage(f"The region has shape {region.shape}, but the image {volume.spatial_shape}")
+    mask = prepared.grid.labels(region.astype(bool))
+    if not mask.any():
+        raise BadImage("The region is empty", remedy="mark what is asked about")
+    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
+    first = _about([(along[0] + along[-1]) / 2 for along in ends], mask.shape, card.window)
+    box = max((first, *plan_windows(mask.shape, card.window)), key=lambda box: int(np.count_nonzero(mask[box])))
+    return box, mask[box]
+
+
+def _window_of_query(prepared: Prepared, volume: Volume, card: ModelCard, query: Sequence[int]) -> tuple[Box, Array]:
+    """The window about a place, and the place with its direct neighbours."""
+    if len(query) != volume.geometry.ndim or not all(
+        0 <= q < n for q, n in zip(query, volume.spatial_shape, strict=True)
+    ):
+        raise BadImage(f"The point {tuple(query)} lies outside the image of shape {volume.spatial_shape}")
+    shape = prepared.spatial_shape
+    place = np.round(prepared.geometry.index(volume.geometry.position(query))).astype(int)
+    place = np.clip(place, 0, np.array(shape) - 1)
+    box = _about(place, shape, card.window)
+    inside = np.zeros([part.stop - part.start for part in box], bool)
+    inside[tuple(slice(max(0, q - p.start - 1), q - p.start + 2) for q, p in zip(place, box, strict=True))] = True
+    return box, inside
+
+
+def _window_of_structure(prepared: Prepared, model: Model, structure: int) -> tuple[Box, Array]:
+    """Of windows side by side, that in which the model draws most of the structure."""
+    card = model.card
+    boxes = plan_windows(prepared.spatial_shape, card.window, overlap=0)
+    if len(boxes) > LOOKED_THROUGH:
+        raise BadImage(
+            f"The image has {len(boxes)} windows, too many to look for the structure",
+            remedy="give the region asked about",
+        )
+    passes, best = Passes(model, model.device), None
+    for box in boxes:
+        window = pad_to_window(prepared.window(box), card.window)
+        middles = [b.start + e / 2 - n / 2 for b, e, n in zip(box, card.window, prepared.spatial_shape, strict=True)]
+        batch = torch.tensor(window, device=model.device)[None]
+        position = torch.tensor([middles], device=model.device)
+        found = passes(batch, position, [tuple(part.start for part in box)])[0]
+        drawn = found[structure - 1] > 0.5 if card.overlapping else found.argmax(0) == structure
+        inside = drawn.cpu().numpy()[tuple(slice(0, part.stop - part.start) for part in box)]
+        if best is None or np.count_nonzero(inside) > np.count_nonzero(best[1]):
+            best = box, inside
+    if best is None or not best[1].any():
+        raise BadImage(
+            f"The model finds no {card.classes[structure]} here, so there is nothing to explain",
+            remedy="give the region asked about",
+        )
+    return best
+
+
+def _split(index: Array, count: int) -> list[Array]:
+    """Which samples make up each of `count` compact parts of nearly the same size; `index` `(n, dims)`."""
+    parts = [np.arange(len(index))]
+    while len(parts) < 2 ** int(math.log2(count)):
+        halves = []
+        for part in parts:
+            axis = int(np.argmax(np.ptp(index[part], axis=0)))
+            halves.extend(np.array_split(part[np.argsort(index[part, axis], kind="stable")], 2))
+        parts = halves
+    return parts
