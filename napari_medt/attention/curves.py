@@ -5,6 +5,7 @@ Petsiuk, Das, Saenko, *RISE: Randomized Input Sampling for Explanation of Black-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from scipy.integrate import trapezoid
 
 from napari_medt.attention.scene import Scene
 from napari_medt.core import Cancel, Progress
-from napari_medt.engine.running import default_batch
+from napari_medt.engine.running import BATCH
 from napari_medt.engine.windows import pad_to_window
+from napari_medt.zoo.model import Model
 
 Array = npt.NDArray[Any]
+MOST_TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,12 @@ def ranked(values: Array, removable: Array, generator: np.random.Generator) -> A
     return ranks.reshape(values.shape)
 
 
+def _batch(model: Model) -> int:
+    """Windows in one pass: as many samples as `predict` takes, so many more of small windows."""
+    most = BATCH.get(model.device.type, BATCH["cpu"]) * 128**2 // math.prod(model.card.window)
+    return min(max(1, most), MOST_TOGETHER)
+
+
 def draw_curves(
     scene: Scene, ranks: Sequence[Array], *, steps: int, progress: Progress, cancel: Cancel | None
 ) -> list[Curves]:
@@ -88,7 +97,7 @@ def draw_curves(
     ]  # the image as it is, and without all that may be removed; then the points
     jobs += [(order, limit, deleting) for order in range(len(ranks)) for limit in limits for deleting in (True, False)]
     padded = torch.from_numpy(pad_to_window(np.stack(ranks), scene.model.card.window)).to(scene.model.device)
-    batch = default_batch(scene.model.device, scene.model.card.window)
+    batch = _batch(scene.model)
     answers = []
     for start in range(0, len(jobs), batch):
         if cancel is not None:

@@ -27,7 +27,7 @@ Map = AttentionMap | npt.ArrayLike
 
 BLUR = 1 / 8  # width of the blur, as a share of the window's edge
 LOOKED_THROUGH = 64  # windows that are searched for the structure where nobody says where it is
-PARTS, SMALLEST_PART = 16, 16  # of a region, and samples in each
+FEWEST_PARTS, MOST_PARTS, SMALLEST_PART = 4, 16, 8  # of a region, and samples in each
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,9 @@ class Scene:
         blank = _blank(window, card.window, baseline)
         kept, without = (torch.tensor(pad_to_window(a, card.window), device=model.device) for a in (window, blank))
         where = np.flatnonzero(inside)
-        most = max(1, min(PARTS, len(where) // SMALLEST_PART))
-        groups = _split(np.column_stack(np.unravel_index(where, inside.shape)), most)
+        count = min(MOST_PARTS, len(where) // SMALLEST_PART)
+        places = np.column_stack(np.unravel_index(where, inside.shape))
+        groups = _split(places, count if count >= FEWEST_PARTS else 1)
         parts = tuple(where[group] for group in groups)
         return cls(model, channel, volume, prepared, box, inside, parts, kept, without)
 

@@ -83,22 +83,32 @@ def shuffle(net: nn.Module, layers: list[str], *, seed: int) -> None:
 
 
 def _layers_from_output(scene: Scene) -> list[str]:
-    """Names of the modules with weights of their own, the last to run first; those that never run come last."""
-    names = {module: name for name, module in scene.model.net.named_modules()}
-    owners = [module for module in names if next(module.parameters(recurse=False), None) is not None]
-    ran: dict[nn.Module, int] = {}
+    """Names of the modules with weights of their own, the last to run first.
 
-    def note(module: nn.Module, *_: object) -> None:
-        ran.setdefault(module, len(ran))
+    One whose weights are used without its being called, as where a norm is folded into a convolution, ran when the module
+    did that it is a part of.
+    """
+    began: dict[nn.Module, int] = {}
 
-    handles = [module.register_forward_hook(note) for module in owners]
+    def note(module: nn.Module, _: object) -> None:
+        began.setdefault(module, len(began))
+
+    modules = dict(scene.model.net.named_modules())
+    handles = [module.register_forward_pre_hook(note) for module in modules.values()]
     try:
         with torch.inference_mode():
             scene.differentiable(scene.kept[None])
     finally:
         for handle in handles:
             handle.remove()
-    return [names[module] for module in sorted(owners, key=lambda module: -ran.get(module, -1))]
+
+    def when(name: str) -> int:
+        while modules[name] not in began:
+            name = name.rpartition(".")[0]
+        return began[modules[name]]
+
+    owners = [name for name, module in modules.items() if next(module.parameters(recurse=False), None) is not None]
+    return sorted(reversed(owners), key=when, reverse=True)
 
 
 def _sampled(scene: Scene, found: Map) -> Array:
