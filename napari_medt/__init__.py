@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_medt.attention import attention_maps
+    from napari_medt.attention import attention_maps, check_faithfulness
     from napari_medt.core import (
         AttentionMap,
         BadImage,
@@ -43,6 +43,7 @@ _DOORS = {
     "Prediction": "core",
     "Volume": "core",
     "attention_maps": "attention",
+    "check_faithfulness": "attention",
     "create_net": "nets",
     "evaluate": "training",
     "fine_tune": "training",
@@ -68,6 +69,7 @@ __all__ = [
     "Volume",
     "__version__",
     "attention_maps",
+    "check_faithfulness",
     "create_net",
     "evaluate",
     "fine_tune",

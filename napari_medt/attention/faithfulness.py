@@ -204,7 +204,17 @@ def check_faithfulness(
     number = class_number(model.card, structure)
     query = attention.query if isinstance(attention, AttentionMap) else None
     mask = None if region is None else np.asarray(region)
-    scene = Scene.of(model, volume, structure=number, region=mask, query=query, baseline=baseline, scale=scale)
+    scene = Scene.of(
+        model,
+        volume,
+        structure=number,
+        region=mask,
+        query=query,
+        baseline=baseline,
+        scale=scale,
+        progress=report,
+        cancel=cancel,
+    )
     removable = np.ones(scene.shape, bool) if removed == "anywhere" else ~scene.region
     if not removable.any():
         raise BadImage("The region fills the whole window, so there is nothing around it to remove")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,10 +12,11 @@ import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
 
-from napari_medt.core import AttentionMap, BadImage, BadModel, Geometry, Volume
+from napari_medt.attention.asked import split, window_of_query, window_of_region, window_of_structure
+from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Geometry, Progress, Volume, silent
 from napari_medt.engine.prepare import Prepared, Scale, fit
 from napari_medt.engine.testtime import Passes
-from napari_medt.engine.windows import Box, pad_to_window, plan_windows
+from napari_medt.engine.windows import Box, pad_to_window
 from napari_medt.nets.layers import with_background
 from napari_medt.zoo.card import Intensity, ModelCard
 from napari_medt.zoo.model import Model
@@ -26,7 +26,6 @@ Baseline = Literal["blur", "mean"]
 Map = AttentionMap | npt.ArrayLike
 
 BLUR = 1 / 8  # width of the blur, as a share of the window's edge
-LOOKED_THROUGH = 64  # windows that are searched for the structure where nobody says where it is
 FEWEST_PARTS, MOST_PARTS, SMALLEST_PART = 4, 16, 8  # of a region, and samples in each
 
 
@@ -75,6 +74,8 @@ class Scene:
         query: Sequence[int] | None,
         baseline: Baseline,
         scale: Scale | None,
+        progress: Progress = silent,
+        cancel: Cancel | None = None,
     ) -> Scene:
         """Choose the window and the region; parameters and errors as of `check_faithfulness`."""
         card = model.card
@@ -86,18 +87,18 @@ class Scene:
         prepared = fit(volume, card, scale=scale)
         channel = structure - card.overlapping
         if region is not None:
-            box, inside = _window_of_region(prepared, volume, card, region)
+            box, inside = window_of_region(prepared, volume, card, region)
         elif query is not None:
-            box, inside = _window_of_query(prepared, volume, card, query)
+            box, inside = window_of_query(prepared, volume, card, query)
         else:
-            box, inside = _window_of_structure(prepared, model, structure)
+            box, inside = window_of_structure(prepared, model, structure, progress, cancel)
         window = prepared.window(box)
         blank = _blank(window, card.window, baseline)
         kept, without = (torch.tensor(pad_to_window(a, card.window), device=model.device) for a in (window, blank))
         where = np.flatnonzero(inside)
         count = min(MOST_PARTS, len(where) // SMALLEST_PART)
         places = np.column_stack(np.unravel_index(where, inside.shape))
-        groups = _split(places, count if count >= FEWEST_PARTS else 1)
+        groups = split(places, count if count >= FEWEST_PARTS else 1)
         parts = tuple(where[group] for group in groups)
         return cls(model, channel, volume, prepared, box, inside, parts, kept, without)
 
@@ -220,80 +221,3 @@ def _blank(window: Array, edges: Sequence[int], baseline: Baseline) -> Array:
         return np.asarray(gaussian_filter(window, widths, mode="reflect"), np.float32)
     mean = window.mean(axis=tuple(range(1, window.ndim)), keepdims=True)
     return np.ascontiguousarray(np.broadcast_to(mean, window.shape), np.float32)
-
-
-def _about(middle: Sequence[float], shape: Sequence[int], window: Sequence[int]) -> Box:
-    """The window about a place, moved into the image."""
-    box = []
-    for centre, size, edge in zip(middle, shape, window, strict=True):
-        start = min(max(round(float(centre) - (edge - 1) / 2), 0), max(0, size - edge))
-        box.append(slice(start, min(start + edge, size)))
-    return tuple(box)
-
-
-def _window_of_region(prepared: Prepared, volume: Volume, card: ModelCard, region: Array) -> tuple[Box, Array]:
-    """The window that holds most of a region, about its middle where it fits into one."""
-    if region.shape != volume.spatial_shape:
-        raise BadImage(f"The region has shape {region.shape}, but the image {volume.spatial_shape}")
-    mask = prepared.grid.labels(region.astype(bool))
-    if not mask.any():
-        raise BadImage("The region is empty", remedy="mark what is asked about")
-    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)]
-    first = _about([(along[0] + along[-1]) / 2 for along in ends], mask.shape, card.window)
-    box = max((first, *plan_windows(mask.shape, card.window)), key=lambda box: int(np.count_nonzero(mask[box])))
-    return box, mask[box]
-
-
-def _window_of_query(prepared: Prepared, volume: Volume, card: ModelCard, query: Sequence[int]) -> tuple[Box, Array]:
-    """The window about a place, and the place with its direct neighbours."""
-    if len(query) != volume.geometry.ndim or not all(
-        0 <= q < n for q, n in zip(query, volume.spatial_shape, strict=True)
-    ):
-        raise BadImage(f"The point {tuple(query)} lies outside the image of shape {volume.spatial_shape}")
-    shape = prepared.spatial_shape
-    place = np.round(prepared.geometry.index(volume.geometry.position(query))).astype(int)
-    place = np.clip(place, 0, np.array(shape) - 1)
-    box = _about(place, shape, card.window)
-    inside = np.zeros([part.stop - part.start for part in box], bool)
-    inside[tuple(slice(max(0, q - p.start - 1), q - p.start + 2) for q, p in zip(place, box, strict=True))] = True
-    return box, inside
-
-
-def _window_of_structure(prepared: Prepared, model: Model, structure: int) -> tuple[Box, Array]:
-    """Of windows side by side, that in which the model draws most of the structure."""
-    card = model.card
-    boxes = plan_windows(prepared.spatial_shape, card.window, overlap=0)
-    if len(boxes) > LOOKED_THROUGH:
-        raise BadImage(
-            f"The image has {len(boxes)} windows, too many to look for the structure",
-            remedy="give the region asked about",
-        )
-    passes, best = Passes(model, model.device), None
-    for box in boxes:
-        window = pad_to_window(prepared.window(box), card.window)
-        middles = [b.start + e / 2 - n / 2 for b, e, n in zip(box, card.window, prepared.spatial_shape, strict=True)]
-        batch = torch.tensor(window, device=model.device)[None]
-        position = torch.tensor([middles], device=model.device)
-        found = passes(batch, position, [tuple(part.start for part in box)])[0]
-        drawn = found[structure - 1] > 0.5 if card.overlapping else found.argmax(0) == structure
-        inside = drawn.cpu().numpy()[tuple(slice(0, part.stop - part.start) for part in box)]
-        if best is None or np.count_nonzero(inside) > np.count_nonzero(best[1]):
-            best = box, inside
-    if best is None or not best[1].any():
-        raise BadImage(
-            f"The model finds no {card.classes[structure]} here, so there is nothing to explain",
-            remedy="give the region asked about",
-        )
-    return best
-
-
-def _split(index: Array, count: int) -> list[Array]:
-    """Which samples make up each of `count` compact parts of nearly the same size; `index` `(n, dims)`."""
-    parts = [np.arange(len(index))]
-    while len(parts) < 2 ** int(math.log2(count)):
-        halves = []
-        for part in parts:
-            axis = int(np.argmax(np.ptp(index[part], axis=0)))
-            halves.extend(np.array_split(part[np.argsort(index[part, axis], kind="stable")], 2))
-        parts = halves
-    return parts
