@@ -108,7 +108,7 @@ def _layers_from_output(scene: Scene) -> list[str]:
         return began[modules[name]]
 
     owners = [name for name, module in modules.items() if next(module.parameters(recurse=False), None) is not None]
-    return sorted(owners[::-1], key=when, reverse=True)
+    return sorted(owners, key=when)[::-1]
 
 
 def _sampled(scene: Scene, found: Map) -> Array:

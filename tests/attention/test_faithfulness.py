@@ -150,15 +150,14 @@ def test_map_without_differences_is_no_better_than_chance(model, picture):
     assert "no proof of a cause" in carried.caption
 
 
-@pytest.mark.parametrize("removed", ["anywhere", "outside"])
 @pytest.mark.parametrize("kind", ["white", "smooth", "blobs"])
-def test_random_maps_seldom_pass(model, picture, kind, removed):
-    """At most one of twenty, but for chance: more than 6 of 40 would come about once in 70 times, and the seeds are fixed."""
+def test_random_maps_seldom_pass(model, picture, kind):
+    """One of twenty is to be expected; more than 4 of 25 would come about in less than 1 % of all choices of seeds."""
     volume, labels = picture
     scene = scene_of(model, volume, labels == 2)
-    removable = np.ones(scene.shape, bool) if removed == "anywhere" else ~scene.region
+    everywhere = np.ones(scene.shape, bool)
     alarms = 0
-    for seed in range(40):
+    for seed in range(25):
         generator = np.random.default_rng(seed)
         values = {
             "white": lambda g: g.random(scene.shape),
@@ -166,12 +165,10 @@ def test_random_maps_seldom_pass(model, picture, kind, removed):
             "blobs": lambda g: gaussian_filter((g.random(scene.shape) < 0.02).astype(float), 1),
         }[kind](generator)
         maps = [values, *(moved(values, generator) for _ in range(19))]
-        curves = draw_curves(
-            scene, [ranked(one, removable, generator) for one in maps], steps=2, progress=silent, cancel=None
-        )
-        scores = [one.score for one in curves]
+        ranks = [ranked(one, everywhere, generator) for one in maps]
+        scores = [one.score for one in draw_curves(scene, ranks, steps=2, progress=silent, cancel=None)]
         alarms += scores[0] > max(scores[1:])
-    assert alarms <= 6
+    assert alarms <= 4
 
 
 def test_structure_that_needs_nothing_around_it_cannot_be_checked_for_context(model, picture):
