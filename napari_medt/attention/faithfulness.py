@@ -14,7 +14,7 @@ from napari_medt.attention.orders import moved, nearness, saliency
 from napari_medt.attention.scene import Baseline, Map, Scene, class_number
 from napari_medt.attention.shuffled import Again, Stage, compare_with_shuffled
 from napari_medt.attention.verdict import Verdict, in_words, judge
-from napari_medt.core import AttentionMap, BadImage, Cancel, Progress, Volume, silent
+from napari_medt.core import AttentionMap, BadImage, BadModel, Cancel, Progress, Volume, silent
 from napari_medt.engine.prepare import Scale
 from napari_medt.engine.windows import Box
 from napari_medt.measure import interval
@@ -218,6 +218,7 @@ def check_faithfulness(
     removable = np.ones(scene.shape, bool) if removed == "anywhere" else ~scene.region
     if not removable.any():
         raise BadImage("The region fills the whole window, so there is nothing around it to remove")
+    again = again or _by_name(attention, scene)
     generator = np.random.default_rng(seed)
     values = scene.sampled(attention)
     flat = bool(np.ptp(values[removable]) <= FLAT * np.abs(values).max())
@@ -234,7 +235,6 @@ def check_faithfulness(
         raise ValueError(f"a budget of {budget} is too small; at least {passes_needed(len(ranks), 2)} are needed")
     drawn = draw_curves(scene, ranks, steps=steps, progress=report, cancel=cancel)
     curves = dict(zip(maps, drawn, strict=False))
-    again = again or _by_name(attention, scene)
     stages: tuple[Stage, ...] = ()
     if again is not None:
         stages = compare_with_shuffled(scene, again, seed=seed, progress=report, cancel=cancel)
@@ -252,16 +252,21 @@ def check_faithfulness(
 
 
 def _by_name(attention: Map, scene: Scene) -> Again | None:
-    """How to make a map again that `attention_maps` made; `None` where that is not known."""
-    if not isinstance(attention, AttentionMap) or not attention.source:
+    """How to make a map again that `attention_maps` made; `None` of other maps."""
+    from napari_medt.attention import attention_maps
+
+    if not isinstance(attention, AttentionMap):
         return None
     named: AttentionMap = attention
     query: Any = None if named.query is None else scene.place(named.query)
 
     def again(model: Model, image: Volume) -> AttentionMap:
-        from napari_medt.attention import attention_maps
-
         found = attention_maps(model, image, named.source, query, head=named.head)
         return next(one for one in found if one.kind == named.kind)
 
+    card, volume = scene.alone()
+    try:
+        again(Model(card, scene.model.net, scene.model.device), volume)
+    except (BadModel, StopIteration):  # no source of this network, or no such map of it
+        return None
     return again
