@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_medt.attention import attention_maps
+    from napari_medt.attention import attention_maps, check_faithfulness
     from napari_medt.core import (
         AttentionMap,
         BadImage,
@@ -44,6 +44,7 @@ _DOORS = {
     "Volume": "core",
     "add_model": "zoo",
     "attention_maps": "attention",
+    "check_faithfulness": "attention",
     "create_net": "nets",
     "evaluate": "training",
     "export_model": "zoo",
@@ -71,6 +72,7 @@ __all__ = [
     "__version__",
     "add_model",
     "attention_maps",
+    "check_faithfulness",
     "create_net",
     "evaluate",
     "export_model",

@@ -1,15 +1,18 @@
-"""From a forward pass to named attention maps that lie over the image."""
+"""From a forward pass to named attention maps that lie over the image, and whether they deserve belief."""
 
 from napari_medt.attention.comparing import component, difference, right_and_wrong
 from napari_medt.attention.explorer import AttentionExplorer, attention_maps
+from napari_medt.attention.faithfulness import Faithfulness, check_faithfulness
 from napari_medt.attention.heads import HeadRow
 from napari_medt.attention.sources import Source, list_sources
 
 __all__ = [
     "AttentionExplorer",
+    "Faithfulness",
     "HeadRow",
     "Source",
     "attention_maps",
+    "check_faithfulness",
     "component",
     "difference",
     "list_sources",
