@@ -95,9 +95,11 @@ def test_attention_and_learning_see_a_slice_as_a_run_on_its_scan_does(session, t
     scan = Volume.from_array(np.stack([rng.random((48, 40)) * 0.2, rng.random((48, 40))]), rgb=False)
     session.put_image("scan", scan)
     explorer = session._explorer("scan", tiny_model, "cpu", 0)
-    expected = fit(scan, explorer._scene.model.card).window((slice(0, 1), slice(0, 48), slice(0, 40)))[:, 0]
-    np.testing.assert_array_equal(explorer._image, expected)
-    assert session._scale("scan", explorer._model) == fit(scan, explorer._scene.model.card).scale
+    model, seen = explorer._scene.model, explorer._scene.prepared
+    whole = fit(scan, model.card)
+    expected = whole.window((slice(0, 1), slice(0, 48), slice(0, 40)))[:, 0]
+    np.testing.assert_array_equal(seen.window((slice(0, 48), slice(0, 40))), expected)
+    assert session._scale("scan", model) == whole.scale
 
 
 def test_nothing_can_be_learnt_from_an_empty_or_foreign_mask(picture):
