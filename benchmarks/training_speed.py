@@ -54,7 +54,7 @@ LOOPS = ("plain", "MONAI", "ours")
 STEPS = 1_000_000  # more than there will be time for
 WARM_UP = 2  # steps that are not counted
 SMALL_WINDOWS = {2: (64, 64), 3: (32, 32, 32)}
-QUICK = {"names": ["unet", "axial-unet", "unetr"], "seconds": 0.5, "rounds": 1}
+QUICK = {"names": ["unet", "u-transformer", "unetr"], "seconds": 0.5, "rounds": 1}
 
 
 class Times(NamedTuple):
