@@ -137,7 +137,7 @@ def main() -> None:
     table.title = (
         f"{wish.model}, {wish.learns}, {guard}: {max(steps)} steps, {seconds:.0f} s ({used:.0f} s of processor)"
     )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ LOOPS = ("plain", "MONAI", "ours")
 STEPS = 1_000_000  # more than there will be time for
 WARM_UP = 2  # steps that are not counted
 SMALL_WINDOWS = {2: (64, 64), 3: (32, 32, 32)}
-QUICK = {"names": ["unet", "axial-unet", "unetr"], "seconds": 0.5, "rounds": 1}
+QUICK = {"names": ["unet", "u-transformer", "unetr"], "seconds": 0.5, "rounds": 1}
 
 
 class Times(NamedTuple):
@@ -297,14 +297,13 @@ def measure(loop: str, name: str, device: str, workers: int | None, seconds: flo
     return found._replace(megabytes=megabytes)
 
 
-def fresh_processes() -> BaseContext:
-    """Processes that begin with the libraries loaded and nothing else, where the system can; else ones that load them."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+def fresh_processes(device: str) -> BaseContext:
+    """Processes that begin with the libraries loaded and nothing else; where that is not safe, ones that load them."""
+    if sys.platform != "linux" or device != "cpu":
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    loaded = ["napari_medt.training.loop", "monai.losses.dice", "lightning_fabric", "scipy.ndimage", "rich.table"]
-    context.set_forkserver_preload([*loaded, "monai.engines"] if has_ignite() else loaded)
-    return context
+    for library in ("monai.losses.dice", "lightning_fabric", *(["monai.engines"] if has_ignite() else [])):
+        import_module(library)
+    return multiprocessing.get_context("fork")
 
 
 def side_by_side(name: str, context: BaseContext, rounds: int, device: str, **options: Any) -> dict[str, Measured]:
@@ -339,7 +338,7 @@ def main() -> None:
     if wish.quick:
         vars(wish).update(QUICK)
     names = wish.names or [*(net.name for net in list_nets()), *RECIPES_CHOSEN]
-    console, context = Console(), fresh_processes()
+    console, context = Console(), fresh_processes(wish.device)
     table = Table("network", "loop", "s", "CPU s", "ratio", "MB", "ratio", "waiting", "loss", box=None, pad_edge=False)
     table.title = f"A training step, {wish.device}, {torch.get_num_threads()} threads; ratios are ours to that loop"
     for name in names:
