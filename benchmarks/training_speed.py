@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from napari_medt.core import Cancel, Cancelled
 from napari_medt.nets import create_net, list_nets
 from napari_medt.nets.registry import NetInfo
+from napari_medt.training.auto import OPTIMISATION
 from napari_medt.training.bundle import usual_workers
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import Loss, dice_and_cross_entropy, launch, net_loss, seed_everything
@@ -257,14 +258,7 @@ def small_recipe(net: NetInfo) -> Recipe:
         "data": {"folder": ""},
         "augmentation": {"preset": "microscopy" if dims == 2 else "mr", "scale": (0.8, 1.25)},
         "stages": [{"window": window, "batch": 2, "steps": STEPS}],
-        "optimisation": {
-            "learning_rate": 2e-3,
-            "weight_decay": 1e-2,
-            "warmup": 60,
-            "clip": 5.0,
-            "average": 0.99,
-            "norm_batches": 30,
-        },
+        "optimisation": OPTIMISATION,
     }
     return parse_recipe(content, where=net.name)
 

@@ -113,13 +113,13 @@ def _in_folders(first: Path, second: Path) -> tuple[CasePair, ...]:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Images and masks in a folder and the folders in it, by their place in it without the ending."""
-    from napari_medt.io.kinds import FORMATS
+    from napari_medt.io.kinds import FORMATS, HIDDEN
 
     endings = tuple(ending for found in FORMATS.values() for ending in found)
     files: dict[str, Path] = {}
     for home, folders, names in os.walk(folder):
         zarrs = [name for name in folders if name.lower().endswith(".zarr")]
-        folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith((".", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith(HIDDEN))
         for name in sorted([*names, *zarrs]):
             if name.startswith(".") or not name.lower().endswith(endings):
                 continue

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from napari_medt.core import BadEdit, Geometry, NothingToChange
+from napari_medt.core.boxes import Box
 from napari_medt.core.volume import Array
-from napari_medt.editing.parts import Box, box_of, widened
+from napari_medt.editing.parts import box_of, widened
 
 Spacing = Geometry | Sequence[float]
 """A geometry in mm or µm, or the distance between neighbouring samples along each axis, in mm."""

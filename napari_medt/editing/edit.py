@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from napari_medt.core import BadEdit, NothingToChange
+from napari_medt.core.boxes import Box, bounding_box
 from napari_medt.core.volume import Array
-from napari_medt.editing.parts import Box, bounding_box, read
+from napari_medt.editing.parts import read
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
 from napari_medt.core import BadEdit
+from napari_medt.core.boxes import Box
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import check_axis, check_image, check_label, check_point, check_range, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import Box, in_range, read
+from napari_medt.editing.parts import in_range, read
 
 
 def threshold(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medt.core import BadEdit
+from napari_medt.core.boxes import Box
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import (
     Spacing,
@@ -20,7 +21,7 @@ from napari_medt.editing.checks import (
     spacing_mm,
 )
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import ROUNDING, Box, around, in_range, read
+from napari_medt.editing.parts import ROUNDING, around, in_range, read
 
 
 def brush(

@@ -12,9 +12,8 @@ import edt
 import numpy as np
 from scipy.ndimage import generate_binary_structure, label
 
+from napari_medt.core.boxes import Box, bounding_box
 from napari_medt.core.volume import Array
-
-Box = tuple[slice, ...]
 
 ROUNDING = 1e-5  # share by which a distance in single precision may miss a length it is equal to
 _BAND_VOXELS = 2_000_000
@@ -32,19 +31,6 @@ def among(values: Array, chosen: Iterable[int]) -> Array:
     if not wanted or len(wanted) > 8:  # comparing again and again is quicker, up to a point
         return np.isin(values, wanted)
     return np.asarray(reduce(or_, (values == value for value in wanted)))
-
-
-def bounding_box(mask: Array) -> Box | None:
-    """Return the smallest box outside which nothing is true; `None` when nothing is."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        # What was found along the axes before makes the next searches smaller.
-        part = mask[tuple(box)]
-        places = np.flatnonzero(part.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if not len(places):
-            return None
-        box.append(slice(int(places[0]), int(places[-1]) + 1))
-    return tuple(box)
 
 
 def box_where(values: Array, test: Callable[[Array], Array]) -> Box | None:

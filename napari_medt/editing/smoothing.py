@@ -8,10 +8,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from napari_medt.core import NothingToChange
+from napari_medt.core.boxes import bounding_box
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import Spacing, check_left, check_length, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import bounding_box, by_slabs, read, widened
+from napari_medt.editing.parts import by_slabs, read, widened
 
 _TRUNCATE = 4.0  # standard deviations after which the Gaussian ends
 

@@ -12,10 +12,11 @@ from skimage.draw import line
 from skimage.segmentation import watershed
 
 from napari_medt.core import BadEdit, NothingToChange
+from napari_medt.core.boxes import bounding_box
 from napari_medt.core.volume import Array
 from napari_medt.editing.checks import Spacing, check_axis, check_label, check_point, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
-from napari_medt.editing.parts import bounding_box, distance_to_false, pieces, read, sizes_of, widened
+from napari_medt.editing.parts import distance_to_false, pieces, read, sizes_of, widened
 
 _UNCUT = "The line does not cut the structure through; draw it from one side across to the other"
 

@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 
 from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.io.dicom_header import DAMAGE, has_image, is_mask, number, text
+from napari_medt.io.kinds import HIDDEN
 
 # The whole of what is read of a header; of the patient only the weight is used, name and number only to keep them out of
 # descriptions.
@@ -189,7 +190,7 @@ def find(path: Path, *, progress: Progress = silent, cancel: Cancel | None = Non
 
 def _files(folder: Path) -> Iterator[Path]:
     for home, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
         for name in names:
             place = Path(home, name)
             if name.startswith(".") or name.upper() in (_CONTENTS, "THUMBS.DB"):

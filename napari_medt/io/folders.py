@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_medt.core import Cancel, Progress, silent
-from napari_medt.io.kinds import FORMATS, ending_of
+from napari_medt.io.kinds import FORMATS, HIDDEN, ending_of
 from napari_medt.io.names import common_folder
 
 _FILES = {ending for kind, endings in FORMATS.items() if kind not in ("DICOM", "OME-Zarr") for ending in endings}
-_LEFT_OUT = (".", "__MACOSX")
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ def _walk(folder: Path, leave_out: Path | None) -> tuple[list[Path], bool]:
         folders[:] = sorted(
             name
             for name in folders
-            if name not in zarrs and not name.startswith(_LEFT_OUT) and Path(home, name) != leave_out
+            if name not in zarrs and not name.startswith(HIDDEN) and Path(home, name) != leave_out
         )
         for name in sorted(files):
             place = Path(home, name)
-            if name.startswith(_LEFT_OUT):
+            if name.startswith(HIDDEN):
                 continue
             if ending_of(place) in _FILES:
                 if not _is_second_half(place):

@@ -35,6 +35,7 @@ _DICOM_STARTS = (
     b"\x08\0\x05\0",
     b"\x08\0\x08\0",
 )  # without its preamble
+HIDDEN = (".", "__MACOSX")  # how the names of folders begin that hold no images of the user's
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HEAD_BYTES = 1024
 _HEADER_BYTES = 348  # of NIfTI-1

@@ -68,7 +68,13 @@ def common_folder(paths: Sequence[Path]) -> Path:
 
 
 def without_ending(name: str) -> str:
-    """A file's name without the ending of its format, double endings as a whole."""
+    """A file's name without the ending of its format: `.nii.gz`, `.ome.tif` and `.seg.nrrd` as a whole.
+
+    Examples
+    --------
+    >>> without_ending("a.b.nii.gz"), without_ending("a.ome.tif")
+    ('a.b', 'a')
+    """
     ending = max((ending for ending in _ENDINGS if name.lower().endswith(ending)), key=len, default="")
     stem = name[: len(name) - len(ending)] if ending else name
     return stem.removesuffix(".ome").removesuffix(".seg") or name

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
+from napari_medt.core import boxes
+from napari_medt.core.boxes import Box
 from napari_medt.measure.distances import Distances
 from napari_medt.measure.surfels import Mask, Reals, border, surface_elements
 
@@ -92,15 +94,9 @@ class Surfaces:
         return (self.elements if definition == "deepmind" else self.voxels).share_within(tolerance)
 
 
-def bounding_box(mask: Mask) -> tuple[slice, ...]:
+def bounding_box(mask: Mask) -> Box:
     """Smallest part of an array outside which nothing is inside; empty if nothing is."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        # What was found along the axes before makes the next searches smaller.
-        part = mask[tuple(box)]
-        places = np.flatnonzero(part.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0))
-    return tuple(box)
+    return boxes.bounding_box(mask) or (slice(0, 0),) * mask.ndim
 
 
 def _between(first: Mask, second: Mask, spacing: Sequence[float]) -> tuple[Reals, Reals]:

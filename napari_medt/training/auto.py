@@ -21,6 +21,14 @@ from napari_medt.training.splits import complete_split, write_split
 from napari_medt.zoo.card import slug
 
 STEPS = 3000
+OPTIMISATION: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-2,
+    "warmup": 60,
+    "clip": 5.0,
+    "average": 0.99,
+    "norm_batches": 30,
+}
 RECIPE, SPLIT, FACTS = "recipe.toml", "split.csv", "facts.json"
 _PICTURES = {"scale": (0.6, 1.7), "rotate": 45.0, "quarter_turns": True, "mirror": (0, 1)}
 _SCANS = {"scale": (0.85, 1.2), "rotate": 15.0}  # not mirrored: left and right may be different structures
@@ -138,12 +146,7 @@ def to_recipe(made: Plan, dataset: DataSet, *, seed: int) -> Recipe:
         "augmentation": {"preset": made.augmentation, **_MOVES[made.augmentation]},
         "stages": [{"window": made.window, "batch": made.batch, "steps": STEPS}],
         "optimisation": {
-            "learning_rate": 2e-3,
-            "weight_decay": 1e-2,
-            "warmup": 60,
-            "clip": 5.0,
-            "average": 0.99,
-            "norm_batches": 30,
+            **OPTIMISATION,
             "gates_held": 0.1 if "gated" in made.architecture or made.architecture == "medt" else 0.0,
         },
         "card": {"modality": made.modality, "training_data": f"{where.name}, {len(dataset.cases)} cases"},

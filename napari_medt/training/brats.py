@@ -30,8 +30,8 @@ import numpy.typing as npt
 
 from napari_medt.core import BadTrainingData
 from napari_medt.engine.channels import sequence_of
+from napari_medt.io.names import without_ending
 from napari_medt.training.datasets import Case, DataSet
-from napari_medt.training.files import stem_of
 from napari_medt.training.problems import Problem
 
 SchemeName = Literal["msd", "brats2018", "brats2023"]
@@ -194,9 +194,9 @@ def _sequences(mask: Path) -> dict[str, Path]:
     """Files beside a mask that begin as it does, by the sequence that the last word of their name tells."""
     start = _start(mask)
     beside = (path for path in _seen(mask.parent, "*.nii*") if path != mask and path.name.startswith(start))
-    return {sequence_of(re.split(r"[_-]", stem_of(path))[-1]): path for path in beside}
+    return {sequence_of(re.split(r"[_-]", without_ending(path.name))[-1]): path for path in beside}
 
 
 def _start(mask: Path) -> str:
     """What a patient's files begin with who shares the folder with others; nothing for one who has it alone."""
-    return stem_of(mask).removesuffix("seg") if len(_seen(mask.parent, "*seg.nii*")) > 1 else ""
+    return without_ending(mask.name).removesuffix("seg") if len(_seen(mask.parent, "*seg.nii*")) > 1 else ""

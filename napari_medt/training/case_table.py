@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from napari_medt.core import BadTrainingData
+from napari_medt.io.names import without_ending
 from napari_medt.training.datasets import Case, Side
-from napari_medt.training.files import stem_of
 from napari_medt.training.problems import Problem
 
 _COLUMNS = {
@@ -85,7 +85,7 @@ def annotated(cases: Sequence[Case], table: Table) -> tuple[tuple[Case, ...], li
     problems: list[Problem] = []
     places = {name: case for case in reversed(cases) for name in _names(case)}
     for name, row in table.rows.items():
-        case = places.get(name) or places.get(stem_of(Path(name)))
+        case = places.get(name) or places.get(without_ending(Path(name).name))
         if case is None:
             what = f"{name} stands in {table.name}, but there is no image with a mask of that name"
             problems.append(Problem("warning", "row without files", what, "correct the table, or add the files"))

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_medt.core import BadTrainingData
+from napari_medt.io.names import without_ending
 from napari_medt.training.datasets import Case, DataSet, Layout, Side
-from napari_medt.training.files import Found, by_channels, files_in, stem_of
+from napari_medt.training.files import Found, by_channels, files_in
 from napari_medt.training.problems import Problem
 
 DESCRIPTION = "dataset.json"
@@ -56,9 +57,9 @@ def _from_list(folder: Path, description: Mapping[str, Any], pairs: Sequence[tup
         if missing:
             what = f"{DESCRIPTION} names {missing[0].relative_to(folder)}, but there is no such file"
             kind = "no image" if image in missing else "no mask"
-            problems.append(Problem("error", kind, what, "get the data set again", stem_of(image)))
+            problems.append(Problem("error", kind, what, "get the data set again", without_ending(image.name)))
         else:
-            cases.append(Case(stem_of(image), (image,), label, choose=choose))
+            cases.append(Case(without_ending(image.name), (image,), label, choose=choose))
     return _data_set(folder, "decathlon", cases, description, problems, _passed_over(folder))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_medt.io.kinds import FORMATS, ending_of
+from napari_medt.io.names import without_ending
 from napari_medt.training.problems import Problem
 
 _OF_THE_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"}
@@ -23,19 +24,6 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def stem_of(path: Path) -> str:
-    """A file's name without the ending of its format: `.nii.gz`, `.ome.tif` and `.seg.nrrd` as a whole.
-
-    Examples
-    --------
-    >>> stem_of(Path("a.b.nii.gz")), stem_of(Path("a.ome.tif"))
-    ('a.b', 'a')
-    """
-    ending = ending_of(path)
-    name = path.name[: -len(ending)] if ending in _ENDINGS else path.name
-    return name.removesuffix(".ome").removesuffix(".seg") or path.name
-
-
 def files_in(folder: Path) -> Found:
     """List the image files of a folder, in the order of their names; a folder in it is one DICOM or OME-Zarr image."""
     found = Found()
@@ -45,10 +33,10 @@ def files_in(folder: Path) -> Found:
             continue
         if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
             continue  # its header stands for both
-        first = found.files.setdefault(stem_of(path), path)
+        first = found.files.setdefault(without_ending(path.name), path)
         if first is not path:
             what = f"There are two files of this name in {folder.name}, {first.name} and {path.name}"
-            found.problems.append(Problem("error", "two files", what, "remove one of them", stem_of(path)))
+            found.problems.append(Problem("error", "two files", what, "remove one of them", without_ending(path.name)))
     return found
 
 

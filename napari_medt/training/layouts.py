@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from napari_medt.core import BadTrainingData
+from napari_medt.io.names import without_ending
 from napari_medt.training.brats import from_patients, has_patients
 from napari_medt.training.case_table import annotated, read_table, side_of
 from napari_medt.training.dataset_json import DESCRIPTION, from_description, from_training_folders
 from napari_medt.training.datasets import Case, DataSet, Layout, MaskRule, Side
-from napari_medt.training.files import files_in, stem_of
+from napari_medt.training.files import files_in
 from napari_medt.training.problems import Problem
 
 IMAGES = ("images", "image", "imgs")
@@ -165,7 +166,7 @@ def _from_cases(folder: Path, images: Path | None) -> DataSet:
             what = f"There are {len(there)} images called {name} in {images}"
             problems.append(Problem("error", "no image", what, "put just the reviewed image there", short))
         else:
-            cases.append(Case(f"{stem_of(Path(name))}-{short}", (there[0],), mask))
+            cases.append(Case(f"{without_ending(Path(name).name)}-{short}", (there[0],), mask))
     if not cases:
         raise BadTrainingData(
             f"None of the reviews in {folder} is accepted and has its image in {images}",

@@ -24,9 +24,10 @@ from napari_medt.core import BadTrainingData, Cancel, Progress, Volume, silent
 from napari_medt.engine.prepare import Prepared, fit
 from napari_medt.engine.running import predict
 from napari_medt.engine.windows import pad_to_window
-from napari_medt.io import atomic_write, read, read_labels
+from napari_medt.io import read, read_labels
 from napari_medt.measure import count
 from napari_medt.nets import create_net
+from napari_medt.training.checkpoints import save_state
 from napari_medt.training.optimise import parameter_groups, seed_everything, training_device
 from napari_medt.zoo.card import Intensity, ModelCard, slug
 from napari_medt.zoo.model import Model
@@ -167,11 +168,11 @@ class _School:
     def _look(self, cancel: Cancel | None) -> str:
         """Validate and store; gives words for the progress."""
         state = self.model.net.state_dict()
-        atomic_write(self.out / "last.pth", lambda file: torch.save(state, file))
+        save_state(self.out / "last.pth", state)
         score = self._dice(cancel) if self.held_out else self.best
         if score >= self.best:
             self.best = score
-            atomic_write(self.out / "final_model.pth", lambda file: torch.save(state, file))
+            save_state(self.out / "final_model.pth", state)
         return f", validation Dice {score:.3f}" if self.held_out else ""
 
     def _dice(self, cancel: Cancel | None) -> float:

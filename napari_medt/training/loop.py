@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from napari_medt.core import BadTrainingData, Cancel, Progress, StorageError, silent
 from napari_medt.nets import create_net
 from napari_medt.training.board import EVERY, Board
+from napari_medt.training.checkpoints import load_state, save_state
 from napari_medt.training.optimise import (
     MovingAverage,
     dice_and_cross_entropy,
@@ -38,9 +39,7 @@ from napari_medt.training.run_folder import (
     LAST,
     METRICS,
     add_metrics,
-    load_state,
     planned,
-    save_state,
     write_plan,
 )
 from napari_medt.training.sampling import Batch, Sample, Sampler, collate

@@ -1,18 +1,14 @@
-"""The files of a run: its plan, its metrics with their curves, and its checkpoints."""
+"""The files of a run: its plan, and its metrics with their curves; the names of its checkpoints."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import pickle
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from napari_medt.core import BadTrainingData
 from napari_medt.io import atomic_write
@@ -76,36 +72,6 @@ def add_metrics(folder: Path, row: Mapping[str, str]) -> None:
     lines = [",".join(row), *(",".join(r.get(column) or "" for column in row) for r in (*rows, row))]
     atomic_write(path, ("\n".join(lines) + "\n").encode())
     draw_curves(path, folder / CURVES)
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written.
-    """
-    whole = io.BytesIO()  # torch hides what a disk that is full has said
-    torch.save(state, whole)
-    atomic_write(path, whole.getvalue())
-
-
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Raises
-    ------
-    BadTrainingData
-        If it is damaged.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise BadTrainingData(
-            f"The checkpoint {path} is damaged", remedy="remove its folder, or choose another, and begin anew"
-        ) from error
-    return state
 
 
 def _versions(*packages: str) -> dict[str, str]:

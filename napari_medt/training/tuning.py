@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_medt.core import BadTrainingData, Cancel, Cancelled, Control, Progress, StorageError
-from napari_medt.io import atomic_write
 from napari_medt.nets.layers import with_background
 from napari_medt.training.adapters import Learns, merged_state
+from napari_medt.training.checkpoints import load_state, save_state
 from napari_medt.training.corrections import Corrected, WeightedLoss, look
 from napari_medt.training.optimise import forward, frozen_norms, learning_rate_at, net_loss, parameter_groups
 from napari_medt.training.recipe import Augmentation, Data
@@ -200,11 +200,11 @@ class Tuning:
             raise StorageError(
                 f"The folder {self._checkpoint.parent} cannot be made: {error.strerror}", remedy="choose another place"
             ) from error
-        atomic_write(self._checkpoint, lambda file: torch.save(state, file))
+        save_state(self._checkpoint, state)
         self._saved = time.monotonic()
 
     def _restore(self, path: Path) -> None:
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_state(path, self.device)
         self.net.load_state_dict(state["net"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.step, self.steps, self._every = state["step"], state["steps"], state["every"]
