@@ -18,16 +18,18 @@ class FormName(StrEnum):
     FILE = "file"
     ONNX = "onnx"
     TORCH = "torch"
+    BIOIMAGEIO = "bioimageio"
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Name, name@version, a model's folder, a .medt file or a checkpoint.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="What is written: a folder, or NAME.medt, NAME.onnx, NAME.pt2.")
+        Path,
+        typer.Option("--output", "-o", help="What is written: a folder, or NAME.medt, NAME.onnx, NAME.pt2, NAME.zip."),
     ],
     form: Annotated[FormName | None, typer.Option(help="By default as the ending says.")] = None,
 ) -> None:
-    """Write a model as a folder or a single file, or its network as ONNX or as an exported program of PyTorch."""
+    """Write a model as a folder or a single file, as ONNX, as an exported program of PyTorch, or for the BioImage Model Zoo."""
     with plain_errors():
         from napari_medt.zoo import export_model
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Form = Literal["folder", "file", "onnx", "torch"]
-ENDINGS: dict[str, Form] = {"": "folder", SINGLE: "file", ".onnx": "onnx", ".pt2": "torch"}
+Form = Literal["folder", "file", "onnx", "torch", "bioimageio"]
+ENDINGS: dict[str, Form] = {"": "folder", SINGLE: "file", ".onnx": "onnx", ".pt2": "torch", ".zip": "bioimageio"}
 CLOSE = 1e-4  # by how much outputs may differ, where the largest is 1 or less; beyond, in proportion to it
 Array = npt.NDArray[np.float32]
 
@@ -43,8 +43,9 @@ def export_model(source: str | PathLike[str], target: str | PathLike[str], *, fo
     form
         `"folder"` and `"file"` are ours, with card, weights and self-test. `"onnx"` and `"torch"` (for `torch.export.load`) are
         the network: `(1, c, *window)` float32, prepared as the card says, to logits `(1, outputs, *window)`; networks that are
-        told where a window lies have a second input, its centre minus that of the image in samples, `(1, axes)`. By default the
-        ending of `target` says the form: none, `.medt`, `.onnx`, `.pt2`.
+        told where a window lies have a second input, its centre minus that of the image in samples, `(1, axes)`. `"bioimageio"` is
+        a package of the BioImage Model Zoo around the same ONNX, with the preparation of images and a test. By default the
+        ending of `target` says the form: none, `.medt`, `.onnx`, `.pt2`, `.zip`.
 
     Returns
     -------
@@ -78,8 +79,12 @@ def export_model(source: str | PathLike[str], target: str | PathLike[str], *, fo
             raise taken
     elif chosen == "file":
         write_new(place, pack(parts))
+    elif chosen == "torch":
+        write_new(place, _network(card, parts, _as_program))
+    elif chosen == "onnx":
+        write_new(place, _network(card, parts, _as_onnx))
     else:
-        write_new(place, _network(card, parts, _as_onnx if chosen == "onnx" else _as_program))
+        write_new(place, _as_package(card, parts))
     return place
 
 
@@ -119,6 +124,14 @@ def _network(card: ModelCard, parts: dict[str, bytes], write: Writer) -> bytes:
             remedy="write it as a folder or a .medt file",
         )
     return content
+
+
+def _as_package(card: ModelCard, parts: dict[str, bytes]) -> bytes:
+    from napari_medt.zoo.bioimage import pack_for_bioimage
+
+    with np.load(io.BytesIO(parts[SELFTEST]), allow_pickle=False) as test:
+        image = test["input"]
+    return pack_for_bioimage(card, _network(card, parts, _as_onnx), image)
 
 
 def _inputs(card: ModelCard, net: nn.Module, selftest: bytes) -> tuple[torch.Tensor, ...]:

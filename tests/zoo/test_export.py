@@ -9,12 +9,17 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from napari_medt.core import BadModel, MedtError
+from napari_medt.engine.channels import Channels
+from napari_medt.engine.intensity import find_scale
 from napari_medt.nets import create_net, registry
 from napari_medt.zoo import check_model, export_model, load_model, save_model
+from napari_medt.zoo.card import Intensity
 
 ONNX = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
+BIOIMAGE = ONNX and bool(find_spec("bioimageio"))
 
 
 @pytest.fixture
@@ -71,6 +76,44 @@ def test_missing_packages_are_told(model, tmp_path):
     ):
         export_model(model, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.skipif(not BIOIMAGE, reason="needs the extra export")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"intensity": Intensity(kind="percentile", low=1, high=99)},
+        {"intensity": Intensity(kind="percentile", per_channel=True)},
+        {"intensity": Intensity(kind="clip", low=20, high=200), "spacing": (0.5, 0.25)},
+        {"intensity": Intensity(kind="unit"), "licence": "CC0-1.0 (images), BSD-3-Clause (weights)"},
+    ],
+    ids=["percentiles", "percentiles of each channel", "clip", "unit"],
+)
+def test_a_package_for_the_bioimage_model_zoo_is_valid_and_holds_what_predict_does(card, model, tmp_path, changes):
+    from bioimageio.spec import load_model_description
+
+    options = {"in_channels": 3, "num_classes": 2, "channels": (8, 16)}
+    given = card(architecture="unet", net_options=options, **changes)
+    save_model(tmp_path / "changed", given, load_model(model, device="cpu").net)
+    described = load_model_description(export_model(tmp_path / "changed", tmp_path / "m.zip"))
+    image, expected = (np.load(tensor[0].test_tensor.get_reader()) for tensor in (described.inputs, described.outputs))
+    scale, _ = find_scale(image[0].astype(np.uint8), given.intensity, Channels((0, 1, 2)))
+    found = softmax(logits(tmp_path / "changed", torch.from_numpy(scale.apply(image[0]))[None]), axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert described.outputs[0].axes[1].channel_names == list(given.classes)
+    assert given.title in described.documentation.get_reader().read().decode()
+    assert described.inputs[0].axes[2].scale == (0.5 if given.spacing else 1)
+
+
+@pytest.mark.skipif(not BIOIMAGE, reason="needs the extra export")
+def test_what_the_bioimage_format_cannot_say_is_refused(card, model, tmp_path):
+    folder = tmp_path / "changed"
+    options = {"in_channels": 3, "num_classes": 2, "channels": (8, 16)}
+    given = card(architecture="unet", net_options=options, intensity=Intensity(kind="zscore"))
+    save_model(folder, given, load_model(model, device="cpu").net)
+    with pytest.raises(BadModel, match=r"scales by what is not 0.*write it as \.onnx"):
+        export_model(folder, tmp_path / "m.zip")
+    assert not (tmp_path / "m.zip").exists()
 
 
 def test_form_goes_before_the_ending(model, tmp_path):
