@@ -94,7 +94,8 @@ def pack_for_bioimage(card: ModelCard, onnx: bytes, image: npt.NDArray[np.uint8]
                 onnx=v0_5.OnnxWeightsDescr(source=folder / "network.onnx", opset_version=_opset(onnx))
             ),
         )
-        return save_bioimageio_package(described, output_path=folder / "package.zip").read_bytes()
+        save_bioimageio_package(described, output_path=folder / "package.zip")
+        return (folder / "package.zip").read_bytes()
 
 
 def _channels(card: ModelCard) -> tuple[str, ...]:
@@ -140,13 +141,16 @@ def _before(v0_5: Any, card: ModelCard) -> list[Any]:
 
 def _prepared(how: Intensity, raw: Floats) -> Floats:
     """What the format's steps of `_before` make of an image `(1, c, *spatial)`."""
+    scaled = raw.astype(np.float64)
     if how.kind == "percentile":
         axes = tuple(range(2 if how.per_channel else 1, raw.ndim))
-        low, high = np.percentile(raw, (how.low, how.high), axis=axes, keepdims=True)
-        return np.clip((raw - low) / (high - low + EPS), 0, 1).astype(np.float32)
-    if how.kind == "clip":
-        return np.clip((raw - how.low) / (how.high - how.low), 0, 1).astype(np.float32)
-    return (raw / 255).astype(np.float32) if how.kind == "unit" else raw
+        low, high = np.percentile(scaled, (how.low, how.high), axis=axes, keepdims=True)
+        scaled = np.clip((scaled - low) / (high - low + EPS), 0, 1)
+    elif how.kind == "clip":
+        scaled = np.clip((scaled - how.low) / (how.high - how.low), 0, 1)
+    elif how.kind == "unit":
+        scaled /= 255
+    return scaled.astype(np.float32)
 
 
 def _after(v0_5: Any, card: ModelCard) -> list[Any]:
@@ -165,9 +169,8 @@ def _chances(card: ModelCard, logits: Floats) -> Floats:
 def _opset(onnx: bytes) -> int:
     import onnx as library
 
-    return max(
-        entry.version for entry in library.load_model_from_string(onnx).opset_import if entry.domain in ("", "ai.onnx")
-    )
+    imports = library.load_model_from_string(onnx).opset_import
+    return int(next(entry.version for entry in imports if entry.domain in ("", "ai.onnx")))
 
 
 def _licence(card: ModelCard) -> Any:
