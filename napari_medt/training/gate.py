@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from napari_medt.measure import paired_test
-
 MEASURES = ("dice", "hd95", "surface_dice", "volume_difference")
 ALL = ""  # stands for the mean over structures
 ALONE = 0.02  # Dice that a single held-out case may fall by, as it has no interval
@@ -91,6 +89,8 @@ def judge(found: Sequence[Change]) -> Verdict:
 
 
 def _change(key: tuple[str, str], before: list[float | None], after: list[float | None]) -> Change:
+    from napari_medt.measure import paired_test
+
     structure, measure = key
     if measure == "volume_difference":
         before, after = ([None if v is None else abs(v) for v in side] for side in (before, after))
