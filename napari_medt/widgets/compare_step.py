@@ -71,9 +71,12 @@ class CompareStep(Step):
     -------
     taken
         A version is used from now on; its key, and whether it is another than before.
+    compared
+        There is a comparison to decide on, or no longer.
     """
 
     taken = Signal(str, bool)
+    compared = Signal()
 
     def __init__(self, review: Review, cases: Casework) -> None:
         super().__init__(5, texts.STEP_TITLES["compare"])
@@ -183,6 +186,7 @@ class CompareStep(Step):
         self.set_summary(texts.WORSE if found.verdict.worse else "")
         self._show_difference()
         self.refresh()
+        self.compared.emit()
 
     def _show_difference(self, _: Any = None) -> None:
         """Lay what the new version mends and spoils over the picture, or take it away."""
@@ -215,6 +219,7 @@ class CompareStep(Step):
         for image, _ in self.review.works:
             self.review.layers.remove(image, DIFFERENCE)
         self.set_summary("")
+        self.compared.emit()
 
     # ---------------------------------------------------------------------------------------------------------- decision
 
@@ -223,9 +228,9 @@ class CompareStep(Step):
         if self.found is not None and not self.review.busy:
             old = self.found.old
             self._forget()
+            self.refresh()
             self.message.say(texts.kept_old(old), kind="good")
             self.taken.emit(old, False)
-            self.refresh()
 
     def accept_new(self) -> None:
         """Use the new version from now on, unless it is blocked."""

@@ -18,13 +18,13 @@ from napari_medt.widgets.compare_step import CompareStep
 from napari_medt.widgets.compass import Compass
 from napari_medt.widgets.correct_step import CorrectStep
 from napari_medt.widgets.interface import Interface
-from napari_medt.widgets.keys import Keys
 from napari_medt.widgets.learn_step import LearnStep
 from napari_medt.widgets.look_step import LookStep
 from napari_medt.widgets.open_cases import OpenCases
 from napari_medt.widgets.parts import align, mark
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.run_step import RunStep
+from napari_medt.widgets.shortcuts import Shortcuts
 from napari_medt.widgets.sign_off import SignOffLine
 from napari_medt.widgets.step import Step
 from napari_medt.widgets.style import Palette, stylesheet
@@ -108,6 +108,7 @@ class ReviewDock(Interface, QWidget):
         self.learn_step.learnt.connect(self._learnt)
         review.models_changed.connect(self._compare_learnt)
         self.compare_step.taken.connect(lambda _, other: review.set_stage("run" if other else self._after_case()))
+        self.compare_step.compared.connect(self._mark_done)
         review.busy_changed.connect(lambda _: self._mark_done())
         self.opened.changed.connect(self._mark_done)
         events.inserted.connect(self._layers_changed)
@@ -131,7 +132,7 @@ class ReviewDock(Interface, QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(act)
 
-        self.keys = Keys(
+        self.shortcuts = Shortcuts(
             self.viewer,
             self,
             {
@@ -144,8 +145,8 @@ class ReviewDock(Interface, QWidget):
                 "C": self.compare,
                 "Y": self.compare_step.accept_new,
                 "O": self.compare_step.keep_old,
-                "N": lambda: self.opened.step(1),
-                "Shift-N": lambda: self.opened.step(-1),
+                "G": lambda: self.opened.step(1),
+                "Shift-G": lambda: self.opened.step(-1),
             },
         )
 
@@ -306,7 +307,7 @@ class ReviewDock(Interface, QWidget):
         if self.review.closed:
             return
         self._stop_looking()
-        self.keys.release()
+        self.shortcuts.release()
         self.cases.close()
         self.opened.close()
         self.case_bar.close_bar()

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QWidget
 Acts = Mapping[str, Callable[[], Any]]
 
 
-class Keys:
+class Shortcuts:
     """Binds keys to acts; a layer that uses one of them itself comes first.
 
     Parameters
@@ -22,7 +22,7 @@ class Keys:
     dock
         Where they work while one of its controls has the focus.
     acts
-        By key, as napari writes it: `"A"`, `"Shift-N"`.
+        By key, as napari writes it: `"A"`, `"Shift-G"`.
     """
 
     def __init__(self, viewer: Any, dock: QWidget, acts: Acts) -> None:
