@@ -34,7 +34,7 @@ class CaseBar(QFrame):
         self.menu_button = quiet_button("☰", "cases_menu", clicked=self._show_menu)
         self.open_button = button(texts.OPEN_FOLDER, "open_folder", clicked=self.ask_folder)
         self.again_button = button("", "folder_again", clicked=self._again)
-        self.notes = text_label(role="muted")
+        self.notes = ElidedLabel(role="muted")
         self.list = named(QListWidget(), "cases")
         self.list.itemActivated.connect(self._chosen)
         self.list.itemClicked.connect(self._chosen)
@@ -43,8 +43,13 @@ class CaseBar(QFrame):
         line = QHBoxLayout()
         line.setSpacing(4)
         line.addWidget(self.name, 1)
-        for widget in (self.state, self.back_button, self.place, self.next_button, self.menu_button):
+        for widget in (self.state, self.menu_button):
             line.addWidget(widget)
+        around = QHBoxLayout()
+        around.setSpacing(4)
+        around.addWidget(self.notes, 1)
+        for widget in (self.back_button, self.place, self.next_button):
+            around.addWidget(widget)
         offers = QHBoxLayout()
         offers.addWidget(self.open_button)
         offers.addWidget(self.again_button)
@@ -52,8 +57,8 @@ class CaseBar(QFrame):
         box.setContentsMargins(10, 6, 6, 6)
         box.setSpacing(4)
         box.addLayout(line)
+        box.addLayout(around)
         box.addLayout(offers)
-        box.addWidget(self.notes)
         box.addWidget(self.list)
         opened.changed.connect(self.refresh)
         cases.state_changed.connect(self.refresh)
@@ -165,4 +170,4 @@ class CaseBar(QFrame):
     def _tell_seen(self, event: Any = None) -> None:
         share = self.cases.seen_share()
         self.notes.setText("" if share is None else texts.seen(share))
-        self.notes.setVisible(bool(self.notes.text()))
+        self.notes.setVisible(bool(self.notes.text() or self.opened.items))

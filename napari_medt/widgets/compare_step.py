@@ -30,7 +30,7 @@ class Scores(QFrame):
         self.setProperty("role", "modelcard")
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(8, 6, 8, 6)
-        self._grid.setHorizontalSpacing(10)
+        self._grid.setHorizontalSpacing(7)
         self._grid.setVerticalSpacing(2)
         self._grid.setColumnStretch(0, 1)
         self.rows: list[tuple[str, ...]] = []
@@ -39,7 +39,9 @@ class Scores(QFrame):
     def show_changes(self, groups: Sequence[tuple[str, Sequence[Change]]], units: str, axes: int) -> None:
         """Show groups of changes, each under its heading."""
         while self._grid.count():
-            self._grid.takeAt(0).widget().deleteLater()
+            old = self._grid.takeAt(0).widget()
+            old.hide()
+            old.deleteLater()
         self.rows = []
         for heading, found in groups:
             if not found:
@@ -59,7 +61,7 @@ class Scores(QFrame):
     def _put(self, words: Sequence[str], *, roles: Sequence[str]) -> None:
         at = self._grid.rowCount()
         for column, (text, role) in enumerate(zip(words, roles, strict=True)):
-            made = text_label(text, role=role, wrap=False)
+            made = text_label(text, role=role, wrap=not column)
             made.setAlignment(Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft)
             self._grid.addWidget(made, at, column, 1, 1 if len(words) > 1 else 4)
 

@@ -117,6 +117,6 @@ class LearningCurves(QWidget):
     def _line(self, kind: str, name: str, colour: str, mark: str) -> Any:
         if (kind, name) not in self._lines:
             pen = self._pyqtgraph.mkPen(colour, width=1.5 if kind == "training" else 2.5)
-            options = {} if kind == "training" else {"symbol": mark, "symbolBrush": colour, "symbolPen": None}
-            self._lines[kind, name] = self.plot.plot([], [], pen=pen, symbolSize=9, **options)
+            marks = {"symbol": mark, "symbolBrush": colour, "symbolPen": None, "symbolSize": 9}
+            self._lines[kind, name] = self.plot.plot([], [], pen=pen, **(marks if kind == "validation" else {}))
         return self._lines[kind, name]

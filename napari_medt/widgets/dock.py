@@ -207,12 +207,13 @@ class ReviewDock(Interface, QWidget):
             "correct": ("look", "correct"),
             "accept": ("correct",),
             "next": ("correct",),
-            "learn": ("correct", "learn"),
+            "learn": ("learn",),
             "compare": ("learn", "compare"),
         }[stage]
         for name, step in self.steps.items():
             step.set_open(name in opened or bool(step.message.text and step.message.kind == "error"))
         self._mark_done()
+        self.review.bridge.post(lambda: self.scroll.ensureWidgetVisible(self._bright(), 0, 12))
 
     def _bright(self) -> QWidget:
         """The control of the action that makes sense next."""

@@ -416,6 +416,7 @@ def held_out_heading(cases: int) -> str:
     return "1 held-out case" if cases == 1 else f"{cases} held-out cases"
 
 
+AREA_ERROR = "Area error"
 MEASURES = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice", "volume_difference": "Volume error"}
 
 
@@ -423,13 +424,13 @@ def change_words(change: Change, units: str, axes: int) -> tuple[str, str, str, 
     """One row of the comparison: measure with its unit, before, after, what the change lies between and which way it goes."""
     unit = {"um": "µm"}.get(units, units)
     size = {"hd95": unit, "volume_difference": "ml" if (units, axes) == ("mm", 3) else f"{unit}{'²³'[axes - 2]}"}
-    name = MEASURES[change.measure]
+    name = AREA_ERROR if change.measure == "volume_difference" and axes == 2 else MEASURES[change.measure]
     if change.measure in size:
         name += f", {size[change.measure]}"
     before, after = (_score(value, change.measure) for value in (change.before, change.after))
     span = ""
     if change.low is not None and change.high is not None:
-        span = f" {_signed(change.low, change.measure)} to {_signed(change.high, change.measure)}"
+        span = f" {_signed(change.low, change.measure)} … {_signed(change.high, change.measure)}"
     return name, before, after, f"{ {'good': '▲', 'bad': '▼'}.get(change_role(change), '·') }{span}"
 
 
@@ -446,11 +447,11 @@ def _score(value: float | None, measure: str) -> str:
         return "–"
     if value == float("inf"):
         return "∞"
-    return f"{value:.3f}" if measure in ("dice", "surface_dice") else f"{value:.3g}"
+    return f"{value:.2f}" if measure in ("dice", "surface_dice") else f"{value:.3g}"
 
 
 def _signed(value: float, measure: str) -> str:
-    return f"{value:+.3f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}"
+    return f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}"
 
 
 def signed(decision: str, by: str) -> str:
