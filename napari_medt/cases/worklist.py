@@ -143,6 +143,11 @@ class Worklist:
         return (*self._told, f"{several} no longer in this folder; the masks are kept.")
 
     @property
+    def cases_folder(self) -> Path:
+        """Folder of the cases, each in one named by the digest of its image."""
+        return self.work / _CASES
+
+    @property
     def order(self) -> Order:
         """How `items` is ordered."""
         return self._content.order
@@ -255,7 +260,7 @@ class Worklist:
             As for `CaseFolder.open`.
         """
         item = self.item(key)
-        case = CaseFolder.open(image, root=self.work / _CASES, name=storable(item.image.path.name), **options)
+        case = CaseFolder.open(image, root=self.cases_folder, name=storable(item.image.path.name), **options)
         try:
             content = self._of(key).content or content_of(item.image)
         except OSError:  # gone meanwhile: it is recognised the next time
@@ -336,7 +341,7 @@ class Worklist:
 
     def _with_state(self, known: Known) -> Known:
         """How far the case of an image is, as its folder says."""
-        folder = self.work / _CASES / known.digest
+        folder = self.cases_folder / known.digest
         if not known.digest or not any((folder / name).exists() for name in (MASK, JOURNAL)):
             return known.model_copy(update={"state": "to do"})
         try:

@@ -10,7 +10,7 @@ from napari_medt.widgets.bridge import Bridge, as_medt_error
 from napari_medt.widgets.layers import Picture
 from napari_medt.widgets.session import MISSING
 
-TARGET = "napari_medt.widgets.session:Session"
+TARGET = "napari_medt.widgets.teaching:TeachingSession"
 
 
 class Call(Protocol):
@@ -18,6 +18,15 @@ class Call(Protocol):
 
     def cancel(self) -> None:
         """Ask it to stop."""
+
+    def pause(self) -> None:
+        """Ask it to wait."""
+
+    def go_on(self) -> None:
+        """End a pause."""
+
+    def stop(self) -> None:
+        """Ask it to end with the best it has."""
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the answer."""
@@ -49,6 +58,8 @@ class Job:
         finished: Callable[[], Any] | None,
     ) -> None:
         self.cancelled = False
+        self.paused = False
+        self.stopped = False
         self.done = False
         self._then, self._failed, self._finished = then, failed, finished
         self._call: Call | None = None
@@ -59,11 +70,24 @@ class Job:
         if self._call is not None:
             self._call.cancel()
 
+    def pause(self, paused: bool) -> None:
+        """Ask the job to wait, or to go on."""
+        self.paused = paused
+        if self._call is not None:
+            self._call.pause() if paused else self._call.go_on()
+
+    def stop(self) -> None:
+        """Ask the job to end with the best it has; `then` gets that."""
+        self.stopped = True
+        if self._call is not None:
+            self._call.stop()
+
     def bind(self, call: Call) -> None:
-        """Take note of the call that is under way."""
+        """Take note of the call that is under way, and tell it what was asked meanwhile."""
         self._call = call
-        if self.cancelled:
-            call.cancel()
+        for asked, tell in ((self.cancelled, call.cancel), (self.paused, call.pause), (self.stopped, call.stop)):
+            if asked:
+                tell()
 
     def deliver(self, result: Any) -> None:
         """Hand over the answer."""

@@ -1,4 +1,4 @@
-"""The dock *MedT Review*: four steps under each other; the one that makes sense next is open and has the bright button."""
+"""The dock *MedT Review*: five steps under each other; the one that makes sense next is open and has the bright button."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidg
 
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets._compat import look_of, on_look_changed
+from napari_medt.widgets.case_bar import CaseBar
+from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.client import Worker
+from napari_medt.widgets.compare_step import CompareStep
 from napari_medt.widgets.compass import Compass
 from napari_medt.widgets.correct_step import CorrectStep
+from napari_medt.widgets.interface import Interface
 from napari_medt.widgets.learn_step import LearnStep
 from napari_medt.widgets.look_step import LookStep
+from napari_medt.widgets.open_cases import OpenCases
 from napari_medt.widgets.parts import align, mark
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.run_step import RunStep
+from napari_medt.widgets.shortcuts import Shortcuts
+from napari_medt.widgets.sign_off import SignOffLine
 from napari_medt.widgets.step import Step
 from napari_medt.widgets.style import Palette, stylesheet
 
@@ -28,8 +35,8 @@ if TYPE_CHECKING:
 MIN_WIDTH = 340
 
 
-class ReviewDock(QWidget):
-    """Segment, look, correct, teach: one widget for the napari window.
+class ReviewDock(Interface, QWidget):
+    """Segment, look, correct, teach, compare: one widget for the napari window.
 
     Parameters
     ----------
@@ -50,18 +57,28 @@ class ReviewDock(QWidget):
         self.run_step = RunStep(self.review)
         self.look_step = LookStep(self.review)
         self.correct_step = CorrectStep(self.review)
-        self.learn_step = LearnStep(self.review)
+        self.cases = Casework(self.review)
+        self.learn_step = LearnStep(self.review, self.cases)
+        self.compare_step = CompareStep(self.review, self.cases)
+        self.opened = OpenCases(self.review, self.cases)
+        self.case_bar = CaseBar(self.opened, self.cases)
+        self.sign_off = SignOffLine(self.review, self.cases)
+        self.correct_step.content.addWidget(self.sign_off)
+        self.cases.settings = lambda: {} if self.review.image is None else self.run_step.wishes(self.review.image)
+        self._to_compare = ""
         self.steps: dict[str, Step] = {
             "run": self.run_step,
             "look": self.look_step,
             "correct": self.correct_step,
             "learn": self.learn_step,
+            "compare": self.compare_step,
         }
         page = QWidget()
         page.setObjectName("medtPage")
         column = QVBoxLayout(page)
         column.setContentsMargins(6, 6, 6, 6)
         column.setSpacing(6)
+        column.addWidget(self.case_bar)
         column.addWidget(self.correct_step.offer)
         for step in self.steps.values():
             column.addWidget(step)
@@ -87,8 +104,13 @@ class ReviewDock(QWidget):
         review.tool_taken.connect(self.look_step.close_picking)
         review.mask_changed.connect(self._mark_done)
         self.look_step.shown.connect(lambda: self._advance("look", "correct"))
-        self.learn_step.learnt.connect(lambda _: review.set_stage("again"))
-        self.learn_step.run_again.connect(self._run_again)
+        self.cases.decided.connect(self._decided)
+        self.learn_step.learnt.connect(self._learnt)
+        review.models_changed.connect(self._compare_learnt)
+        self.compare_step.taken.connect(lambda _, other: review.set_stage("run" if other else self._after_case()))
+        self.compare_step.compared.connect(self._mark_done)
+        review.busy_changed.connect(lambda _: self._mark_done())
+        self.opened.changed.connect(self._mark_done)
         events.inserted.connect(self._layers_changed)
         events.removed.connect(self._layer_removed)
         events.reordered.connect(self._layers_changed)
@@ -109,6 +131,24 @@ class ReviewDock(QWidget):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(act)
+
+        self.shortcuts = Shortcuts(
+            self.viewer,
+            self,
+            {
+                "R": self.run_step.run,
+                "J": self.next_doubtful,
+                "K": lambda: self.look_step.doubts.step(-1),
+                "A": self.accept,
+                "S": self.cases.second_look,
+                "T": self.learn,
+                "C": self.compare,
+                "Y": self.compare_step.accept_new,
+                "O": self.compare_step.keep_old,
+                "G": lambda: self.opened.step(1),
+                "Shift-G": lambda: self.opened.step(-1),
+            },
+        )
 
     # ------------------------------------------------------------------------------------------------------------ layers
 
@@ -139,10 +179,25 @@ class ReviewDock(QWidget):
         if self.review.stage == since:
             self.review.set_stage(to)
 
-    def _run_again(self) -> None:
-        self.run_step.set_open(True)
-        self.run_step.run()
-        self.scroll.ensureWidgetVisible(self.run_step)
+    def _decided(self, _: str) -> None:
+        self.review.set_stage(self._after_case())
+
+    def _after_case(self) -> str:
+        """What makes sense once a case is done: the next one, or to learn from those that are done."""
+        left = [item for item in self.opened.items if item.state != "accepted" and item.key != self.opened.key]
+        return "next" if left and self.case_bar.next_button.isVisibleTo(self) else "learn"
+
+    def _learnt(self, _: str, key: str) -> None:
+        self._to_compare = key
+        self.review.set_stage("compare")
+
+    def _compare_learnt(self, _: str = "") -> None:
+        """Compare a version that was just learnt, as soon as it is listed."""
+        key, self._to_compare = self._to_compare, ""
+        if key in self.review.cards:
+            self.compare_step.compare(key)
+        else:
+            self._to_compare = key
 
     def _show_stage(self, stage: str) -> None:
         """Open the step that makes sense next, keep the one in use, fold the others, and give out the bright button."""
@@ -150,31 +205,57 @@ class ReviewDock(QWidget):
             "run": ("run",),
             "look": ("run", "look"),
             "correct": ("look", "correct"),
-            "learn": ("correct", "learn"),
-            "again": ("learn",),
+            "accept": ("correct",),
+            "next": ("correct",),
+            "learn": ("learn",),
+            "compare": ("learn", "compare"),
         }[stage]
         for name, step in self.steps.items():
             step.set_open(name in opened or bool(step.message.text and step.message.kind == "error"))
-        bright = {
-            "run": self.run_step.run_button,
-            "look": self.look_step.pick_button,
-            "correct": self.correct_step.brush_button,
-            "learn": self.learn_step.learn_button,
-            "again": self.learn_step.again_button,
-        }
-        for name, made in bright.items():
-            mark(made, primary=name == stage)
         self._mark_done()
+        self.review.bridge.post(lambda: self.scroll.ensureWidgetVisible(self._bright(), 0, 12))
+
+    def _bright(self) -> QWidget:
+        """The control of the action that makes sense next."""
+        stage, doubts, compared = self.review.stage, self.look_step.doubts, self.compare_step.found
+        return {
+            "run": self.run_step.run_button,
+            "look": doubts.on if doubts.places else self.look_step.pick_button,
+            "correct": self.correct_step.brush_button,
+            "accept": self.sign_off.accept_button,
+            "next": self.case_bar.next_button,
+            "learn": self.learn_step.learn_button,
+            "compare": self.compare_step.compare_button
+            if compared is None
+            else self.compare_step.keep_button
+            if compared.verdict.worse
+            else self.compare_step.accept_button,
+        }[stage]
 
     def _mark_done(self) -> None:
-        work = self.review.work
+        work, stage = self.review.work, self.review.stage
+        bright = self._bright()
+        for control in (
+            self.run_step.run_button,
+            self.look_step.doubts.on,
+            self.look_step.pick_button,
+            self.correct_step.brush_button,
+            self.sign_off.accept_button,
+            self.case_bar.next_button,
+            self.learn_step.learn_button,
+            self.compare_step.compare_button,
+            self.compare_step.keep_button,
+            self.compare_step.accept_button,
+        ):
+            mark(control, primary=control is bright)
         done = {
             "run": work is not None and bool(work.model_key),
             "look": work is not None and self.review.layers.find(self.review.image, "attention") is not None,
-            "correct": work is not None and work.edits > 0,
+            "correct": work is not None and (work.edits > 0 or work.status == "accepted"),
             "learn": bool(self.learn_step.header.summary.text()),
+            "compare": False,
         }
-        now = "learn" if self.review.stage == "again" else self.review.stage
+        now = {"accept": "correct", "next": ""}.get(stage, stage)
         for name, step in self.steps.items():
             step.set_state("next" if name == now else "done" if done[name] else "")
 
@@ -227,6 +308,10 @@ class ReviewDock(QWidget):
         if self.review.closed:
             return
         self._stop_looking()
+        self.shortcuts.release()
+        self.cases.close()
+        self.opened.close()
+        self.case_bar.close_bar()
         self.compass.close()
         self.look_step.close_picking()
         self.correct_step.follow(None)

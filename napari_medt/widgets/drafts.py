@@ -5,6 +5,7 @@ All of `Draft` but its construction runs on the bridge's thread for file work, i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medt.cases import CaseFolder, cases_folder, image_digest
+from napari_medt.core import MedtError
 from napari_medt.widgets import texts
 
 if TYPE_CHECKING:
@@ -36,10 +38,13 @@ class Draft:
     ----------
     picture
         Recognised by its values, so that it is found again under any name.
+    opener
+        Opens its case, where that is not among the user's own cases.
     """
 
-    def __init__(self, picture: Picture) -> None:
+    def __init__(self, picture: Picture, opener: Callable[[Volume], CaseFolder] | None = None) -> None:
         self._picture = picture
+        self._opener = opener
         self._volume: Volume | None = None
         self._folder: CaseFolder | None = None
         self._unanswered = False
@@ -55,7 +60,7 @@ class Draft:
             If the picture or its folder cannot be read.
         """
         self._volume = self._picture.load()
-        if not (cases_folder() / image_digest(self._volume)).is_dir():
+        if self._opener is None and not (cases_folder() / image_digest(self._volume)).is_dir():
             return None
         folder = self._open()
         if folder.read_only:
@@ -90,6 +95,25 @@ class Draft:
             folder.record(self._waiting.pop(0))  # from here on the folder keeps what the disk refuses
         return texts.KEPT.format(when=datetime.now().strftime("%H:%M"))
 
+    @property
+    def status(self) -> str:
+        """How far the review is, as far as that is known; may be asked from any thread."""
+        folder = self._folder
+        untouched = folder is None or (folder.status == "draft" and not folder.edits)
+        return "to do" if untouched else folder.status
+
+    def case(self) -> CaseFolder:
+        """The case, to decide on it.
+
+        Raises
+        ------
+        MedtError
+            If nobody said yet whether it goes on with the mask that was found, or it was closed.
+        """
+        if self._unanswered or self._closed:
+            raise MedtError(texts.UNANSWERED, remedy=texts.UNANSWERED_REMEDY)
+        return self._open()
+
     def go_on(self) -> bool:
         """Continue the found draft; False when it was put aside meanwhile, and has to be recorded anew."""
         still, self._unanswered = self._unanswered, False
@@ -111,6 +135,6 @@ class Draft:
     def _open(self) -> CaseFolder:
         if self._folder is None:
             volume = self._volume if self._volume is not None else self._picture.load()
-            self._folder = CaseFolder.open(volume, name=volume.source)
+            self._folder = self._opener(volume) if self._opener else CaseFolder.open(volume, name=volume.source)
             self._volume = None
         return self._folder

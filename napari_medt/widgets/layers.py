@@ -346,6 +346,26 @@ class OurLayers:
         border.visible = framed
         return layer
 
+    def show_labels(
+        self, image: Layer, role: str, labels: np.ndarray, *, name: str, colours: dict[int, str], words: Sequence[str]
+    ) -> Any:
+        """Show labels beside the mask, in the one layer of their role."""
+        from napari.utils.colormaps import DirectLabelColormap
+
+        self.remove(image, role)
+        return self._add(
+            image,
+            role,
+            self._viewer.add_labels,
+            labels,
+            name=name,
+            opacity=0.9,
+            colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours}),
+            metadata=_file_of(image),
+            **names_of_classes(words),
+            **spatial_state(image),
+        )
+
     def outline(self, image: Layer, wanted: bool) -> None:
         """Draw the mask as lines while something else is to be seen through it, or filled again."""
         mask = self.find(image, "mask")

@@ -1,167 +1,205 @@
-"""Step 4: teach the model the corrected mask, watch how it gets nearer, and run what it became."""
+"""Step 4: teach the model the corrected cases, and watch how it gets nearer."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox
 
 from napari_medt.core import MedtError
-from napari_medt.widgets import layers, texts
-from napari_medt.widgets.parts import FlowLayout, button, named, text_label
+from napari_medt.widgets import texts
+from napari_medt.widgets.casework import Casework, patient_of
+from napari_medt.widgets.curves import LearningCurves
+from napari_medt.widgets.lessons import LearnAhead, Learnt, Lesson
+from napari_medt.widgets.parts import FlowLayout, button, chooser, named, text_label
+from napari_medt.widgets.remembered import remember, remembered
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import ProgressLine, Step
-from napari_medt.widgets.style import Palette
 
-
-class LossCurve(QWidget):
-    """The loss after each step, drawn while it comes in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        import pyqtgraph
-
-        named(self, "curve")
-        self.plot = pyqtgraph.PlotWidget()
-        self.plot.setMouseEnabled(x=False, y=False)
-        self.plot.setMenuEnabled(False)
-        self.plot.hideButtons()
-        self.plot.getPlotItem().setContentsMargins(0, 4, 8, 0)
-        self.line = self.plot.plot([], [])
-        for side in ("left", "bottom"):
-            self.plot.getAxis(side).enableAutoSIPrefix(False)
-        self.plot.setLabel("bottom", "step")
-        self.plot.setLabel("left", "loss")
-        self._pyqtgraph = pyqtgraph
-        self._steps: list[float] = []
-        self._losses: list[float] = []
-        self._drawing = QTimer(self)  # many quick steps are drawn together
-        self._drawing.setSingleShot(True)
-        self._drawing.setInterval(100)
-        self._drawing.timeout.connect(lambda: self.line.setData(self._steps, self._losses))
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(self.plot)
-        self.setMinimumHeight(10 * self.fontMetrics().height())
-        self.setMaximumHeight(12 * self.fontMetrics().height())
-
-    @property
-    def losses(self) -> list[float]:
-        """What is drawn."""
-        return list(self._losses)
-
-    def clear(self, steps: int) -> None:
-        """Begin anew with an axis that is long enough for all steps."""
-        self._steps, self._losses = [], []
-        self.line.setData([], [])
-        self.plot.setXRange(0, max(1, steps), padding=0.02)
-        self.plot.enableAutoRange(axis="y")
-
-    def add(self, step: float, loss: float) -> None:
-        """Append a point."""
-        self._steps.append(step)
-        self._losses.append(loss)
-        if not self._drawing.isActive():
-            self._drawing.start()
-
-    def recolour(self, palette: Palette) -> None:
-        """Take the colours of the theme."""
-        self.plot.setBackground(palette.card)
-        self.line.setPen(self._pyqtgraph.mkPen(palette.good, width=2))
-        for side in ("left", "bottom"):
-            axis = self.plot.getAxis(side)
-            axis.setPen(palette.line)
-            axis.setTextPen(palette.muted)
-            font = self.font()
-            font.setPointSizeF(max(7.0, palette.look.font_pt - 1))
-            axis.setTickFont(font)
-            axis.label.setFont(font)
+AHEAD_MS = 500
 
 
 class LearnStep(Step):
-    """Fine-tunes on the present picture and mask; the result is a new version beside the old."""
+    """Fine-tunes on all corrected cases; the result is a new version beside the old.
 
-    learnt = Signal(str)
-    run_again = Signal()
+    Signals
+    -------
+    learnt
+        A version was stored: the key of the old one, and of the new.
+    """
 
-    def __init__(self, review: Review) -> None:
+    learnt = Signal(str, str)
+
+    def __init__(self, review: Review, cases: Casework) -> None:
         super().__init__(4, texts.STEP_TITLES["learn"])
-        self.review = review
+        self.review, self.cases = review, cases
         self.hint = text_label(texts.LEARN_HINT, role="muted")
-        self.steps_box = named(QSpinBox(), "steps")
-        self.steps_box.setRange(1, 5000)
-        self.steps_box.setSingleStep(20)
-        self.steps_box.setValue(100)
-        self.steps_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.ahead = text_label()
+        self.preset_box = chooser("preset")
+        for preset, words in texts.PRESETS.items():
+            self.preset_box.addItem(words, preset)
+        self.minutes_box = named(QDoubleSpinBox(), "minutes")
+        self.minutes_box.setRange(0.1, 600)
+        self.minutes_box.setDecimals(1)
+        self.minutes_box.setSingleStep(1)
+        self.minutes_box.setValue(2)
+        self.minutes_box.setSuffix(" min")
+        self.minutes_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.hold_out = named(QCheckBox(texts.HOLD_OUT), "hold_out")
         self.learn_button = button(texts.LEARN, "learn", clicked=self._learn_or_cancel)
-        self.again_button = button(texts.RUN_AGAIN, "run_again", clicked=self.run_again.emit)
-        for made in (self.learn_button, self.again_button):
-            made.setProperty("role", "big")
+        self.learn_button.setProperty("role", "big")
+        self.pause_button = button(texts.PAUSE, "pause", clicked=self._pause)
+        self.stop_button = button(texts.STOP, "stop", clicked=self._stop)
         self.progress = ProgressLine()
-        self.curve = LossCurve()
+        self.curve = LearningCurves()
         self.curve.hide()
-        self._new_key = ""
+        self._ready = False
+        self._asked = ""
+        self._told: tuple[str, LearnAhead] | None = None
 
         self.content.addWidget(self.hint)
-        self.add_form().row(texts.STEPS, self.steps_box)
-        self.content.addLayout(FlowLayout(self.learn_button, self.again_button))
+        form = self.add_form()
+        form.row(texts.PRESET, self.preset_box)
+        form.row(texts.MINUTES, self.minutes_box)
+        form.below(self.hold_out)
+        self.content.addWidget(self.ahead)
+        self.content.addLayout(FlowLayout(self.learn_button, self.pause_button, self.stop_button))
         self.content.addWidget(self.progress)
         self.content.addWidget(self.curve)
-        self.again_button.hide()
 
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(AHEAD_MS)
+        self._soon.timeout.connect(self._look_ahead)
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
-        review.mask_changed.connect(self._refresh)
-        review.image_changed.connect(self._refresh)
-        review.model_changed.connect(self._refresh)
-        self._refresh()
+        review.devices_known.connect(self._devices_known)
+        for changed in (review.mask_changed, review.image_changed, review.model_changed, cases.state_changed):
+            changed.connect(self.refresh)
+        self.preset_box.currentIndexChanged.connect(lambda _: self.refresh())
+        self.minutes_box.valueChanged.connect(lambda _: self._say_ahead())
+        self.hold_out.toggled.connect(self._hold_out)
+        self.toggled.connect(lambda _: self.refresh())
+        self.refresh()
 
-    def learn(self) -> None:
-        """Teach the chosen model the present mask."""
-        review, work, image = self.review, self.review.work, self.review.image
-        if review.busy or work is None or image is None or not review.model_key:
+    # ------------------------------------------------------------------------------------------------------------- ahead
+
+    def refresh(self) -> None:
+        """Show what can be learnt from now, and ask what that would take once there is time."""
+        work, busy = self.review.work, self.review.busy
+        who = self.cases.who()
+        ready = bool(who) and bool(self.review.model_key)
+        self.learn_button.setEnabled(busy == "learn" or (ready and not busy))
+        for widget in (self.preset_box, self.minutes_box):
+            widget.setEnabled(not busy)
+        image = self.review.image
+        self.hold_out.blockSignals(True)
+        self.hold_out.setEnabled(not busy and work is not None and work.has_mask)
+        self.hold_out.setChecked(image is not None and patient_of(image) in self.cases.hold_out)
+        self.hold_out.blockSignals(False)
+        for made in (self.pause_button, self.stop_button):
+            made.setVisible(busy == "learn")
+        self._say_ahead()
+        self._soon.start()
+
+    def _question(self) -> str:
+        who = self.cases.who()
+        return f"{who} {self.review.model_key} {self.review.device} {self.preset_box.currentData()}"
+
+    def _look_ahead(self) -> None:
+        review, who, asked = self.review, self.cases.who(), self._question()
+        if not (self._ready and self.is_open and who and review.model_key) or review.busy or asked == self._asked:
             return
-        self.message.clear()
-        try:
-            picture = layers.take(image)
-        except MedtError as error:
-            self.message.say(str(error), kind="error")
-            return
-        labels = work.snapshot()
-        if not labels.any():
-            self.message.say(texts.NOTHING_TO_LEARN, kind="error")
-            return
-        self.curve.clear(self.steps_box.value())
-        self.curve.show()
-        self.again_button.hide()
-        self.progress.begin(texts.STARTING)
-        review.begin(
-            "learn",
-            "learn",
-            "fine_tune",
-            labels,
+        self._asked = asked
+
+        def answered(found: LearnAhead) -> None:
+            self._told = (asked, found)
+            self._say_ahead()
+
+        review.client.ask(
+            "learn_ahead",
+            who,
             review.model_key,
             review.device,
-            picture=picture,
-            steps=self.steps_box.value(),
-            on_event=self._stepped,
-            then=self._stored,
+            learns=self.preset_box.currentData(),
+            then=answered,
+            failed=lambda _: None,  # Learn says it
         )
 
-    def _stepped(self, event: dict[str, Any]) -> None:
-        if "loss" in event:
-            self.curve.add(float(event.get("step", len(self.curve.losses) + 1)), float(event["loss"]))
+    def _say_ahead(self) -> None:
+        """Say how many cases there are, and what learning from them takes as far as that is known."""
+        who = self.cases.who()
+        known = self._told[1] if self._told is not None and self._told[0] == self._question() else None
+        self.ahead.setText(texts.learn_ahead(len(who), self.minutes_box.value(), known) if who else "")
+        self.ahead.setVisible(bool(who))
 
-    def _stored(self, found: dict[str, Any]) -> None:
-        losses = self.curve.losses
-        first, last = (losses[0], losses[-1]) if len(losses) > 1 else (None, None)
-        self._new_key = found["key"]
-        self.message.say(texts.learnt(found["key"], self.progress.took, first, last), kind="good")
-        self.set_summary(found["key"])
-        self.review.refresh_models(found["key"])
-        self.again_button.show()
-        self.learnt.emit(found["key"])
+    def _hold_out(self, wanted: bool) -> None:
+        image = self.review.image
+        if image is not None:
+            (self.cases.hold_out.add if wanted else self.cases.hold_out.discard)(patient_of(image))
+        self.refresh()
+
+    def _devices_known(self, _: Any) -> None:
+        self._ready = True
+        self._soon.start()
+        self.review.bridge.aside(remembered, then=self._offer_to_go_on)
+
+    def _offer_to_go_on(self, found: dict[str, Any]) -> None:
+        """Say that a fine-tuning was cut short, with the same wishes ready."""
+        cut = found.get("learning")
+        if isinstance(cut, dict) and not self.review.busy:
+            self.preset_box.setCurrentIndex(max(0, self.preset_box.findData(cut.get("learns"))))
+            self.minutes_box.setValue(float(cut.get("minutes", 2)))
+            self.message.say(texts.CUT_SHORT.format(name=cut.get("name", "")))
+
+    # ------------------------------------------------------------------------------------------------------------- learn
+
+    def learn(self, minutes: float | None = None) -> None:
+        """Teach the chosen model all cases that can be learnt from."""
+        review, image = self.review, self.review.image
+        if review.busy or not self.cases.who() or not review.model_key:
+            return
+        if minutes is not None:
+            self.minutes_box.setValue(minutes)
+        self.message.clear()
+        self.curve.clear()
+        self.curve.show()
+        self.progress.begin(texts.STARTING)
+        review.hold("learn")
+        key = review.model_key
+        wishes = {"learns": self.preset_box.currentData(), "minutes": self.minutes_box.value()}
+        name = "" if image is None else str(image.name)
+        # From here until it has ended this stands on disk, so that a crash can be told.
+        review.bridge.aside(lambda: remember(learning={**wishes, "name": name, "model": key}))
+
+        def gathered(lessons: tuple[Lesson, ...]) -> None:
+            review.begin(
+                "learn",
+                "learn",
+                "learn",
+                lessons,
+                key,
+                review.device,
+                on_event=self._stepped,
+                then=lambda found: self._stored(key, found),
+                **wishes,
+            )
+
+        def failed(error: MedtError) -> None:
+            review.release()
+            self.message.say(str(error), kind="error")
+
+        self.cases.lessons(then=gathered, failed=failed)
+
+    def _stepped(self, event: dict[str, Any]) -> None:
+        self.curve.add(event)
+
+    def _stored(self, old: str, found: Learnt) -> None:
+        self.message.say(texts.learnt(found.key, self.progress.took, found.notes), kind="good")
+        self.set_summary(found.key)
+        self.review.refresh_models()
+        self.learnt.emit(old, found.key)
 
     def _learn_or_cancel(self) -> None:
         if self.review.busy == "learn":
@@ -171,25 +209,31 @@ class LearnStep(Step):
         else:
             self.learn()
 
+    def _pause(self) -> None:
+        self.review.pause(not self.review.paused)
+        self.pause_button.setText(texts.GO_ON if self.review.paused else texts.PAUSE)
+        self.progress.hold(texts.PAUSED if self.review.paused else "")
+
+    def _stop(self) -> None:
+        self.review.stop()
+        self.stop_button.setEnabled(False)
+        self.pause_button.setEnabled(False)
+
     def _busy_changed(self, what: str) -> None:
         if what == "learn":
             self.learn_button.setText(texts.CANCEL)
-            self.learn_button.setToolTip(texts.TOOLTIPS["cancel"])
-        else:
+            self.learn_button.setToolTip(texts.TOOLTIPS["cancel_learning"])
+            self.pause_button.setText(texts.PAUSE)
+            for made in (self.pause_button, self.stop_button):
+                made.setEnabled(True)
+        elif not self.progress.isHidden():
             self.progress.end()
             self.learn_button.setText(texts.LEARN)
             self.learn_button.setToolTip(texts.TOOLTIPS["learn"])
-            if not self.curve.losses:
-                self.curve.hide()
-        self._refresh()
+            self.curve.setVisible(bool(self.curve.losses))
+            self.review.bridge.aside(lambda: remember(learning=None))
+        self.refresh()
 
     def _progressed(self, done: int, total: int, message: str) -> None:
-        if self.review.busy == "learn" and not self.review.cancelling:
+        if self.review.busy == "learn" and not self.review.cancelling and not self.review.paused:
             self.progress.report(done, total, message)
-
-    def _refresh(self) -> None:
-        work, busy = self.review.work, self.review.busy
-        ready = work is not None and work.has_mask and bool(self.review.model_key)
-        self.learn_button.setEnabled(busy == "learn" or (ready and not busy))
-        self.steps_box.setEnabled(not busy)
-        self.again_button.setEnabled(not busy)

@@ -55,6 +55,7 @@ class MaskEditor(QObject):
         classes: tuple[str, ...],
         *,
         plane: Callable[[], Box | None] = lambda: None,
+        opener: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
         self.picture = picture
@@ -69,7 +70,8 @@ class MaskEditor(QObject):
         self._plane = plane
         self._shadow = np.array(mask.data)
         self._journal = Journal()
-        self._draft = Draft(picture)
+        self._draft = Draft(picture, opener)
+        self._told_status = ""
         self._done: list[tuple[str, bool]] = []
         self._undone: list[tuple[str, bool]] = []
         self._touched: list[Box] = []
@@ -116,6 +118,33 @@ class MaskEditor(QObject):
     def redo_name(self) -> str:
         """What `redo` would bring back."""
         return self._undone[-1][0] if self._undone else ""
+
+    @property
+    def status(self) -> str:
+        """How far the review of this mask is: to do, draft, accepted or second look."""
+        return self._draft.status
+
+    def on_case(
+        self,
+        act: Callable[[Any], Any],
+        *,
+        then: Callable[[Any], Any] | None = None,
+        failed: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
+        self.flush(everywhere=True)
+
+        def acted(result: Any) -> None:
+            self._tell_status()
+            if then is not None:
+                then(result)
+
+        draft = self._draft
+        self._bridge.aside(lambda: act(draft.case()), then=acted, failed=failed)
+
+    def edited_mask(self) -> np.ndarray:
+        """Return where a person changed the mask; to be called off the window's thread."""
+        return self._journal.edited_mask(self.shape).by > 0
 
     def snapshot(self) -> np.ndarray:
         """Return a copy of the mask as it is now."""
@@ -397,6 +426,12 @@ class MaskEditor(QObject):
     def _kept(self, words: str) -> None:
         if words and words != self.kept_words:
             self.kept_words = words
+            self.changed.emit()
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        if self.status != self._told_status:
+            self._told_status = self.status
             self.changed.emit()
 
 

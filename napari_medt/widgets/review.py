@@ -35,7 +35,7 @@ class Review(QObject):
     model_changed
         Another model or device was chosen.
     busy_changed
-        What is being calculated: `"run"`, `"learn"` or nothing.
+        What is being calculated: `"run"`, `"learn"`, `"compare"` or nothing.
     progressed
         How far it is: done, total, message.
     mask_changed
@@ -77,6 +77,7 @@ class Review(QObject):
         self.models_listed = False
         self.model_key = ""
         self.device = "auto"
+        self.preferred = ""
         self.busy = ""
         self.stage = "run"
         self.closed = False
@@ -84,6 +85,8 @@ class Review(QObject):
         self._image: weakref.ref[Image] | None = None
         self._doubtful: dict[str, tuple[Any, ...]] = {}
         self._works: dict[str, MaskEditor] = {}
+        self._openers: dict[str, Callable[[Any], Any]] = {}
+        self._cancel_early = False
 
     # ------------------------------------------------------------------------------------------------ image, model, mask
 
@@ -98,6 +101,16 @@ class Review(QObject):
         """What was done on the chosen image, or `None` without an image that can be worked on."""
         image = self.image
         return None if image is None else self._works.get(layers.identity(image))
+
+    @property
+    def works(self) -> list[tuple[Image, MaskEditor]]:
+        """All images of the viewer that were begun on, with what was done on them."""
+        images = {layers.identity(layer): layer for layer in self.viewer.layers if not layers.is_ours(layer)}
+        return [(images[key], work) for key, work in self._works.items() if key in images]
+
+    def keep_case_with(self, layer: Image, opener: Callable[[Any], Any]) -> None:
+        """Let `opener(volume)` open the case of an image, and take up what is found there without asking."""
+        self._openers[layers.identity(layer)] = opener
 
     def choose_image(self, layer: Image | None) -> None:
         """Work on another image layer; its mask is made, or found from before."""
@@ -239,7 +252,8 @@ class Review(QObject):
             layer = shown()
             return None if layer is None else self._plane(layer)
 
-        work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane)
+        opener = self._openers.get(key)
+        work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane, opener=opener)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
@@ -247,14 +261,18 @@ class Review(QObject):
         work.look_for_draft()
 
     def _work_changed(self) -> None:
-        self.mask_changed.emit()
+        work = self.work
+        if work is not None and work.found is not None and work.image_id in self._openers:
+            self.restore(work)
+        else:
+            self.mask_changed.emit()
 
     def _work_edited(self) -> None:
-        if self.stage in ("run", "look", "correct"):
-            self.set_stage("learn")
+        if self.stage != "compare":
+            self.set_stage("accept")
 
     def set_stage(self, stage: str) -> None:
-        """Say which step makes sense next: run, look, correct, learn or again."""
+        """Say which step makes sense next: run, look, correct, accept, next, learn, compare or again."""
         if stage != self.stage:
             self.stage = stage
             self.stage_changed.emit(stage)
@@ -269,12 +287,14 @@ class Review(QObject):
     def refresh_models(self, choose: str = "") -> None:
         """List the models anew, and choose one by its key."""
 
-        def listing() -> list[Any]:
+        def listing() -> tuple[list[Any], str]:
+            from napari_medt.widgets.remembered import remembered
             from napari_medt.zoo import list_models
 
-            return list(list_models())
+            return list(list_models()), str(remembered().get("model", ""))
 
-        def listed(cards: list[Any]) -> None:
+        def listed(found: tuple[list[Any], str]) -> None:
+            cards, self.preferred = found
             self.cards = {card.key: card for card in cards}
             self.models_listed = True
             self.models_changed.emit(choose)
@@ -286,8 +306,7 @@ class Review(QObject):
 
         def finished() -> None:
             self._job = None
-            self.busy = ""
-            self.busy_changed.emit("")
+            self.release()
 
         def failed(error: MedtError) -> None:
             if isinstance(error, Cancelled):
@@ -295,21 +314,49 @@ class Review(QObject):
             else:
                 self.said.emit(step, str(error), "error")
 
-        self.busy = what
-        self.busy_changed.emit(what)
+        self.hold(what)
         self._job = self.client.ask(
             method, *args, then=then, failed=failed, finished=finished, on_progress=self.progressed.emit, **options
         )
+        if self._cancel_early:
+            self.cancel()
+
+    def hold(self, what: str) -> None:
+        """Say that something is being calculated, or made ready for it."""
+        if self.busy != what:
+            self.busy, self._cancel_early = what, False
+            self.busy_changed.emit(what)
+
+    def release(self) -> None:
+        """Say that nothing is being calculated any more."""
+        self.busy = ""
+        self.busy_changed.emit("")
 
     @property
     def cancelling(self) -> bool:
         """Whether the running calculation was asked to stop."""
-        return self._job is not None and self._job.cancelled
+        return self._cancel_early or (self._job is not None and self._job.cancelled)
 
     def cancel(self) -> None:
         """Stop the running calculation."""
+        self._cancel_early = bool(self.busy)
         if self._job is not None:
             self._job.cancel()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the running calculation was asked to wait."""
+        return self._job is not None and self._job.paused
+
+    def pause(self, paused: bool) -> None:
+        """Let the running calculation wait, or go on."""
+        if self._job is not None:
+            self._job.pause(paused)
+
+    def stop(self) -> None:
+        """End the running calculation with the best it has."""
+        if self._job is not None:
+            self._job.stop()
 
     def close(self) -> None:
         """End the process, keep the drafts, and let go of the layers."""

@@ -95,6 +95,11 @@ class RunStep(Step):
 
     # ----------------------------------------------------------------------------------------------------------- choices
 
+    @property
+    def ready(self) -> bool:
+        """Whether the calculation process is there."""
+        return self._ready
+
     def list_images(self) -> None:
         """Fill the image chooser from the viewer's layers, and keep the choice where it is still there."""
         images = [layer for layer in self.review.viewer.layers if _is_picture(layer)]
@@ -146,7 +151,7 @@ class RunStep(Step):
         self._refresh_button()
 
     def _models_listed(self, choose: str) -> None:
-        wanted = choose or self.review.model_key or DEFAULT_MODEL
+        wanted = choose or self.review.model_key or self.review.preferred or DEFAULT_MODEL
         self.model_box.blockSignals(True)
         self.model_box.clear()
         for key, card in self.review.cards.items():

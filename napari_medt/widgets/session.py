@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, BadTrainingData, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.core import AttentionMap, Cancel, Geometry, Prediction, Progress, Volume
 from napari_medt.widgets.answers import Ahead, Doubt, Found, Hint
-from napari_medt.widgets.straight import found_on_copy, labels_on_scan, region_of_scan
+from napari_medt.widgets.straight import found_on_copy, region_of_scan
 
 if TYPE_CHECKING:
     from napari_medt.attention import AttentionExplorer
@@ -169,36 +169,6 @@ class Session:
         explorer = self._explorer(token, model_key, device, z)
         return explorer.overview(source, head, progress=progress, cancel=cancel)
 
-    def fine_tune(
-        self,
-        token: str,
-        labels: np.ndarray,
-        model_key: str,
-        device: str = "auto",
-        *,
-        steps: int = 100,
-        learning_rate: float | None = None,
-        progress: Progress | None = None,
-        cancel: Cancel | None = None,
-        emit: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any] | str:
-        """Teach the model one corrected mask; the result is stored as a new version, whose name comes back."""
-        from napari_medt.training import fine_tune
-        from napari_medt.zoo.shelf import home
-
-        if token not in self._images:
-            return MISSING
-        model = self._model(model_key, device)
-        options: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
-        options |= {"scale": self._scale(token, model), "folder": home() / "learning"}
-        shown, seen = self._images[token], self._seen(token)
-        mask = labels if seen is shown else labels_on_scan(labels, shown, seen)
-        cases = as_cases(seen, mask, dims=model.card.spatial_dims)
-        learnt = fine_tune(model, cases, steps=steps, progress=progress, cancel=cancel, on_step=emit, **options)
-        self._models[learnt.card.key, device] = learnt
-        _keep_latest(self._models, 2)
-        return {"key": learnt.card.key, "title": learnt.card.title, "notes": list(learnt.card.notes)}
-
     def forget(self) -> None:
         """Let go of images, models and attention."""
         self._images.clear()
@@ -306,34 +276,3 @@ def one_slice(volume: Volume, z: int) -> Volume:
         return volume
     geometry = Geometry.from_spacing(volume.geometry.spacing[1:], units=volume.geometry.units)
     return Volume(volume.array[:, z], geometry, volume.channel_names, volume.source)
-
-
-def as_cases(
-    volume: Volume, labels: np.ndarray, *, dims: int = 2, at_most: int = 64
-) -> list[tuple[Volume, np.ndarray]]:
-    """Pairs to learn from: the image with its mask, or for a 2D model the slices of a scan that hold something.
-
-    Parameters
-    ----------
-    dims
-        Of the model.
-    at_most
-        Slices that are taken, evenly spread.
-
-    Raises
-    ------
-    BadTrainingData
-        If the mask is empty or of another size.
-    """
-    if labels.shape != volume.spatial_shape:
-        raise BadTrainingData(
-            f"The mask of shape {labels.shape} does not fit the picture of shape {volume.spatial_shape}",
-            remedy="run the model again",
-        )
-    if not labels.any():
-        raise BadTrainingData("The mask is empty, so there is nothing to learn", remedy="paint or run first")
-    if volume.geometry.ndim in (2, dims):
-        return [(volume, labels)]
-    filled = np.flatnonzero(labels.any(axis=(1, 2)))
-    chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(at_most, len(filled))).round().astype(int))]
-    return [(one_slice(volume, int(z)), labels[z]) for z in chosen]

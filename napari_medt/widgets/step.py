@@ -146,6 +146,12 @@ class ProgressLine(QWidget):
             words.append(texts.time_left((now - since) / (done - at) * (total - done)))
         self.caption.setText(" · ".join(words))
 
+    def hold(self, words: str) -> None:
+        """Say that the job waits, or with no words that it goes on; the time left is then measured anew."""
+        self._first = None
+        if words:
+            self.caption.setText(words)
+
     def end(self) -> None:
         """Hide the bar."""
         self.hide()

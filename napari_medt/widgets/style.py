@@ -60,6 +60,14 @@ def stylesheet(look: Look) -> str:
 #medtDock QLabel[role="muted"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="form"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="title"] {{ font-size: {pt + 1.5}pt; font-weight: 600; }}
+#medtDock QLabel[role="strong"], #medtDock QLabel[role="title-small"] {{ font-weight: 600; }}
+#medtDock QLabel[role="good"] {{ color: {p.good}; }}
+#medtDock QLabel[role="bad"] {{ color: {p.bad}; }}
+#medtDock QLabel[role="chip"] {{
+    background: {p.control}; border: 1px solid transparent; border-radius: 4px; padding: 0.1em 0.5em;
+}}
+#medtDock QLabel[role="chip"][state="accepted"] {{ background: transparent; color: {p.good}; border: 1px solid {p.good}; }}
+#medtDock QLabel[role="chip"][state="second look"] {{ background: {p.bad_back}; border: 1px solid {p.bad}; }}
 #medtDock QLabel[role="summary"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="chevron"] {{ color: {p.muted}; font-size: {pt + 3}pt; }}
 #medtDock QLabel[role="badge"] {{
@@ -90,11 +98,20 @@ def stylesheet(look: Look) -> str:
 #medtDock QPushButton:disabled, #medtDock QToolButton:disabled {{
     background: {blend(p.control, p.card, 0.7)}; color: {blend(p.muted, p.card, 0.35)}; border: 1px solid transparent;
 }}
-#medtDock QPushButton[primary="true"]:enabled {{
+#medtDock QPushButton[primary="true"]:enabled, #medtDock QToolButton[primary="true"]:enabled {{
     background: {p.accent}; color: {p.on_accent}; font-weight: 600; border: 1px solid {p.accent};
 }}
 #medtDock QPushButton[primary="true"]:enabled:hover, #medtDock QPushButton[primary="true"]:enabled:focus {{
     background: {p.accent_hover};
+}}
+#medtDock QDoubleSpinBox {{
+    background: {p.control}; color: {p.text}; border: 1px solid transparent; border-radius: 4px; padding: 0.15em 22px;
+    font-size: {pt}pt; min-height: {round(pt * 2.1)}px; min-width: 3em;
+}}
+#medtDock QDoubleSpinBox:hover {{ background: {p.hover}; }}
+#medtDock QDoubleSpinBox:focus {{ border: 1px solid {p.muted}; }}
+#medtDock QDoubleSpinBox:disabled {{
+    background: {blend(p.control, p.card, 0.7)}; color: {blend(p.muted, p.card, 0.35)};
 }}
 #medtDock QPushButton[role="big"] {{ padding: 0.5em 1.1em; }}
 #medtDock QToolButton[role="quiet"] {{ background: transparent; color: {p.muted}; padding: 0.2em 0.4em; }}

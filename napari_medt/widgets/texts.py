@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_medt.training.gate import Change
+    from napari_medt.widgets.lessons import LearnAhead
 
 TITLE = "MedT Review"
 
 # ------------------------------------------------------------------------------------------------------- labels and hints
 
-STEP_TITLES = {"run": "Run", "look": "Look", "correct": "Correct", "learn": "Learn"}
+STEP_TITLES = {"run": "Run", "look": "Look", "correct": "Correct", "learn": "Learn", "compare": "Compare"}
 
 IMAGE = "Image"
 MODEL = "Model"
@@ -65,7 +71,6 @@ LOAD = "Load mask …"
 RESTORE = "Restore"
 START_ANEW = "Start anew"
 
-STEPS = "Steps"
 ENDINGS = {
     ".nii.gz": "NIfTI",
     ".seg.nrrd": "Segmentation of 3D Slicer, with names",
@@ -79,7 +84,46 @@ ENDINGS = {
 }
 MASK_FILES = "Masks (*.nii *.nii.gz *.nrrd *.mha *.mhd *.dcm *.tif *.tiff *.png);;All files (*)"
 LEARN = "Learn"
-RUN_AGAIN = "Run again"
+PRESET = "Adjust"
+PRESETS = {"everything": "Everything", "last layers": "Last layers", "adapters": "Adapters"}
+MINUTES = "For"
+HOLD_OUT = "Only measure on this case"
+PAUSE = "Pause"
+GO_ON = "Go on"
+STOP = "Stop, keep the best"
+CURVE_STEP = "step"
+CURVE_DICE = "Dice"
+CURVE_LEGEND = "Thin: what it learns from. Marks: held-out cases."
+
+COMPARE = "Compare"
+VERSION = "Version"
+ROLL_BACK = "Use this version"
+KEEP_OLD = "Keep old"
+ACCEPT_NEW = "Accept new"
+INSIST = "Accept it although it is worse"
+SHOW_DIFFERENCE = "Show what changes on this case"
+DIFFERENCE_OF = "What changes on {name}"
+DIFFERENCE_NAMES = ("", "mended", "spoilt")
+BEFORE = "before"
+AFTER = "after"
+THIS_CASE = "This case"
+ALL_STRUCTURES = "All structures"
+WORSE = "worse"
+
+ACCEPT = "Accept"
+ACCEPTED = "Accepted"
+SECOND_LOOK = "Second look"
+SOMEBODY = "somebody"
+
+NO_CASE = "No case is open"
+OPEN_FOLDER = "Open a folder …"
+FOLDER_AGAIN = "Go on with {name}"
+SHOW_LIST = "Show the list"
+ORDER_BY = "Order by"
+ORDERS = {"name": "Name", "uncertainty": "Uncertainty", "state": "What is left to do"}
+HAND_OVER = "Hand the accepted mask over …"
+OPENING = "Opening {name} …"
+STATES = {"to do": "to do", "draft": "draft", "accepted": "accepted", "second look": "second look"}
 
 ABOUT = "About"
 
@@ -90,7 +134,9 @@ NO_MASK_HINT = "A mask appears here after Run, or load one."
 LOOK_HINT = "Click a place to see what the model looked at to describe it."
 PICK_HINT = "Click anywhere in the picture."
 CORRECT_HINT = "Paint what is missing, erase what is too much."
-LEARN_HINT = "Teach the model your corrected mask. It is stored as a new version; the old one stays."
+LEARN_HINT = "Teach the model your corrected cases. It is stored as a new version; the old one stays."
+COMPARE_HINT = "See what another version does better or worse before you use it."
+ONE_VERSION = "There is one version of this model so far. Learn makes the next."
 
 # -------------------------------------------------------------------------------------------------------------- tooltips
 
@@ -109,10 +155,10 @@ TOOLTIPS = {
     "compute": "Run here, or on the workers of a Dask scheduler: type its address, such as tcp://host:8786.",
     "mirror": "Run on mirror images too and take the mean: often a little better, 4 times slower in 2D, 8 times in 3D.",
     "mend": "Do what is proposed.",
-    "previous_doubt": "Show the doubtful place before this one.",
-    "next_doubt": "Show the next doubtful place, the most doubtful first.",
+    "previous_doubt": "Show the doubtful place before this one. Key K.",
+    "next_doubt": "Show the next doubtful place, the most doubtful first. Key J.",
     "doubts": "Places where the model hesitated, the most doubtful first. Click one to go there.",
-    "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back.",
+    "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back. Key R.",
     "cancel": "Stop at the next safe moment. Nothing is changed.",
     "source": "Which attention layer of the network to look at. The global branch sees the whole window, the local branch a patch.",
     "head": "Each attention layer looks with several heads at once. Choose one of them, or the mean of all.",
@@ -130,11 +176,31 @@ TOOLTIPS = {
     "load": "Take a mask of the same size, or of the same place in the patient, from a file. Undo brings the present one back.",
     "restore": "Take the mask as it was when the last session ended.",
     "start_anew": "Leave the found mask aside and begin with an empty one. This forgets the found mask.",
-    "steps": "How many times the model is adjusted. More steps follow your mask more closely, and take longer.",
-    "learn": "Adjust a copy of the model to this picture and your mask. The result is stored as a new version.",
-    "run_again": "Run the new version on the same picture. Undo brings your corrected mask back.",
+    "preset": "What of the model is adjusted. Everything learns most; the last layers take less time and memory; adapters are "
+    "small changes throughout that forget least.",
+    "minutes": "How long the model learns. More time follows your masks more closely.",
+    "hold_out": "Never learn from this case, so that it can tell whether a new version is better.",
+    "learn": "Adjust a copy of the model to all corrected cases. The result is stored as a new version. Key T.",
+    "pause": "Let the learning wait, so that the computer is free for something else.",
+    "stop": "End now, and keep the state that was best on the held-out cases.",
+    "cancel_learning": "Stop learning and throw away what was learnt. The model stays as it was.",
+    "versions": "All versions of this model, the newest first. None is ever overwritten.",
+    "compare": "Measure the version in use and the chosen one on the held-out cases and on this one. Key C.",
+    "roll_back": "Use the chosen version from now on. You can change back at any time.",
+    "keep_old": "Go on with the version in use. The new one stays in the list. Key O.",
+    "accept_new": "Use the new version from now on. The old one stays in the list. Key Y.",
+    "insist": "The new version is worse on cases it has not seen. Tick this only if you know why.",
+    "difference": "Lay a layer over the picture: blue where the new version is right and the old was not, orange the other way.",
+    "accept": "Sign this mask off: your name, the time and a digest of the mask go to the log of the case. Key A.",
+    "second_look": "Leave this mask for a second look, by you later or by somebody else. Key S.",
+    "previous_case": "Open the case before this one. Key Shift+G.",
+    "next_case": "Open the next case. This one is kept as it is. Key G.",
+    "cases_menu": "Open a folder of images, see the list of cases, change its order, or hand an accepted mask over.",
+    "open_folder": "Go through all images of a folder, case by case.",
+    "folder_again": "Open the folder of the last session, at the case that was open then.",
+    "cases": "All cases of the folder. Click one to open it.",
     "dismiss": "Close this message.",
-    "curve": "How far the model is from your mask after each step. Lower is closer.",
+    "curve": "How well each structure is found: 1 is your mask exactly. Marks are held-out cases.",
 }
 
 # -------------------------------------------------------------------------------------------------------------- messages
@@ -162,6 +228,17 @@ OUTSIDE = "That point lies outside the picture."
 NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
 KEPT = "Kept on this computer, {when}."
 RESTORED = "The mask from {when} is back. Undo takes it away again."
+UNANSWERED = "A mask from an earlier session was found for this picture"
+UNANSWERED_REMEDY = "restore it or start anew first"
+NOTHING_TO_ACCEPT = "There is no mask yet to decide on. Run or paint first."
+AGAIN_DRAFT = "The mask was changed after it was decided on, so it is a draft again."
+HANDED_OVER = "Written as {name}, with a record of how it came about beside it."
+BUSY_NOW = "Something is still being calculated. Wait for it, or cancel it, before you open another case."
+PAUSED = "Paused"
+TOO_LONG = "What was begun had not ended after {seconds}"
+CUT_SHORT = (
+    "Learning was cut short by the end of the last session ({name}). Open that case again: Learn goes on where it was."
+)
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 
 
@@ -294,10 +371,108 @@ def found_mask(when: str, edits: int) -> str:
     return f"A mask from {when} with {changes(edits)} was found."
 
 
-def learnt(key: str, took: float, first: float | None, last: float | None) -> str:
+def learnt(key: str, took: float, notes: Sequence[str] = ()) -> str:
     """Say what a fine-tuning stored."""
-    fall = f" The loss went from {first:.3f} to {last:.3f}." if first is not None and last is not None else ""
-    return f"Stored as {key} after {seconds(took)}.{fall}"
+    return " ".join([f"Stored as {key} after {seconds(took)}.", *notes])
+
+
+def learn_ahead(cases: int, minutes: float, known: LearnAhead | None) -> str:
+    """Say what is learnt from and what that takes: `"3 corrected cases, 1 held out, about 2 min, 310 MB of memory"`."""
+    corrected = cases if known is None else known.cases
+    words = [f"{corrected} corrected case{'' if corrected == 1 else 's'}"]
+    if known is not None:
+        words.append(f"{known.held_out} held out" if known.held_out else "none held out")
+    words.append(f"about {seconds(60 * minutes)}")
+    if known is not None:
+        memory = f"{known.memory_mb / 1000:.1f} GB" if known.memory_mb >= 1000 else f"{max(1, known.memory_mb):.0f} MB"
+        words.append(f"{memory} of memory")
+        steps = max(1, int(60 * minutes / max(known.seconds_per_step, 1e-3)))
+        words.append(f"at most {steps} step{'' if steps == 1 else 's'}")
+    return ", ".join(words)
+
+
+def version(number: int, *, in_use: bool) -> str:
+    """Name a version in a list."""
+    return f"Version {number}, in use" if in_use else f"Version {number}"
+
+
+def rolled_back(key: str) -> str:
+    """Say which version is used now, and which was."""
+    return f"Changed back. {key} stays in the list."
+
+
+def kept_old(key: str) -> str:
+    """Say that nothing changed."""
+    return f"{key} stays in use. The new version stays in the list."
+
+
+def accepted_new(key: str) -> str:
+    """Say which version is used from now on."""
+    return f"{key} is used from now on. The old version stays in the list."
+
+
+def held_out_heading(cases: int) -> str:
+    """Name the part of the table on held-out cases."""
+    return "1 held-out case" if cases == 1 else f"{cases} held-out cases"
+
+
+AREA_ERROR = "Area error"
+MEASURES = {"dice": "Dice", "hd95": "HD95", "surface_dice": "Surface Dice", "volume_difference": "Volume error"}
+
+
+def change_words(change: Change, units: str, axes: int) -> tuple[str, str, str, str]:
+    """One row of the comparison: measure with its unit, before, after, what the change lies between and which way it goes."""
+    unit = {"um": "µm"}.get(units, units)
+    size = {"hd95": unit, "volume_difference": "ml" if (units, axes) == ("mm", 3) else f"{unit}{'²³'[axes - 2]}"}
+    name = AREA_ERROR if change.measure == "volume_difference" and axes == 2 else MEASURES[change.measure]
+    if change.measure in size:
+        name += f", {size[change.measure]}"
+    before, after = (_score(value, change.measure) for value in (change.before, change.after))
+    span = ""
+    if change.low is not None and change.high is not None:
+        span = f" {_signed(change.low, change.measure)} … {_signed(change.high, change.measure)}"
+    return name, before, after, f"{ {'good': '▲', 'bad': '▼'}.get(change_role(change), '·') }{span}"
+
+
+def change_role(change: Change) -> str:
+    """`"good"` where the new version is better, `"bad"` where it is worse, else empty."""
+    if change.before is None or change.after is None or change.before == change.after:
+        return ""
+    better = change.after > change.before
+    return "good" if better == (change.measure in ("dice", "surface_dice")) else "bad"
+
+
+def _score(value: float | None, measure: str) -> str:
+    if value is None:
+        return "–"
+    if value == float("inf"):
+        return "∞"
+    return f"{value:.2f}" if measure in ("dice", "surface_dice") else f"{value:.3g}"
+
+
+def _signed(value: float, measure: str) -> str:
+    return f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}"
+
+
+def signed(decision: str, by: str) -> str:
+    """Say what was decided, and by whom."""
+    return f"Accepted by {by}." if decision == "accepted" else f"Left for a second look by {by}."
+
+
+def seen(share: float) -> str:
+    """Say how much of a scan was looked at."""
+    return f"{share * 100:.0f} % of the slices seen"
+
+
+def case_row(sign: str, name: str, state: str, uncertainty: float | None) -> str:
+    """One row of the list of cases."""
+    unsure = "" if uncertainty is None else f", unsure {uncertainty * 100:.1f} %"
+    return f"{sign}  {name}  –  {STATES[state]}{unsure}"
+
+
+def plain(text: str) -> str:
+    """Return a text as it may stand in rich text."""
+    return escape(text)
 
 
 def wrong_size(name: str, found: Sequence[int], wanted: Sequence[int]) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from napari_medt._system import display_answers
-from napari_medt.core import AttentionMap, Cancel, Geometry, MedtError, Prediction, Volume
+from napari_medt.core import AttentionMap, Cancel, Control, Geometry, MedtError, Prediction, Volume
+from napari_medt.training.gate import changes, judge
 from napari_medt.widgets.answers import Ahead, Found
+from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt
 from napari_medt.widgets.session import one_slice
 from napari_medt.zoo import Intensity, ModelCard
 
@@ -51,7 +53,9 @@ class QuickSession:
         self.entered = threading.Event()
         self.cards = [card()]
         self.fail: MedtError | None = None
-        self.learnt: list[np.ndarray] = []
+        self.learnt: list[Any] = []
+        self.learnt_with: list[dict[str, Any]] = []
+        self.measured, self.after = 2, 0.8
         self.hints: tuple[Any, ...] = ()
         self.doubtful: tuple[Any, ...] = ()
         self.wishes: list[dict[str, Any]] = []
@@ -128,27 +132,52 @@ class QuickSession:
         flat = one_slice(self.images[token], z)
         return AttentionMap(np.ones(flat.spatial_shape, np.float32), flat.geometry, source, "received", head=head)
 
-    def fine_tune(self, token, labels, model_key, device="auto", *, steps=100, progress, cancel, emit):
-        if self._missing(token):
-            return "napari-medt: the image has not been sent"
+    def learn_ahead(self, who, model_key, device="auto", *, learns="everything"):
+        self.who = who
+        held_out = sum(one.hold_out for one in who)
+        return LearnAhead(len(who) - held_out, held_out, 2, 0.5, 310.0)
+
+    def learn(self, lessons, model_key, device="auto", *, learns, minutes, progress, cancel, emit):
         self._work(progress, cancel)
-        for step in range(1, steps + 1):
-            emit({"step": step, "steps": steps, "loss": 1 / step})
-        self.learnt.append(labels)
+        for step in range(1, 6):
+            cancel.wait()
+            if cancel.is_stopped():
+                break
+            emit({"step": step, "steps": 5, "loss": 1 / step, "training": {"cell": step / 6}})
+        emit({"step": 5, "steps": 5, "validation": {"cell": 0.8}})
+        self.learnt.append(lessons)
+        self.learnt_with.append({"learns": learns, "minutes": minutes})
         self.cards.append(card(len(self.cards) + 1))
-        return {"key": self.cards[-1].key, "title": "Quick cells", "notes": []}
+        return Learnt(self.cards[-1].key, ("Learnt from 1 corrected image in 5 steps.",))
+
+    def compare(self, lessons, old, new, device="auto", *, progress, cancel):
+        self._work(progress, cancel)
+        before, after = [{("cell", "dice"): 0.5}] * self.measured, [{("cell", "dice"): self.after}] * self.measured
+        outside = changes(before, after)
+        here = changes([{("cell", "dice"): 0.5}], [{("cell", "dice"): 0.9}])
+        current = next(lesson for lesson in lessons if lesson.who.current)
+        return Compared(old, new, outside, here, judge(outside), (current.labels > 0).astype(np.uint8))
 
 
 class QuickCall:
     def __init__(self) -> None:
-        self.stop = Cancel()
+        self.control = Control()
         self._ended = threading.Event()
         self._functions: list[Callable[[Any], None]] = []
         self.value: Any = None
         self.error: Exception | None = None
 
     def cancel(self) -> None:
-        self.stop.set()
+        self.control.set()
+
+    def pause(self) -> None:
+        self.control.pause()
+
+    def go_on(self) -> None:
+        self.control.go_on()
+
+    def stop(self) -> None:
+        self.control.stop()
 
     def result(self, timeout: float | None = None) -> Any:
         assert self._ended.wait(timeout)
@@ -201,7 +230,7 @@ class QuickWorker:
             names = function.__code__.co_varnames[: function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
             given = {
                 "progress": on_progress or (lambda *_: None),
-                "cancel": call.stop,
+                "cancel": call.control,
                 "emit": on_event or (lambda _: None),
             }
             options.update({name: value for name, value in given.items() if name in names})

@@ -66,17 +66,21 @@ def test_the_whole_loop(dock, viewer, walk, qtbot, worker, cells):
     walk.undo(dock)
     np.testing.assert_array_equal(work.mask.data, found)
     walk.redo(dock)
-    assert dock.review.stage == "learn"
+    assert dock.review.stage == "accept"
 
-    dock.learn_step.steps_box.setValue(7)
-    dock.learn_step.learn()
-    qtbot.waitUntil(lambda: dock.review.stage == "again", timeout=WAIT_MS)
-    np.testing.assert_array_equal(worker.session.learnt[0], corrected)
-    assert dock.learn_step.curve.losses == pytest.approx([1 / step for step in range(1, 8)])
+    dock.learn_step.learn(7)
+    qtbot.waitUntil(lambda: dock.compare_step.found is not None, timeout=WAIT_MS)
+    (lesson,) = worker.session.learnt[0]
+    np.testing.assert_array_equal(lesson.labels, corrected)
+    np.testing.assert_array_equal(lesson.edited, corrected != found)
+    assert worker.session.learnt_with == [{"learns": "everything", "minutes": 7}]
+    assert dock.learn_step.curve.losses == pytest.approx([1 / step for step in range(1, 6)])
     assert "Stored as quick@2" in dock.learn_step.message.text
+    assert dock.review.model_key == "quick@1", "a new version is used only when it is accepted"
+    dock.compare_step.accept_button.click()
     qtbot.waitUntil(lambda: dock.review.model_key == "quick@2", timeout=WAIT_MS)
 
-    dock.learn_step.again_button.click()
+    dock.run_step.run_button.click()
     qtbot.waitUntil(lambda: not dock.review.busy, timeout=WAIT_MS)
     np.testing.assert_array_equal(work.mask.data, found)
     assert work.model_key == "quick@2"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_medt.core import BadTrainingData, Cancel, Cancelled, Volume
-from napari_medt.widgets.session import MISSING, Session, as_cases, one_slice
+from napari_medt.core import Volume
+from napari_medt.widgets.session import MISSING, Session
 
 
 @pytest.fixture
@@ -51,44 +51,6 @@ def test_attention_of_a_picture_and_of_a_slice(session, tiny_model, picture):
     assert session.overview("flat", tiny_model, "cpu", source=name).data.shape == (48, 40)
 
 
-def test_learning_gives_a_new_version_that_can_be_run(session, tiny_model, picture):
-    session.put_image("a", picture)
-    labels = (picture.array[0] > 100).astype(np.uint8)
-    events = []
-    learnt = session.fine_tune("a", labels, tiny_model, "cpu", steps=3, emit=events.append)
-    assert learnt["key"] == "a-tiny@2"
-    assert [event["step"] for event in events] == [1, 2, 3]
-    found = session.predict("a", learnt["key"], "cpu").prediction
-    assert found.labels.shape == labels.shape
-
-
-def test_cancelled_learning_stores_nothing(session, tiny_model, picture):
-    from napari_medt.zoo import versions
-
-    session.put_image("a", picture)
-    cancel = Cancel()
-    cancel.set()
-    with pytest.raises(Cancelled):
-        session.fine_tune("a", np.ones((48, 40), np.uint8), tiny_model, "cpu", steps=3, cancel=cancel)
-    assert [card.version for card in versions("a-tiny")] == [1]
-
-
-def test_cases_of_a_scan_are_its_filled_slices(picture):
-    scan = Volume.from_array(np.stack([picture.array[0]] * 6), rgb=False)
-    labels = np.zeros((6, 48, 40), np.uint8)
-    labels[[1, 4], 5:9, 5:9] = 1
-    cases = as_cases(scan, labels)
-    assert len(cases) == 2
-    assert cases[0][0].spatial_shape == (48, 40)
-    np.testing.assert_array_equal(cases[1][1], labels[4])
-    labels[:, 0, 0] = 1
-    assert len(as_cases(scan, labels, at_most=3)) == 3
-    ((whole, mask),) = as_cases(scan, labels, dims=3)
-    assert whole is scan
-    assert mask is labels
-    assert one_slice(picture, 0) is picture
-
-
 def test_attention_and_learning_see_a_slice_as_a_run_on_its_scan_does(session, tiny_model, rng):
     from napari_medt.engine.prepare import fit
 
@@ -100,13 +62,6 @@ def test_attention_and_learning_see_a_slice_as_a_run_on_its_scan_does(session, t
     expected = whole.window((slice(0, 1), slice(0, 48), slice(0, 40)))[:, 0]
     np.testing.assert_array_equal(seen.window((slice(0, 48), slice(0, 40))), expected)
     assert session._scale("scan", model) == whole.scale
-
-
-def test_nothing_can_be_learnt_from_an_empty_or_foreign_mask(picture):
-    with pytest.raises(BadTrainingData, match="empty"):
-        as_cases(picture, np.zeros((48, 40), np.uint8))
-    with pytest.raises(BadTrainingData, match="does not fit"):
-        as_cases(picture, np.ones((3, 3), np.uint8))
 
 
 def test_forgetting(session, tiny_model, picture):

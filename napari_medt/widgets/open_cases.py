@@ -1,0 +1,300 @@
+"""Images opened as cases: one file, or a folder that is gone through case by case, the next read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_medt.core import MedtError
+from napari_medt.widgets import layers, texts
+from napari_medt.widgets.bridge import Bridge
+from napari_medt.widgets.casework import Casework
+from napari_medt.widgets.lessons import Lesson, Who
+from napari_medt.widgets.remembered import remember
+from napari_medt.widgets.screens import screen_of, show_as
+
+if TYPE_CHECKING:
+    from napari_medt.cases import Item, Screen, Worklist
+    from napari_medt.core import Volume
+    from napari_medt.widgets.review import Review
+
+    Read = tuple[list[Any], Screen | None]
+
+
+class OpenCases(QObject):
+    """Puts one case of a worklist into the viewer at a time.
+
+    Signals
+    -------
+    changed
+        The list, its order, the case that is open, or a state changed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, review: Review, cases: Casework) -> None:
+        super().__init__()
+        self.review, self.cases = review, cases
+        self.worklist: Worklist | None = None
+        self.key = ""
+        self.opening = ""
+        self._reading = Bridge(self)  # so that a large image does not keep strokes from being saved
+        self.items: tuple[Item, ...] = ()
+        self._ahead: dict[str, Read] = {}
+        self._shown: list[Any] = []
+        cases.listed = self._accepted
+        cases.decided.connect(lambda _: self.note_state())
+        cases.state_changed.connect(self.note_state)
+        review.ran_on.connect(self._note_doubt)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being opened or read ahead."""
+        return bool(self.opening) or not self._reading.idle
+
+    @property
+    def place(self) -> int:
+        """Which of the `items` is open, from 0; -1 for none."""
+        return next((at for at, item in enumerate(self.items) if item.key == self.key), -1)
+
+    def close(self) -> None:
+        """Keep how the case is shown, and let other windows have the folder."""
+        worklist, self.worklist = self.worklist, None
+        if worklist is not None:
+            key, screen = self.key, screen_of(self.review) if self.key else None
+
+            def leave() -> None:
+                if screen is not None and not worklist.read_only:
+                    worklist.keep_screen(key, screen)
+                worklist.close()
+
+            self.review.bridge.aside(leave)
+        self._reading.close()
+
+    # -------------------------------------------------------------------------------------------------------------- open
+
+    def open_path(self, path: str | Path) -> None:
+        """Open a folder of images as a list of cases, or one image."""
+        place = Path(path).expanduser()
+        inside = [item for item in self.items if item.image.path == place.absolute()]
+        if inside:
+            self.go(inside[0].key)
+        elif place.is_dir() and not place.name.lower().endswith(".zarr"):
+            self.open_folder(place)
+        else:
+            self._open_file(place)
+
+    def open_folder(self, folder: Path) -> None:
+        """Open a folder of images, and the case that was open last or the first that is left."""
+        from napari_medt.cases import Worklist
+
+        def look() -> tuple[Worklist, tuple[Item, ...], Item | None]:
+            worklist = Worklist.open(folder)
+            return worklist, worklist.items, worklist.current
+
+        def opened(found: tuple[Worklist, tuple[Item, ...], Item | None]) -> None:
+            worklist, items, current = found
+            self.opening = ""
+            self.leave()
+            if self.worklist is not None:
+                self.review.bridge.aside(self.worklist.close)
+            self.worklist, self.items, self._ahead = worklist, items, {}
+            self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
+            if worklist.notes:
+                self.review.said.emit("run", " ".join(worklist.notes), "plain")
+            left = [item for item in items if item.state != "accepted" and not item.problem]
+            self.changed.emit()
+            self.go((current or (left or items)[0]).key)
+
+        self._open(folder.name, look, opened)
+
+    def _open_file(self, place: Path) -> None:
+        from napari_medt._napari_io.reading import name_of
+
+        def read_it() -> list[Any]:
+            from napari_medt.io import read
+
+            return _as_layers(read(place), name_of(place))
+
+        def opened(made: list[Any]) -> None:
+            self.opening = ""
+            for data, options, _ in made:
+                self.review.viewer.add_image(data, **options)
+            self.review.choose_image(self.review.viewer.layers[-len(made)])
+            self.changed.emit()
+
+        self._open(place.name, read_it, opened)
+
+    def _open(self, name: str, work: Callable[[], Any], then: Callable[[Any], Any]) -> None:
+        def failed(error: MedtError) -> None:
+            self.opening = ""
+            self.review.said.emit("run", str(error), "error")
+            self.changed.emit()
+
+        self.opening = name
+        self.changed.emit()
+        self._reading.aside(work, then=then, failed=failed)
+
+    # ---------------------------------------------------------------------------------------------------------------- go
+
+    def step(self, by: int) -> None:
+        """Open the next case, or the one before."""
+        at = self.place + by
+        if 0 <= at < len(self.items) and not self.opening:
+            self.go(self.items[at].key)
+
+    def go(self, key: str) -> None:
+        """Put a case into the viewer, in the place of the one that is there."""
+        worklist = self.worklist
+        if worklist is None or self.opening or key == self.key:
+            return
+        if self.review.busy:
+            self.review.said.emit("run", texts.BUSY_NOW, "plain")
+            return
+        item = next(item for item in self.items if item.key == key)
+        ready = self._ahead.pop(key, None)
+
+        def shown(found: Read) -> None:
+            self.opening = ""
+            self._show(item, *found)
+
+        if ready is not None:
+            shown(ready)
+        else:
+            self._open(item.name, lambda: _read(worklist, item), shown)
+
+    def _show(self, item: Item, made: list[Any], screen: Screen | None) -> None:
+        worklist, viewer, review = self.worklist, self.review.viewer, self.review
+        if worklist is None:
+            return
+        self.leave()
+        self.key = item.key
+        for data, options, _ in made:
+            layer = viewer.add_image(data, **options)
+            layers.identity(layer)
+            layer.metadata[layers.KEY]["patient"] = patient_in(worklist.folder, item)
+            review.keep_case_with(layer, lambda volume: worklist.open_case(item.key, volume))
+            self._shown.append(layer)
+        viewer.reset_view()
+        review.choose_image(self._shown[0])
+        if screen is not None:
+            show_as(review, screen)
+        self.changed.emit()
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """Read the next case that is left while this one is looked at."""
+        worklist = self.worklist
+        following = [item for item in self.items[self.place + 1 :] if item.state != "accepted" and not item.problem]
+        if worklist is None or not following or following[0].key in self._ahead:
+            return
+        item = following[0]
+
+        def keep(found: Read) -> None:
+            if worklist is self.worklist:
+                self._ahead = {item.key: found}
+
+        self._reading.aside(lambda: _read(worklist, item), then=keep)  # what cannot be read is told when it is opened
+
+    def leave(self) -> None:
+        """Take the case that is open out of the viewer; its mask and how it was shown are kept."""
+        review, worklist, key = self.review, self.worklist, self.key
+        shown, self._shown, self.key = self._shown, [], ""
+        viewer = review.viewer
+        there = [layer for layer in shown if layer in viewer.layers]
+        if not there or worklist is None:
+            return
+        screen = screen_of(review)
+        for image, work in review.works:
+            if image in there:
+                self.cases.log_seen(work)
+        owners = {layers.identity(layer) for layer in there}
+        for layer in there:
+            viewer.layers.remove(layer)
+        for layer in [layer for layer in viewer.layers if layers.is_ours(layer)]:
+            if layer.metadata[layers.KEY].get("image") in owners:
+                viewer.layers.remove(layer)
+
+        def left() -> None:
+            worklist.keep_screen(key, screen)
+            worklist.update(key)
+
+        self._note(left)
+
+    # -------------------------------------------------------------------------------------------------------------- list
+
+    def sort(self, order: Any) -> None:
+        """Order the list by name, uncertainty or state."""
+        worklist = self.worklist
+        if worklist is not None:
+            self._note(lambda: worklist.sort(order))
+
+    def note_state(self) -> None:
+        """Take the state of the case that is open over into the list."""
+        worklist, key = self.worklist, self.key
+        if worklist is not None and key:
+            self._note(lambda: worklist.update(key))
+
+    def _note_doubt(self) -> None:
+        """Take over how unsure the model was of the case, which the list can be ordered by."""
+        worklist, key, review = self.worklist, self.key, self.review
+        image, card = review.image, review.cards.get(review.model_key)
+        doubt = None if image is None else review.layers.find(image, "uncertainty")
+        if worklist is not None and key and doubt is not None and card is not None:
+            values = doubt.data
+            self._note(
+                lambda: worklist.keep_doubt(key, float(values.mean()), model=card.key, weights_sha256=card.sha256)
+            )
+
+    def _note(self, change: Callable[[], Any]) -> None:
+        """Change the list's notes off the window's thread, and show it as it is then."""
+        worklist = self.worklist
+
+        def noted() -> tuple[Item, ...]:
+            change()
+            return worklist.items
+
+        def show(items: tuple[Item, ...]) -> None:
+            if worklist is self.worklist:
+                self.items = items
+                self.changed.emit()
+
+        self.review.bridge.aside(noted, then=show, failed=self._failed)
+
+    def _accepted(self) -> list[Lesson]:
+        """Accepted cases of the folder that are not open."""
+        worklist = self.worklist
+        if worklist is None:
+            return []
+        return [
+            Lesson(
+                Who(item.name, patient := patient_in(worklist.folder, item), hold_out=patient in self.cases.hold_out),
+                path=item.image.path,
+                choose=item.image.choose,
+                root=worklist.cases_folder,
+            )
+            for item in self.items
+            if item.state == "accepted" and item.key != self.key
+        ]
+
+    def _failed(self, error: MedtError) -> None:
+        self.review.said.emit("run", str(error), "error")
+
+
+def patient_in(folder: Path, item: Item) -> str:
+    """What is taken for the patient of an image: the folder it lies in below the list's, else the image itself."""
+    inside = item.image.path.relative_to(folder).parts
+    return inside[0] if len(inside) > 1 else item.name
+
+
+def _read(worklist: Worklist, item: Item) -> Read:
+    return _as_layers(worklist.load(item.key), item.name), worklist.screen(item.key)
+
+
+def _as_layers(volume: Volume, name: str) -> list[Any]:
+    from napari_medt._napari_io.as_layers import image_layers
+
+    return image_layers(volume, name)[0]
