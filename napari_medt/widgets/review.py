@@ -52,6 +52,8 @@ class Review(QObject):
         The doubtful regions of the chosen image are others now.
     tool_taken
         The user took a painting tool, so that clicks belong to it now.
+    overlap_asked
+        A change would take voxels from other structures: the `MaskEditor`, its `Verdict`, and who made the change.
     """
 
     image_changed = Signal()
@@ -66,6 +68,7 @@ class Review(QObject):
     ran_on = Signal()
     doubted = Signal(object)
     tool_taken = Signal()
+    overlap_asked = Signal(object, object, str)
 
     def __init__(self, viewer: Any, *, worker: Worker | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -243,6 +246,8 @@ class Review(QObject):
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
+        work.refused.connect(lambda error: self.said.emit("correct", str(error), "plain"))
+        work.asked.connect(lambda verdict, by: self.overlap_asked.emit(work, verdict, by))
         self._works[key] = work
         work.look_for_draft()
 

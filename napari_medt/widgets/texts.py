@@ -146,6 +146,8 @@ LOADED_NAME = "loaded mask"
 RESTORED_NAME = "restored mask"
 STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 OTHER_EDIT = "edit"
+FROZEN = "a frozen region"
+LOCKED_REMEDY = "unlock it first"
 NO_ATTENTION = "This model shows no attention."
 CANCELLED = "Cancelled. Nothing was changed."
 IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
@@ -161,7 +163,7 @@ BOX_OUTSIDE = "What is drawn in {name} lies beside the picture"
 OUTSIDE = "That point lies outside the picture."
 NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
 KEPT = "Kept on this computer, {when}."
-RESTORED = "The mask from {when} is back. Undo takes it away again."
+RESTORED = "The mask from {when} is back, with its history: Undo goes on where you left off."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 
 
@@ -324,3 +326,18 @@ def moment(when: datetime, now: datetime) -> str:
         return when.strftime("%H:%M")
     day = f"{when.day} {when.strftime('%B')}"
     return f"{day}, {when.strftime('%H:%M')}" if when.year == now.year else f"{day} {when.year}"
+
+
+def label_name(label: int) -> str:
+    """Name a structure that has no name."""
+    return f"label {label}"
+
+
+def over_others(name: str) -> str:
+    """Name a change that takes voxels from other structures after the user was asked."""
+    return f"{name} over others"
+
+
+def locked_step(*, back: bool, names: Sequence[str]) -> str:
+    """Say that a step through the history would change what is locked."""
+    return f"{UNDO if back else REDO} would change {' and '.join(names)}, which is locked"
