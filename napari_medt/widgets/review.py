@@ -40,6 +40,8 @@ class Review(QObject):
         How far it is: done, total, message.
     mask_changed
         The mask, its undo history or its draft changed.
+    mask_counted
+        The sizes of the structures are others now.
     stage_changed
         Another step makes sense next.
     said
@@ -62,6 +64,7 @@ class Review(QObject):
     busy_changed = Signal(str)
     progressed = Signal(int, int, str)
     mask_changed = Signal()
+    mask_counted = Signal()
     stage_changed = Signal(str)
     said = Signal(str, str, str)
     devices_known = Signal(dict)
@@ -245,6 +248,7 @@ class Review(QObject):
         work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
+        work.counted.connect(self.mask_counted)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
         work.refused.connect(lambda error: self.said.emit("correct", str(error), "plain"))
         work.asked.connect(lambda verdict, by: self.overlap_asked.emit(work, verdict, by))
