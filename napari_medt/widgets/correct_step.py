@@ -1,25 +1,27 @@
-"""Step 3: paint on the mask with napari's own tools, with an undo that knows the model's runs too."""
+"""Step 3: structures, tools and history: everything that changes the mask by hand, and every change can be undone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QButtonGroup, QFileDialog, QSpinBox
 
-from napari_medt._napari_io import write_labels
-from napari_medt._napari_io.as_layers import CLASS_COLOURS
-from napari_medt._napari_io.origin import origin_of
 from napari_medt._napari_io.reading import name_of
-from napari_medt.core import MedtError
+from napari_medt.cases.entry import By
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets.guard import Verdict
+from napari_medt.widgets.history_list import HistoryList
 from napari_medt.widgets.mask_editor import MaskEditor
+from napari_medt.widgets.mask_files import mask_endings, reader, writer
 from napari_medt.widgets.parts import ElidedLabel, FlowLayout, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.step import Offer, Step
+from napari_medt.widgets.structures import Structures, rows_of
+from napari_medt.widgets.toolbox import Toolbox
 
 TOOLS = {
     "paint": ("brush", texts.BRUSH),
@@ -30,13 +32,15 @@ TOOLS = {
 
 
 class CorrectStep(Step):
-    """Puts napari's tools in the user's hand and keeps every change."""
+    """Puts the tools in the user's hand and keeps every change."""
 
     def __init__(self, review: Review) -> None:
         super().__init__(3, texts.STEP_TITLES["correct"])
         self.review = review
-        self.offer = Offer()
+        self.offer = Offer((texts.RESTORE, "restore"), (texts.START_ANEW, "start_anew"))
+        self.overlap_offer = Offer((texts.TAKE, "take"), (texts.KEEP_OTHERS, "keep_others"))
         self.hint = text_label(texts.CORRECT_HINT, role="muted")
+        self.structures = Structures()
         self.tools = QButtonGroup(self)
         self.tools.setExclusive(True)
         self.tool_buttons: dict[str, Any] = {}
@@ -46,38 +50,56 @@ class CorrectStep(Step):
             self.tools.addButton(made)
             self.tool_buttons[mode] = made
         self.brush_button = self.tool_buttons["paint"]
-        self.label_box = chooser("label")
         self.size_box = named(QSpinBox(), "size")
         self.size_box.setRange(1, 999)
         self.size_box.setValue(10)
         self.size_box.setSuffix(" px")
         self.size_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.overlap_box = chooser("overlap")
+        self.toolbox = Toolbox(review)
+        for policy, text in texts.OVERLAPS.items():
+            self.overlap_box.addItem(text, policy)
         self.undo_button = button(texts.UNDO, "undo", clicked=self.undo)
         self.redo_button = button(texts.REDO, "redo", clicked=self.redo)
+        self.history = HistoryList()
         self.save_button = button(texts.SAVE, "save", clicked=self._ask_save)
         self.load_button = button(texts.LOAD, "load", clicked=self._ask_load)
         self.kept = ElidedLabel(role="muted")
 
         self.content.addWidget(self.hint)
+        self.content.addWidget(self.structures)
         self.content.addLayout(FlowLayout(*self.tool_buttons.values(), spacing=4))
         form = self.add_form()
-        form.row(texts.LABEL, self.label_box)
         form.row(texts.SIZE, self.size_box)
+        form.row(texts.OVERLAP, self.overlap_box)
+        self.content.addWidget(self.toolbox)
+        self.content.addWidget(self.overlap_offer)
         self.content.addLayout(FlowLayout(self.undo_button, self.redo_button, spacing=4))
+        self.content.addWidget(self.history)
         self.content.addLayout(FlowLayout(self.save_button, self.load_button))
         self.content.addWidget(self.kept)
 
-        self.label_box.currentIndexChanged.connect(self._label_chosen)
+        self.structures.chosen.connect(self.choose)
+        self.structures.lock_wished.connect(self.lock)
         self.size_box.valueChanged.connect(self._size_chosen)
+        self.overlap_box.currentIndexChanged.connect(self._overlap_chosen)
+        self.history.wished.connect(self.go_to)
         review.mask_changed.connect(self.refresh)
+        review.mask_counted.connect(self._show_structures)
         review.image_changed.connect(self.refresh)
         review.busy_changed.connect(lambda _: self.refresh())
+        review.overlap_asked.connect(self._ask_overlap)
         self.offer.accepted.connect(self._restore)
         self.offer.declined.connect(self._start_anew)
+        self.overlap_offer.accepted.connect(self._take_others)
+        self.overlap_offer.declined.connect(self._keep_others)
+        self.toolbox.said.connect(lambda text, kind: self.message.say(text, kind=kind))
+        self._asked: tuple[MaskEditor, Verdict, By] | None = None
         self._followed: Any = None
+        self._bind_keys()
         self.refresh()
 
-    # ------------------------------------------------------------------------------------------------------------- tools
+    # ------------------------------------------------------------------------------------------------------- tools, labels
 
     def use(self, mode: str) -> None:
         """Take a tool of napari's: the mask becomes the active layer."""
@@ -93,15 +115,27 @@ class CorrectStep(Step):
         mask.mode = mode
         self._show_tool()
 
-    def _label_chosen(self, _: int = 0) -> None:
+    def choose(self, label: int) -> None:
+        """Make a structure the one that is painted and that the tools work on."""
         work = self.review.work
-        if work is not None and work.mask is not None and self.label_box.currentData() is not None:
-            work.mask.selected_label = self.label_box.currentData()
+        if work is not None and work.mask is not None:
+            work.mask.selected_label = label
+
+    def lock(self, label: int, locked: bool) -> None:
+        """Lock a structure, or unlock it."""
+        work = self.review.work
+        if work is not None:
+            work.set_locked(label, locked)
 
     def _size_chosen(self, value: int) -> None:
         work = self.review.work
         if work is not None and work.mask is not None and round(work.mask.brush_size) != value:
             work.mask.brush_size = value
+
+    def _overlap_chosen(self, _: int = 0) -> None:
+        work = self.review.work
+        if work is not None:
+            work.overlap = self.overlap_box.currentData()
 
     def _show_tool(self, _: Any = None) -> None:
         work = self.review.work
@@ -116,25 +150,54 @@ class CorrectStep(Step):
             self.size_box.blockSignals(True)
             self.size_box.setValue(round(mask.brush_size))
             self.size_box.blockSignals(False)
-            at = self.label_box.findData(int(mask.selected_label))
-            if at >= 0 and at != self.label_box.currentIndex():
-                self.label_box.blockSignals(True)
-                self.label_box.setCurrentIndex(at)
-                self.label_box.blockSignals(False)
+        self._show_structures()
+
+    def _show_structures(self) -> None:
+        work = self.review.work
+        mask = work.mask if work is not None else None
+        self.structures.show_rows(rows_of(work), int(mask.selected_label) if mask is not None else 0)
 
     def follow(self, mask: Any) -> None:
         """Show the tool, size and label that are set on the mask by napari's own controls and keys."""
         if mask is self._followed:
             return
+        names = ("mode", "brush_size", "selected_label", "colormap")
         if self._followed is not None:
-            for event in ("mode", "brush_size", "selected_label"):
+            for event in names:
                 getattr(self._followed.events, event).disconnect(self._show_tool)
         self._followed = mask
         if mask is not None:
-            for event in ("mode", "brush_size", "selected_label"):
+            for event in names:
                 getattr(mask.events, event).connect(self._show_tool)
 
+    def close_tools(self) -> None:
+        """Let go of the mask, the mouse and the keys."""
+        self.follow(None)
+        self.toolbox.shut()
+        for key in texts.KEYS:
+            self.review.viewer.bind_key(key, None, overwrite=True)
+
+    def _bind_keys(self) -> None:
+        """Give the tools their keys; those of the active layer, napari's own, go before them."""
+        acts: dict[str, Callable[[], None]] = {
+            "apply": self.toolbox.apply,
+            "cancel_tool": self.toolbox.close_tool,
+            "next_structure": lambda: self.structures.step(1),
+            "lock_structure": self.structures.toggle_lock,
+        }
+        for key, name in texts.KEYS.items():
+            act = acts.get(name) or partial(self.toolbox.toggle, name)
+            self.review.viewer.bind_key(key, lambda _, act=act: act(), overwrite=True)
+
     # ----------------------------------------------------------------------------------------------------------- history
+
+    def step_anywhere(self, *, back: bool) -> None:
+        """Undo or redo for the whole window: of the layer in use, if it is a mask of the user's own, else of ours."""
+        active = self.review.viewer.layers.selection.active
+        if active is not None and hasattr(active, "undo") and not layers.is_ours(active):
+            active.undo() if back else active.redo()
+        else:
+            self.undo() if back else self.redo()
 
     def undo(self) -> None:
         """Take back the last change."""
@@ -147,6 +210,30 @@ class CorrectStep(Step):
         work = self.review.work
         if work is not None and not self.review.busy:
             work.redo()
+
+    def go_to(self, position: int) -> None:
+        """Go to a place in the history."""
+        work = self.review.work
+        if work is not None and not self.review.busy:
+            work.go_to(position)
+        self.refresh()
+
+    # ----------------------------------------------------------------------------------------------------------- overlap
+
+    def _ask_overlap(self, work: MaskEditor, verdict: Verdict, by: By) -> None:
+        self._asked = work, verdict, by
+        self.overlap_offer.offer(texts.overlap(verdict.asked.name, _named(work, verdict)))
+
+    def _take_others(self) -> None:
+        asked, self._asked = self._asked, None
+        self.overlap_offer.hide()
+        if asked is not None:
+            work, verdict, by = asked
+            work.take(verdict.asked, by)
+
+    def _keep_others(self) -> None:
+        self._asked = None
+        self.overlap_offer.hide()
 
     # ------------------------------------------------------------------------------------------------------------- files
 
@@ -167,22 +254,12 @@ class CorrectStep(Step):
             self.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask, off the window's thread: on the grid of the file the picture came from, names of classes with it."""
+        """Write the mask, off the window's thread."""
         work, image = self.review.work, self.review.image
         if work is None or image is None:
             return
-        labels = work.snapshot()
-        attributes = {
-            **layers.spatial_state(image),
-            "metadata": dict((image if work.mask is None else work.mask).metadata),
-            **layers.names_of_classes(work.classes),
-        }
-
-        def write() -> Path:
-            return Path(write_labels(str(path), labels, attributes)[0])
-
         self.review.bridge.aside(
-            write,
+            writer(work, image, path),
             then=lambda written: self.message.say(texts.MASK_SAVED.format(name=written.name), kind="good"),
             failed=lambda error: self.message.say(str(error), kind="error"),
         )
@@ -192,25 +269,15 @@ class CorrectStep(Step):
         work, image = self.review.work, self.review.image
         if work is None or image is None:
             return
-        origin = origin_of(image.metadata)
-        if origin is not None and not origin.still_holds(layers.spatial_state(image), work.shape):
-            origin = None
 
-        def read() -> tuple[np.ndarray, np.ndarray | None]:
-            from napari_medt.io import read_labels, read_segmentation
-
-            if origin is None or origin.geometry.frame != "patient":
-                return fitting(read_labels(path)[0], work.shape, Path(path).name), None
-            found = read_segmentation(path, like=origin.stand_in())[0]
-            shown = np.asarray(origin.forth(found).array)
-            return fitting(shown, work.shape, Path(path).name), origin.axes.apply(np.asarray(found.array))
-
-        def loaded(found: tuple[np.ndarray, np.ndarray | None]) -> None:
+        def loaded(found: tuple[Any, Any]) -> None:
             if work.replace(found[0], texts.LOADED_NAME):
                 layers.made_of(work.mask, found[1])
                 self.message.say(texts.MASK_LOADED.format(name=Path(path).name), kind="good")
 
-        self.review.bridge.aside(read, then=loaded, failed=lambda error: self.message.say(str(error), kind="error"))
+        self.review.bridge.aside(
+            reader(work, image, path), then=loaded, failed=lambda error: self.message.say(str(error), kind="error")
+        )
 
     # ----------------------------------------------------------------------------------------------------------- recovery
 
@@ -235,10 +302,26 @@ class CorrectStep(Step):
         self.follow(mask)
         found = work.found if work is not None else None
         self.offer.offer(texts.found_mask(found.when, found.edits)) if found is not None else self.offer.hide()
-        self._list_labels(work)
+        if self._asked is not None and self._asked[0] is not work:
+            self._keep_others()
         usable = mask is not None and self.review.busy != "run"
-        for widget in (*self.tool_buttons.values(), self.label_box, self.size_box, self.save_button, self.load_button):
+        for widget in (*self.tool_buttons.values(), self.size_box, self.overlap_box, self.structures):
             widget.setEnabled(usable)
+        for widget in (self.toolbox, self.save_button, self.load_button):
+            widget.setEnabled(usable)
+        if work is not None:
+            self.overlap_box.blockSignals(True)
+            self.overlap_box.setCurrentIndex(self.overlap_box.findData(work.overlap))
+            self.overlap_box.blockSignals(False)
+        self._show_history(work)
+        self.hint.setText(texts.CORRECT_HINT if mask is not None else texts.NO_MASK_HINT)
+        self.structures.setVisible(mask is not None)
+        self.kept.setText(work.kept_words if work is not None else "")
+        self.kept.setVisible(bool(self.kept.text()))
+        self.set_summary(texts.changes(work.edits) if work is not None and work.edits else "")
+        self._show_tool()
+
+    def _show_history(self, work: MaskEditor | None) -> None:
         undo = work.undo_name if work is not None else ""
         redo = work.redo_name if work is not None else ""
         for made, name, label, tip in (
@@ -248,60 +331,16 @@ class CorrectStep(Step):
             made.setEnabled(bool(name) and not self.review.busy)
             made.setToolTip(f"{label}\n{tip}" if name else tip)
             made.setText(label)
-        self.hint.setText(texts.CORRECT_HINT if mask is not None else texts.NO_MASK_HINT)
-        self.kept.setText(work.kept_words if work is not None else "")
-        self.kept.setVisible(bool(self.kept.text()))
-        self.set_summary(texts.changes(work.edits) if work is not None and work.edits else "")
-        self._show_tool()
-
-    def _list_labels(self, work: MaskEditor | None) -> None:
-        names = list(work.classes) if work is not None else []
-        if [self.label_box.itemText(i) for i in range(self.label_box.count())] == names[1:]:
-            return
-        self.label_box.blockSignals(True)
-        self.label_box.clear()
-        self.label_box.setIconSize(QSize(12, 12))
-        for value, name in enumerate(names[1:], start=1):
-            self.label_box.addItem(_swatch(CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]), name, value)
-        self.label_box.blockSignals(False)
+        self.history.setEnabled(not self.review.busy)
+        if work is None:
+            self.history.hide()
+        else:
+            self.history.show_timeline(work.timeline)
 
 
-def mask_endings(image: Any) -> tuple[str, ...]:
-    """Formats offered for the mask of a picture, that of the picture's own file first."""
-    origin = None if image is None else origin_of(image.metadata)
-    patient = origin is not None and origin.geometry.frame == "patient"
-    endings = [".nii.gz", ".seg.nrrd", ".nrrd", ".mha", ".tif", ".ome.zarr"]
-    if not patient:
-        endings = [".tif", ".ome.tif", *([".png"] if image is not None and image.ndim == 2 else []), *endings[:4]]
-    if origin is not None and origin.acquisition.files:
-        endings.insert(0, ".dcm")
-    if origin is not None:
-        name = origin.source.lower()
-        endings.sort(key=lambda ending: not (name.endswith(ending) or (ending == ".nii.gz" and name.endswith(".nii"))))
-    return tuple(endings)
-
-
-def _swatch(colour: str) -> QIcon:
-    pixmap = QPixmap(12, 12)
-    pixmap.fill(QColor(colour))
-    return QIcon(pixmap)
-
-
-def fitting(labels: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return a mask as the picture needs it.
-
-    Raises
-    ------
-    MedtError
-        If the size differs.
-    """
-    squeezed = labels.reshape([n for n in labels.shape if n != 1]) if labels.shape != shape else labels
-    if (
-        squeezed.shape != shape
-        and labels.size == int(np.prod(shape))
-        and squeezed.shape == tuple(n for n in shape if n != 1)
-    ):
-        squeezed = labels.reshape(shape)
-    if squeezed.shape != shape:
-        raise MedtError(texts.wrong_size(name, labels.shape, shape), remedy="choose the mask that belongs to it")
-    return squeezed.astype(np.min_scalar_type(int(labels.max(initial=0))), copy=False)
+def _named(work: MaskEditor, verdict: Verdict) -> dict[str, str]:
+    geometry = work.picture.geometry
+    return {
+        work.name_of(label): texts.extent(voxels, geometry.spacing, geometry.units)
+        for label, voxels in verdict.taken.items()
+    }

@@ -124,13 +124,11 @@ class ReviewDock(Interface, QWidget):
         review.image_changed.connect(lambda: self.compass.follow(review.image))
         self.compass.follow(review.image)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
-        for keys, act in (
-            (QKeySequence.StandardKey.Undo, self.correct_step.undo),
-            ("Ctrl+Shift+Z", self.correct_step.redo),
-        ):
+        self.look_step.pick_button.toggled.connect(lambda on: self.correct_step.toolbox.close_tool() if on else None)
+        for keys, back in (("Ctrl+Z", True), ("Ctrl+Shift+Z", False)):
             shortcut = QShortcut(QKeySequence(keys), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(act)
+            shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
+            shortcut.activated.connect(lambda back=back: self.correct_step.step_anywhere(back=back))
 
         self.shortcuts = Shortcuts(
             self.viewer,
@@ -314,7 +312,7 @@ class ReviewDock(Interface, QWidget):
         self.case_bar.close_bar()
         self.compass.close()
         self.look_step.close_picking()
-        self.correct_step.follow(None)
+        self.correct_step.close_tools()
         events = self.viewer.layers.events
         for emitter, callback in (
             (events.inserted, self._layers_changed),

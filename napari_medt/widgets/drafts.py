@@ -1,4 +1,4 @@
-"""The mask as it lies on disk after every change, and the one that is found there from an earlier session.
+"""The mask as it lies on disk after every change, its history, and the one that is found there from an earlier session.
 
 All of `Draft` but its construction runs on the bridge's thread for file work, in the order of the changes.
 """
@@ -6,15 +6,16 @@ All of `Draft` but its construction runs on the bridge's thread for file work, i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.cases import CaseFolder, cases_folder, image_digest
-from napari_medt.core import MedtError
+from napari_medt.cases import CaseFolder, Journal, Protection, cases_folder, image_digest
+from napari_medt.core import BadCase, MedtError
 from napari_medt.widgets import texts
+from napari_medt.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from napari_medt.core import Volume
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A mask from an earlier session."""
+    """A mask from an earlier session, with its history, its locks, and what to tell about it."""
 
     labels: np.ndarray
     edits: int
     when: str
     notes: tuple[str, ...]
+    timeline: Timeline = field(default_factory=Timeline)
+    protection: Protection = field(default_factory=Protection)
 
 
 class Draft:
@@ -47,7 +50,10 @@ class Draft:
         self._opener = opener
         self._volume: Volume | None = None
         self._folder: CaseFolder | None = None
-        self._unanswered = False
+        self._journal: Journal | None = None
+        self._found: Journal | None = None
+        self._offered = False
+        self._protection = Protection()
         self._waiting: list[Any] = []
         self._closed = False
 
@@ -66,13 +72,33 @@ class Draft:
         if folder.read_only:
             return None
         found = folder.recover()
-        if found is None or not found.labels.any():
+        if found is None:
             return None
-        self._unanswered = True
-        return Found(found.labels, found.edits, texts.moment(found.when, datetime.now().astimezone()), found.notes)
+        self._found = folder.journal()
+        self._offered = bool(found.labels.any())
+        if not self._offered:
+            return None
+        notes, protection = found.notes, Protection()
+        try:
+            protection = folder.protection
+        except BadCase as error:
+            notes += (str(error),)
+        when = texts.moment(found.when, datetime.now().astimezone())
+        timeline = Timeline.of(self._found.timeline, self._found.position)
+        return Found(found.labels, found.edits, when, notes, timeline, protection)
 
-    def record(self, entry: Any) -> str:
-        """Keep a change; it is on disk when this returns what to tell the user.
+    @property
+    def journal(self) -> Journal:
+        """The history of the mask, whose oldest changes move into the case's folder when memory runs short."""
+        if self._journal is None:
+            try:
+                self._journal = self._begin().journal()
+            except MedtError:  # `record` meets the same, and tells it
+                self._journal = Journal()
+        return self._journal
+
+    def record(self, *entries: Any) -> str:
+        """Keep changes; they are on disk when this returns what to tell the user.
 
         A draft whose offer was not answered is put aside by the first change.
 
@@ -83,14 +109,11 @@ class Draft:
         """
         if self._closed:
             return ""
-        self._waiting.append(entry)
-        folder = self._open()
+        self._waiting += entries
+        folder = self._begin()
         if folder.read_only:
             self._waiting.clear()
             return folder.notice
-        if self._unanswered:
-            self._unanswered = False
-            folder.discard()
         while self._waiting:
             folder.record(self._waiting.pop(0))  # from here on the folder keeps what the disk refuses
         return texts.KEPT.format(when=datetime.now().strftime("%H:%M"))
@@ -110,20 +133,37 @@ class Draft:
         MedtError
             If nobody said yet whether it goes on with the mask that was found, or it was closed.
         """
-        if self._unanswered or self._closed:
+        if self._closed or (self._found is not None and self._offered):
             raise MedtError(texts.UNANSWERED, remedy=texts.UNANSWERED_REMEDY)
-        return self._open()
+        return self._begin()
+
+    def protect(self, kept: Protection) -> None:
+        """Keep locks and frozen regions with the case.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses it.
+        """
+        folder, self._protection = self._open(), kept
+        if not folder.read_only:
+            folder.protect(kept)
 
     def go_on(self) -> bool:
-        """Continue the found draft; False when it was put aside meanwhile, and has to be recorded anew."""
-        still, self._unanswered = self._unanswered, False
-        return still
+        """Continue the found draft; False when it was put aside meanwhile."""
+        if self._found is None:
+            return False
+        self._journal, self._found = self._found, None
+        return True
 
     def discard(self) -> None:
         """Put the found draft aside."""
-        if self._unanswered:
-            self._unanswered = False
-            self._open().discard()
+        if self._found is not None:
+            self._begin()
+
+    def forget(self) -> None:
+        """Begin a new history, as another mask was put in the place of this one."""
+        self._journal = Journal()
 
     def close(self) -> None:
         """Let other windows have the case; nothing is recorded any more."""
@@ -131,6 +171,15 @@ class Draft:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
+
+    def _begin(self) -> CaseFolder:
+        """Open the folder for a change, which leaves a draft that was found but not asked for aside."""
+        folder = self._open()
+        if self._found is not None:
+            folder.discard()
+            folder.protect(self._protection)
+            self._found = None
+        return folder
 
     def _open(self) -> CaseFolder:
         if self._folder is None:

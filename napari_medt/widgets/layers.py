@@ -33,6 +33,9 @@ WHOLE_BYTES = 64 * 2**20
 
 FRAME_COLOUR = "#ffb000"
 
+PREVIEW_COLOURS = {1: "#00e5ff", 2: "#ff4df0", 3: "#ffe600"}
+"""Of what a tool would add, remove, or give to another structure; told apart with every common form of colour blindness."""
+
 
 def spatial_state(layer: Layer) -> dict[str, Any]:
     """Everything that says where a layer lies; copied together, or napari drops the units of all layers."""
@@ -397,6 +400,26 @@ class OurLayers:
         if layer.opacity != opacity:
             layer.opacity = opacity
         return layer
+
+    def show_preview(self, image: Image, mask: Labels, data: np.ndarray, start: Sequence[int]) -> Any:
+        """Show what would change in a box of the mask that begins at index `start`, over everything else."""
+        from napari.utils.colormaps import DirectLabelColormap
+        from napari.utils.transforms import Affine
+
+        state = spatial_state(mask)
+        inner = Affine(**{name: state[name] for name in ("scale", "translate", "rotate", "shear")}, ndim=mask.ndim)
+        state["translate"] = np.asarray(inner(np.asarray(start, float)))
+        self.remove(image, "preview")
+        return self._add(
+            image,
+            "preview",
+            self._viewer.add_labels,
+            data,
+            name=f"Preview on {image.name}",
+            opacity=0.8,
+            colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **PREVIEW_COLOURS}),
+            **state,
+        )
 
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
         with keeping_selection(self._viewer):

@@ -1,4 +1,4 @@
-"""The mask of one picture: every change, by hand or by a model, can be undone and is kept on disk.
+"""The mask of one picture: every change, by hand, by a tool or by a model, keeps the rules, can be undone, and is kept on disk.
 
 napari's own undo knows nothing of a model's run and would write old values into a new mask. Here a second copy of the mask
 says what was there before: after a stroke the two are compared in the touched box, and the difference goes into the journal.
@@ -8,42 +8,55 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
-from napari_medt.cases import Journal
-from napari_medt.widgets import layers, texts
+from napari_medt.cases import Protection
+from napari_medt.cases.entry import By, changed_box
+from napari_medt.core import BadEdit, NothingToChange
+from napari_medt.editing import Edit, OverlapPolicy, Rules, make_edit
+from napari_medt.widgets import layers, strokes, texts
 from napari_medt.widgets._compat import forget_history
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.drafts import Draft, Found
+from napari_medt.widgets.guard import Box, Verdict, about, judge
+from napari_medt.widgets.mask_history import MaskHistory
+from napari_medt.widgets.strokes import Strokes
+from napari_medt.widgets.timeline import Change, Timeline
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-Box = tuple[slice, ...]
 KEYS = ("Control-Z", "Control-Shift-Z")
-
-WHOLE_VOXELS = 8_000_000
-"""Up to this size the whole mask is compared after a stroke, which takes milliseconds; above it only the touched box."""
 
 
 class MaskEditor(QObject):
-    """Watches one mask layer; `replace`, `undo` and `redo` are the ways to change it besides napari's tools.
+    """Watches one mask layer; besides napari's tools, `replace`, `make`, `undo`, `redo` and `go_to` change it.
 
     Signals
     -------
     changed
-        The history, the draft or the classes changed.
+        The history, the draft, the locks or the classes changed.
     edited
-        The user changed the mask by hand.
+        The user changed the mask by hand or with a tool.
+    counted
+        `voxels` has other numbers now.
+    asked
+        A change would take voxels from other structures: its `Verdict` and who made it. `take` takes them.
+    refused
+        The rules left nothing of a change; the error.
     failed
         A change could not be kept or brought back; the error.
     """
 
     changed = Signal()
     edited = Signal()
+    counted = Signal()
+    asked = Signal(object, str)
+    refused = Signal(object)
     failed = Signal(object)
 
     def __init__(
@@ -64,23 +77,28 @@ class MaskEditor(QObject):
         self.shape = tuple(mask.data.shape)
         self.model_key = ""
         self.found: Found | None = None
-        self.kept_words = ""
+        self.protection = Protection()
+        self.overlap: OverlapPolicy = "replace"
         self._mask = weakref.ref(mask)
         self._bridge = bridge
-        self._plane = plane
         self._shadow = np.array(mask.data)
-        self._journal = Journal()
-        self._draft = Draft(picture, opener)
-        self._told_status = ""
-        self._done: list[tuple[str, bool]] = []
-        self._undone: list[tuple[str, bool]] = []
-        self._touched: list[Box] = []
-        self._stroke = ""
-        self._moving = False
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(self.flush)
-        self._take_over(mask)
+        self._restored = False
+        self._strokes = Strokes(mask, plane)
+        self._strokes.ended.connect(self.flush)
+        self._strokes.replaced.connect(self._data_replaced)
+        self._history = MaskHistory(Draft(picture, opener), bridge, write=self._write, name_of=self.name_of)
+        for mine, its in (
+            (self.changed, self._history.changed),
+            (self.refused, self._history.refused),
+            (self.failed, self._history.failed),
+        ):
+            its.connect(mine)
+        self._history.counted.connect(self._counted)
+        # The keys are bound on the layer, and its methods replaced, so that no way is left to napari's own history.
+        mask.undo, mask.redo = self.undo, self.redo
+        mask.features = layers.names_of_classes(classes)["features"]
+        for keys, act in zip(KEYS, (self.undo, self.redo), strict=True):
+            mask.bind_key(keys, lambda _, act=act: act(), overwrite=True)
 
     # ------------------------------------------------------------------------------------------------------------- state
 
@@ -90,39 +108,68 @@ class MaskEditor(QObject):
         return self._mask()
 
     @property
+    def timeline(self) -> Timeline:
+        """All changes, and how many of them are in the mask."""
+        return self._history.timeline
+
+    @property
+    def voxels(self) -> dict[int, int]:
+        """How many voxels each structure has."""
+        return self._history.voxels
+
+    @property
+    def kept_words(self) -> str:
+        """What to say of the draft on disk."""
+        return self._history.kept_words
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The mask as far as it was taken into the history; only to be read, also from other threads."""
+        return self._shadow
+
+    @property
     def untouched(self) -> bool:
         """Whether nothing was ever done to this mask, so that it may go without asking."""
-        return not self._done and not self._undone and not self.model_key
+        return not self.timeline.changes and not self.model_key and not self._restored
 
     @property
     def has_mask(self) -> bool:
         """Whether there is something to learn from or to save."""
-        return bool(self._done)
+        return self.timeline.position > 0 or self._restored
 
     @property
     def edits(self) -> int:
-        """Number of changes by hand that are in the mask now."""
-        return sum(by_hand for _, by_hand in self._done)
+        """Number of changes by hand or by a tool that are in the mask now."""
+        return self.timeline.corrections
 
     @property
     def depth(self) -> int:
         """Number of changes that can be undone."""
-        return len(self._done)
+        return self.timeline.position
 
     @property
     def undo_name(self) -> str:
         """What `undo` would take back, empty when there is nothing."""
-        return self._done[-1][0] if self._done else ""
+        return self.timeline.undo_name
 
     @property
     def redo_name(self) -> str:
         """What `redo` would bring back."""
-        return self._undone[-1][0] if self._undone else ""
+        return self.timeline.redo_name
+
+    @property
+    def structures(self) -> tuple[int, ...]:
+        """Labels of the classes, and of whatever else is in the mask."""
+        return tuple(sorted({*range(1, len(self.classes)), *self.voxels}))
+
+    def name_of(self, label: int) -> str:
+        """Name a structure."""
+        return self.classes[label] if 0 <= label < len(self.classes) else texts.label_name(label)
 
     @property
     def status(self) -> str:
         """How far the review of this mask is: to do, draft, accepted or second look."""
-        return self._draft.status
+        return self._history.status
 
     def on_case(
         self,
@@ -133,18 +180,11 @@ class MaskEditor(QObject):
     ) -> None:
         """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
         self.flush(everywhere=True)
-
-        def acted(result: Any) -> None:
-            self._tell_status()
-            if then is not None:
-                then(result)
-
-        draft = self._draft
-        self._bridge.aside(lambda: act(draft.case()), then=acted, failed=failed)
+        self._history.on_case(act, then=then, failed=failed)
 
     def edited_mask(self) -> np.ndarray:
-        """Return where a person changed the mask; to be called off the window's thread."""
-        return self._journal.edited_mask(self.shape).by > 0
+        """Return where a person changed the mask; to be called on the bridge's thread for file work."""
+        return self._history.edited_mask(self.shape)
 
     def snapshot(self) -> np.ndarray:
         """Return a copy of the mask as it is now."""
@@ -154,13 +194,27 @@ class MaskEditor(QObject):
     def set_classes(self, classes: tuple[str, ...]) -> None:
         """Name the labels, and give them their colours."""
         mask = self.mask
-        if mask is not None and len(classes) != len(self.classes):
-            mask.colormap = layers.class_colormap(len(classes))
         if mask is not None:
             mask.features = layers.names_of_classes(classes)["features"]
         if classes != self.classes:
             self.classes = classes
+            self._colour()
             self.changed.emit()
+
+    # ------------------------------------------------------------------------------------------------------------- rules
+
+    @property
+    def rules(self) -> Rules:
+        """What may not be changed, by whatever means."""
+        return Rules(self.protection.locked, self.protection.frozen, self.overlap)
+
+    def set_locked(self, label: int, locked: bool) -> None:
+        """Lock a structure, so that it neither loses nor gains a voxel, or unlock it; kept with the case."""
+        self.flush(everywhere=True)  # what was painted before is still allowed
+        held = {*self.protection.locked, label} if locked else {*self.protection.locked} - {label}
+        self.protection = replace(self.protection, locked=tuple(sorted(held)))
+        self._history.protect(self.protection)
+        self.changed.emit()
 
     # ------------------------------------------------------------------------------------------------------------- draft
 
@@ -171,27 +225,37 @@ class MaskEditor(QObject):
             self.found = found
             self.changed.emit()
 
-        self._bridge.aside(self._draft.look, then=looked, failed=self.failed.emit)
+        self._history.look(looked)
 
     def restore(self) -> bool:
-        """Take the mask that was found, as one step of the history; returns whether that could be done."""
+        """Take the mask that was found, with its history and its locks; returns whether that could be done.
+
+        After changes that were made before the answer, it is a change like any other.
+        """
         found, self.found = self.found, None
-        if found is None or self.mask is None:
+        mask = self.mask
+        if found is None or mask is None:
             return False
-        # The case goes on where it ended, unless changes were made before the answer.
-        goes_on = self._bridge.aside(self._draft.go_on).result()
-        return self.replace(found.labels, texts.RESTORED_NAME, kept=not goes_on)
+        self._settle()
+        if not self._history.go_on(found):
+            return self.replace(found.labels, texts.RESTORED_NAME)
+        self._hold(found.labels.dtype)
+        self._shadow[...] = found.labels
+        self._show_all(mask)
+        self.protection, self._restored = found.protection, True
+        self.changed.emit()
+        return True
 
     def start_anew(self) -> None:
         """Put the mask that was found aside."""
         self.found = None
-        self._bridge.aside(self._draft.discard, failed=self.failed.emit)
+        self._history.discard()
         self.changed.emit()
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "", kept: bool = True) -> bool:
-        """Put a whole new mask in the place of the present one, as one step of the history.
+    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "") -> bool:
+        """Put a whole new mask in the place of the present one, as one step of the history, as far as the rules allow.
 
         Parameters
         ----------
@@ -201,238 +265,235 @@ class MaskEditor(QObject):
             Of the step, for the undo button.
         model_key
             The model that made it, or empty.
-        kept
-            Whether the change goes to the draft on disk; false for what the draft has already.
 
         Returns
         -------
         bool
-            Whether the layer was still there and the shape fits.
+            Whether the layer was still there and the shape fits. With locks, or others to keep, what is left of the change
+            is worked out beside the window and made soon.
         """
         mask = self.mask
         if mask is None or labels.shape != self.shape:
             return False
-        self.flush(everywhere=True)
-        if labels.dtype.itemsize > self._shadow.dtype.itemsize:
-            self._shadow = self._shadow.astype(labels.dtype)
-            mask.data = self._shadow.copy()
-        before = self._shadow
-        self._shadow = labels.astype(before.dtype)  # a copy: what came from elsewhere may change or be read-only
-        mask.data[...] = self._shadow
-        forget_history(mask)
+        self._settle()
+        self._hold(labels.dtype)
         mask.visible = True
-        mask.refresh()
         if model_key:
             self.model_key = model_key
-        self._record(
-            name, tuple(slice(0, n) for n in self.shape), before, self._shadow.copy(), by_hand=False, kept=kept
-        )
+        before, rules = self._shadow, self.rules
+        whole = tuple(slice(0, n) for n in self.shape)
+        if rules.locked or rules.frozen is not None or rules.overlap != "replace":
+
+            def left() -> Verdict:
+                return judge(rules, make_edit(name, (), whole, before, labels.astype(before.dtype, copy=False)))
+
+            def again() -> None:
+                self.replace(labels, name, model_key=model_key)
+
+            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by="model", again=again), failed=self._no)
+            return True
+        self._shadow = labels.astype(before.dtype)  # a copy: what came from elsewhere may change or be read-only
+        self._show_all(mask)
+        self._history.record(Change(name, "model"), name, whole, before, self._shadow.copy())
         return True
+
+    def make(self, verdict: Verdict, *, by: By, again: Callable[[], None] | None = None) -> bool:
+        """Make a change that the rules were applied to, as one step of the history.
+
+        Parameters
+        ----------
+        verdict
+            On an edit that was worked out beside the window.
+        by
+            Who made it.
+        again
+            Works it out again; called when the mask is no longer what it was.
+
+        Returns
+        -------
+        bool
+            Whether anything was changed.
+        """
+        mask = self.mask
+        if mask is None:
+            return False
+        self._settle()
+        edit = verdict.edit
+        if edit is not None:
+            try:
+                edit.apply(self._shadow)
+            except BadEdit as error:
+                if again is None:
+                    self.failed.emit(error)
+                else:
+                    again()
+                return False
+            mask.data[edit.box] = edit.after
+            forget_history(mask)
+            mask.refresh()
+            self._history.record_edit(edit, by)
+            if by != "model":
+                self.edited.emit()
+        self._tell(verdict, by)
+        return edit is not None
+
+    def take(self, asked: Edit, by: By) -> None:
+        """Answer that a change may take voxels from other structures."""
+        self._settle()
+        before = self._shadow[asked.box]
+        after = np.where(asked.changed, asked.after, before)
+        try:
+            edit = make_edit(texts.over_others(asked.name), asked.structures, asked.box, before, after)
+        except NothingToChange:
+            return
+        self.make(judge(replace(self.rules, overlap="replace"), edit), by=by)
 
     def undo(self) -> None:
         """Take back the last change; what is painted meanwhile stays."""
-        self._move(self._done, self._undone, back=True)
+        self._step(-1)
 
     def redo(self) -> None:
         """Bring back what was undone last."""
-        self._move(self._undone, self._done, back=False)
+        self._step(1)
+
+    def go_to(self, position: int) -> None:
+        """Go to a place in the timeline; the journal unpacks the way there aside."""
+        if not self._history.moving:
+            self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
+        self._history.go_to(position, self._shadow, self.rules)
+
+    def draw(self, edit: Edit, name: str) -> None:
+        """Show a piece of a stroke in the mask; it goes into the history, under this name, with the next `flush`."""
+        mask = self.mask
+        if mask is not None:
+            changed = edit.changed
+            mask.data[edit.box][changed] = edit.after[changed]
+            self._strokes.draw(edit.box, name)
+            mask.refresh()
 
     def flush(self, *, everywhere: bool = False) -> None:
-        """Take what was painted since the last time into the journal.
+        """Take what was painted since the last time into the journal, as far as the rules allow.
 
         Parameters
         ----------
         everywhere
             Also look where nobody said that something was painted, as other plugins write into layers without telling.
         """
-        self._later.stop()
         mask = self.mask
-        if mask is None or self._moving:
+        if mask is None or self._history.moving:
             return
-        for box in self._search(everywhere):
-            found = self._difference(box)
-            if found is not None:
-                before, after = self._shadow[found].copy(), np.array(mask.data[found])
-                self._shadow[found] = after
-                self._record(self._stroke or texts.OTHER_EDIT, found, before, after, by_hand=True)
-                self.edited.emit()
-        self._touched.clear()
-        self._stroke = ""
+        box, name = self._strokes.places(self.shape, everywhere=everywhere), self._strokes.name
+        self._strokes.seen()
+        found = None if box is None else changed_box(self._shadow[box], np.asarray(mask.data[box]))
+        if box is not None and found is not None:
+            place = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, found, strict=True))
+            self._take_stroke(mask, place, name or texts.OTHER_EDIT)
 
     def close(self) -> None:
         """Give the layer back to napari; the draft on disk stays."""
         mask = self.mask
+        self._history.settle()
         if mask is not None:
-            self._moving = False  # a step back that is still being unpacked is not taken any more
             self.flush(everywhere=True)
-        self._later.stop()
-        self._bridge.aside(self._draft.close, failed=self.failed.emit)
+        self._history.close()
         if mask is None:
             return
         self._mask = _nothing
-        mask.events.paint.disconnect(self._painted)
-        mask.events.labels_update.disconnect(self._updated)
-        mask.events.data.disconnect(self._data_replaced)
+        self._strokes.close()
         del mask.undo, mask.redo
         for keys in KEYS:
             mask.bind_key(keys, None, overwrite=True)
         forget_history(mask)
 
-    # ----------------------------------------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------------------------------------------ inside
 
-    def _take_over(self, mask: Labels) -> None:
-        """Listen to the brush, and take the place of napari's undo on this one layer."""
-        mask.events.paint.connect(self._painted)
-        mask.events.labels_update.connect(self._updated)
-        mask.events.data.connect(self._data_replaced)
-        # The keys are bound on the layer, and its methods replaced, so that no way is left to napari's own history.
-        mask.undo, mask.redo = self.undo, self.redo
-        mask.features = layers.names_of_classes(self.classes)["features"]
-        for keys, act in zip(KEYS, (self.undo, self.redo), strict=True):
-            mask.bind_key(keys, lambda _, act=act: act(), overwrite=True)
+    def _take_stroke(self, mask: Any, place: Box, name: str) -> None:
+        """Take the difference in a box into the history, and put back what the rules forbid."""
+        before, after = self._shadow[place], np.asarray(mask.data[place])
+        edit = make_edit(name, about(before, after), place, before, after)
+        verdict = judge(self.rules, edit)
+        allowed = verdict.edit
+        if allowed is not None:
+            self._shadow[allowed.box] = allowed.after
+        if allowed is None or allowed.voxels != edit.voxels:
+            mask.data[place] = self._shadow[place]
+            mask.refresh()
+        if allowed is not None:
+            self._history.record_edit(allowed, "hand")
+            self.edited.emit()
+        self._tell(verdict, "hand")
 
-    def _updated(self, event: Any) -> None:
-        """Remember the box that napari redrew."""
-        if len(self.shape) == 2:
-            offset, shape = event.offset, event.data.shape
-            self._touched.append(tuple(slice(int(o), int(o) + n) for o, n in zip(offset, shape[:2], strict=True)))
+    def _step(self, by: int) -> None:
+        if not self._history.moving:
+            self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
+        self.go_to(self._history.target + by)
 
-    def _painted(self, event: Any) -> None:
-        """Look at the stroke soon: napari announces some edits before it has written them."""
-        mask = self.mask
-        if mask is not None:
-            self._stroke = texts.STROKE_NAMES.get(str(mask.mode), texts.OTHER_EDIT)
-        self._later.start(0)
+    def _settle(self) -> None:
+        """Bring everything that is under way into the history before another change."""
+        self._history.settle()
+        self.flush(everywhere=True)
 
-    def _data_replaced(self, event: Any = None) -> None:
+    def _data_replaced(self) -> None:
         """Take a new array, which somebody else put into the layer, as a change like any other."""
         mask = self.mask
-        if mask is None or self._moving:
+        if mask is None:
             return
         if tuple(mask.data.shape) != self.shape:
             self._shadow = np.array(mask.data)
             self.shape = tuple(mask.data.shape)
-            self._journal = Journal()
-            self._done, self._undone = [], []
-            self.changed.emit()
+            self._history.restart(self._shadow.copy())
         else:
             self._shadow = self._shadow.astype(mask.data.dtype, copy=False)  # larger labels may follow
-            self._touched = [tuple(slice(0, n) for n in self.shape)]
-            self._later.start(0)
-
-    def _search(self, everywhere: bool) -> list[Box]:
-        """Boxes in which something may have changed."""
-        whole = tuple(slice(0, n) for n in self.shape)
-        if everywhere or self._shadow.size <= WHOLE_VOXELS:
-            return [whole]
-        if self._touched:
-            low = [min(box[axis].start for box in self._touched) for axis in range(len(self.shape))]
-            high = [max(box[axis].stop for box in self._touched) for axis in range(len(self.shape))]
-            return [tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        if not self._stroke:
-            return []
-        mask = self.mask
-        everywhere = mask is not None and mask.n_edit_dimensions > 2  # a ball, not a disc on the slice that is shown
-        return [(None if everywhere else self._plane()) or whole]
-
-    def _difference(self, box: Box) -> Box | None:
-        """Return the smallest box inside `box` that holds all changes, or `None` without any; compared in bands of rows."""
-        mask = self.mask
-        if mask is None:
-            return None
-        rows = box[0]
-        width = max(1, int(np.prod([s.stop - s.start for s in box[1:]])))
-        step = max(1, 2_000_000 // width)
-        low: list[int] | None = None
-        high: list[int] = []
-        for start in range(rows.start, rows.stop, step):
-            band = (slice(start, min(start + step, rows.stop)), *box[1:])
-            differs = np.asarray(mask.data[band]) != self._shadow[band]
-            if not differs.any():
-                continue
-            for axis in range(differs.ndim):
-                seen = np.flatnonzero(differs.any(axis=tuple(a for a in range(differs.ndim) if a != axis)))
-                first, last = int(seen[0]) + band[axis].start, int(seen[-1]) + band[axis].start + 1
-                if low is None or len(low) <= axis:
-                    low = [*(low or []), first]
-                    high = [*high, last]
-                else:
-                    low[axis], high[axis] = min(low[axis], first), max(high[axis], last)
-        return None if low is None else tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-
-    def _record(
-        self, name: str, box: Box, before: np.ndarray, after: np.ndarray, *, by_hand: bool, kept: bool = True
-    ) -> None:
-        """Take a change into the journal and onto the disk; the work of it is done aside."""
-        self._done.append((name, by_hand))
-        self._undone.clear()
-        journal, draft = self._journal, self._draft if kept else None
-
-        def keep() -> str:
-            entry = journal.record_box(name, box, before, after, by="hand" if by_hand else "model")
-            return "" if draft is None else draft.record(entry)
-
-        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
-        self.changed.emit()
-
-    def _move(self, source: list[tuple[str, bool]], target: list[tuple[str, bool]], *, back: bool) -> None:
-        """Take one step through the history; the journal unpacks it aside."""
-        self.flush(everywhere=self._shadow.size <= WHOLE_VOXELS)
-        if not source or self._moving:
-            return
-        self._moving = True
-        journal = self._journal
-
-        def step() -> Any:
-            entry = journal.undo() if back else journal.redo()
-            return None if entry is None else (entry, entry.after())
-
-        def moved(change: Any) -> None:
-            self._moving = False
-            if self.mask is None or journal is not self._journal or not source:
-                return
-            if change is None:  # the oldest changes were forgotten to save memory
-                source.clear()
-            else:
-                entry, values = change
-                target.append(source.pop())
-                self._write(entry.slices, values)
-                self._bridge.aside(lambda: self._draft.record(entry), then=self._kept, failed=self.failed.emit)
-            self.changed.emit()
-
-        def failed(error: Any) -> None:
-            self._moving = False
-            self.failed.emit(error)
-
-        self._bridge.aside(step, then=moved, failed=failed)
+            self._strokes.soon()
 
     def _write(self, box: Box, values: np.ndarray) -> None:
         """Put values of the history into the mask, and keep what was painted while they were unpacked."""
         mask = self.mask
         if mask is None:
             return
-        painted = self._difference(tuple(slice(0, n) for n in self.shape)) if self._touched else None
-        kept = (self._shadow[painted] != mask.data[painted], np.array(mask.data[painted])) if painted else None
+        painting = self._strokes.pending
+        now = np.array(mask.data[box])
+        painted = now != self._shadow[box]
         self._shadow[box] = values
-        mask.data[box] = values
-        if painted is not None and kept is not None:
-            mask.data[painted][kept[0]] = kept[1][kept[0]]
+        mask.data[box] = np.where(painted, now, values) if painting else values
         mask.refresh()
-        if painted is not None:
-            self._later.start(0)
-        else:
-            self._touched.clear()
+        if painting:
+            self._strokes.soon()
 
-    def _kept(self, words: str) -> None:
-        if words and words != self.kept_words:
-            self.kept_words = words
-            self.changed.emit()
-        self._tell_status()
+    def _hold(self, dtype: np.dtype[Any]) -> None:
+        """Let the mask hold larger labels."""
+        mask = self.mask
+        if mask is not None and dtype.itemsize > self._shadow.dtype.itemsize:
+            self._shadow = self._shadow.astype(dtype)
+            mask.data = self._shadow.copy()
+            self._strokes.seen()
 
-    def _tell_status(self) -> None:
-        if self.status != self._told_status:
-            self._told_status = self.status
-            self.changed.emit()
+    def _show_all(self, mask: Any) -> None:
+        mask.data[...] = self._shadow
+        forget_history(mask)
+        mask.visible = True
+        mask.refresh()
+
+    def _colour(self) -> None:
+        """Give every structure its colour."""
+        mask = self.mask
+        if mask is not None:
+            mask.colormap = layers.class_colormap(max(len(self.classes), *(n + 1 for n in (0, *self.structures))))
+
+    def _tell(self, verdict: Verdict, by: By) -> None:
+        if verdict.asked is not None:
+            self.asked.emit(verdict, by)
+        elif verdict.refused is not None:
+            self.refused.emit(verdict.refused)
+
+    def _no(self, error: Any) -> None:
+        """Say why a change was not made: in passing where the rules or the mask leave nothing of it."""
+        (self.refused if isinstance(error, BadEdit) else self.failed).emit(error)
+
+    def _counted(self, new: set[int]) -> None:
+        if any(label >= len(self.classes) for label in new):
+            self._colour()
+        self.counted.emit()
 
 
 def _nothing() -> None:

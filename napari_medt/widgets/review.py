@@ -40,6 +40,8 @@ class Review(QObject):
         How far it is: done, total, message.
     mask_changed
         The mask, its undo history or its draft changed.
+    mask_counted
+        The sizes of the structures are others now.
     stage_changed
         Another step makes sense next.
     said
@@ -52,6 +54,8 @@ class Review(QObject):
         The doubtful regions of the chosen image are others now.
     tool_taken
         The user took a painting tool, so that clicks belong to it now.
+    overlap_asked
+        A change would take voxels from other structures: the `MaskEditor`, its `Verdict`, and who made the change.
     """
 
     image_changed = Signal()
@@ -60,12 +64,14 @@ class Review(QObject):
     busy_changed = Signal(str)
     progressed = Signal(int, int, str)
     mask_changed = Signal()
+    mask_counted = Signal()
     stage_changed = Signal(str)
     said = Signal(str, str, str)
     devices_known = Signal(dict)
     ran_on = Signal()
     doubted = Signal(object)
     tool_taken = Signal()
+    overlap_asked = Signal(object, object, str)
 
     def __init__(self, viewer: Any, *, worker: Worker | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -256,7 +262,10 @@ class Review(QObject):
         work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane, opener=opener)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
+        work.counted.connect(self.mask_counted)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
+        work.refused.connect(lambda error: self.said.emit("correct", str(error), "plain"))
+        work.asked.connect(lambda verdict, by: self.overlap_asked.emit(work, verdict, by))
         self._works[key] = work
         work.look_for_draft()
 

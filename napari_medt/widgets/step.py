@@ -68,17 +68,23 @@ class Message(QFrame):
 
 
 class Offer(QFrame):
-    """A bar inside the dock that offers two ways on; it blocks nothing."""
+    """A bar inside the dock that offers two ways on; it blocks nothing.
+
+    Parameters
+    ----------
+    accept, decline
+        Text and name of the two buttons.
+    """
 
     accepted = Signal()
     declined = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, accept: tuple[str, str], decline: tuple[str, str]) -> None:
         super().__init__()
         self.setProperty("role", "offer")
         self._text = text_label()
-        self.accept_button = button(texts.RESTORE, "restore", clicked=self.accepted.emit)
-        self.decline_button = button(texts.START_ANEW, "start_anew", clicked=self.declined.emit)
+        self.accept_button = button(*accept, clicked=self.accepted.emit)
+        self.decline_button = button(*decline, clicked=self.declined.emit)
         self.accept_button.setProperty("primary", True)
         box = QVBoxLayout(self)
         box.setContentsMargins(10, 8, 10, 8)

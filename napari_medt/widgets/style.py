@@ -88,7 +88,7 @@ def stylesheet(look: Look) -> str:
     padding: 0.35em 0.7em; font-size: {pt}pt;
 }}
 #medtDock QPushButton:hover, #medtDock QToolButton:hover {{ background: {p.hover}; }}
-#medtDock QPushButton:focus, #medtDock QToolButton:focus, #medtDock QComboBox:focus, #medtDock QSpinBox:focus {{
+#medtDock QPushButton:focus, #medtDock QToolButton:focus, #medtDock QComboBox:focus, #medtDock QAbstractSpinBox:focus {{
     border: 1px solid {p.muted};
 }}
 #medtDock QPushButton:pressed, #medtDock QToolButton:pressed {{ background: {blend(p.control, p.accent, 0.5)}; }}
@@ -118,14 +118,14 @@ def stylesheet(look: Look) -> str:
 #medtDock QToolButton[role="quiet"]:hover, #medtDock QToolButton[role="quiet"]:checked {{
     color: {p.text}; background: {p.control}; border: 1px solid transparent;
 }}
-#medtDock QComboBox, #medtDock QSpinBox {{
+#medtDock QComboBox, #medtDock QAbstractSpinBox {{
     background: {p.control}; color: {p.text}; border: 1px solid transparent; border-radius: 4px;
     font-size: {pt}pt; min-height: {round(pt * 2.1)}px; min-width: 3em;
 }}
 #medtDock QComboBox {{ padding: 0.15em 0.2em 0.15em 0.6em; }}
-#medtDock QSpinBox {{ padding: 0.15em 22px; }}
-#medtDock QComboBox:hover, #medtDock QSpinBox:hover {{ background: {p.hover}; }}
-#medtDock QComboBox:disabled, #medtDock QSpinBox:disabled {{
+#medtDock QAbstractSpinBox {{ padding: 0.15em 22px; }}
+#medtDock QComboBox:hover, #medtDock QAbstractSpinBox:hover {{ background: {p.hover}; }}
+#medtDock QComboBox:disabled, #medtDock QAbstractSpinBox:disabled {{
     background: {blend(p.control, p.card, 0.7)}; color: {blend(p.muted, p.card, 0.35)};
 }}
 #medtDock QComboBox QAbstractItemView {{ background: {p.control}; color: {p.text}; font-size: {pt}pt; padding: 2px; }}
@@ -141,10 +141,13 @@ def stylesheet(look: Look) -> str:
 #medtDock QFrame[role="message"][kind="error"] QLabel[role="sign"] {{ color: {p.bad}; }}
 #medtDock QFrame[role="message"][kind="plain"] QLabel {{ color: {p.muted}; }}
 #medtDock QFrame[role="offer"] {{ background: {p.offer_back}; border: 1px solid {p.accent}; border-radius: 6px; }}
+#medtDock QFrame[role="toolform"] {{ background: {blend(p.card, p.page, 0.6)}; border: 1px solid {p.accent}; border-radius: 6px; }}
 #medtDock QFrame[role="hints"] {{ background: {p.offer_back}; border-left: 3px solid {p.accent}; border-radius: 4px; }}
-#medtDock QListWidget {{
+#medtDock QListWidget, #medtDock QTreeWidget {{
     background: {p.control}; color: {p.text}; border: 0; border-radius: 4px; font-size: {pt}pt; padding: 2px;
 }}
-#medtDock QListWidget::item:selected {{ background: {blend(p.control, p.accent, 0.5)}; color: {p.text}; }}
+#medtDock QListWidget::item:selected, #medtDock QTreeWidget::item:selected {{
+    background: {blend(p.control, p.accent, 0.5)}; color: {p.text};
+}}
 #medtDock QFrame[role="modelcard"] {{ background: {blend(p.card, p.page, 0.6)}; border: 1px solid {p.line}; border-radius: 4px; }}
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -58,8 +60,13 @@ HEAD = "Head"
 PICK = "Pick a point"
 MEAN_ATTENTION = "Mean attention"
 
-LABEL = "Label"
 SIZE = "Brush size"
+OVERLAP = "On others"
+OVERLAPS = {"replace": "Replace them", "keep": "Keep them", "ask": "Ask"}
+TAKE = "Take from them"
+KEEP_OTHERS = "Keep them"
+HISTORY_START = "Beginning"
+UNDONE_TIP = "This change was undone. Click to bring it back, with all before it."
 BRUSH = "Brush"
 ERASE = "Erase"
 FILL = "Fill"
@@ -164,12 +171,52 @@ TOOLTIPS = {
     "head": "Each attention layer looks with several heads at once. Choose one of them, or the mean of all.",
     "pick": "While this is on, a click in the picture shows which places the model used to describe the clicked point.",
     "mean": "Show how often each place was looked at, on average over the whole picture.",
-    "label": "What the brush and the fill bucket put down.",
+    "structures": "The structures of the mask and how large each is. Click one to paint it and to use the tools on it; click its "
+    "padlock, or press the space bar, to lock it: then nothing changes it.",
+    "overlap": "What happens to other structures where the brush, a tool, a model or a loaded mask meets them.",
+    "take": "Let this change take the voxels it wants from the other structures. Undo gives them back.",
+    "keep_others": "Leave the other structures as they are.",
+    "history": "Every change of the mask. Click one to go back to the time right after it.",
     "size": "Diameter of the brush and the eraser, in pixels.",
     "brush": "Paint the chosen label with napari's brush. Press B on the mask layer for the same.",
     "erase": "Erase with napari's eraser.",
     "fill": "Fill a connected area with the chosen label.",
     "move": "Put the tool away: dragging moves the picture again.",
+    "between": "Fill the empty slices between those on which the structure was drawn.",
+    "islands": "Remove the pieces of the structure that are smaller than this.",
+    "smooth": "Smooth the surface of the structure: details thinner than about twice this length vanish.",
+    "grow": "Add a margin around the structure.",
+    "split": "Split the structure at its necks. Click once into each part; the first keeps its name.",
+    "holes": "Fill the background that the structure encloses.",
+    "copy": "Make the structure on the next or the previous slice what it is on the one that is shown.",
+    "more_tools": "The other tools.",
+    "ball_brush": "Paint, or erase, with a ball: in a volume it reaches to the slices beside the one that is shown.",
+    "range_brush": "Paint only where the intensity of the picture lies in a range.",
+    "level": "Follow lines of equal grey: move over the edge of a structure, and click to fill what the line encloses.",
+    "threshold": "Mark what lies in a range of intensities. Within the structure itself, remove what lies outside the range.",
+    "largest": "Remove all pieces of the structure but the largest.",
+    "remove_island": "Remove the piece that you click.",
+    "keep_island": "Remove all pieces of a structure but the one that you click.",
+    "give_island": "Give the piece that you click to another structure.",
+    "shrink": "Take a margin off the structure.",
+    "hollow": "Leave only a shell of the structure.",
+    "median": "Remove details of the surface that are narrower than half of this length.",
+    "smooth_all": "Smooth all structures together, so that neither gaps nor overlaps arise between them.",
+    "cut": "Cut the structure along a line that you draw across it, in a volume on every slice.",
+    "merge": "Make the structure a part of another.",
+    "relabel": "Give the structure a label that no other has.",
+    "combine": "Add another mask of the viewer to the structure, subtract it, or keep what lies in both.",
+    "tool_length": "How far, in the unit of the picture.",
+    "tool_size": "Pieces smaller than this are removed.",
+    "tool_low": "The darkest intensity that counts.",
+    "tool_high": "The brightest intensity that counts.",
+    "tool_which": "What the tool works on, or does.",
+    "tool_way": "How the tool does it.",
+    "tool_to": "The structure that gets the voxels.",
+    "tool_within": "Where the tool looks.",
+    "tool_mask": "The other mask: any layer of labels of the same size.",
+    "apply": "Make the change that is shown, as one step that Undo takes back.",
+    "cancel_tool": "Put the tool away. What is shown is not done.",
     "undo": "Take back the last change, also a run of the model. Ctrl+Z.",
     "redo": "Bring back what was undone. Ctrl+Shift+Z.",
     "save": "Write the mask, with its place and the names of its classes, as NIfTI, DICOM, NRRD, TIFF and others.",
@@ -203,6 +250,103 @@ TOOLTIPS = {
     "curve": "How well each structure is found: 1 is your mask exactly. Marks are held-out cases.",
 }
 
+# ----------------------------------------------------------------------------------------------------------------- tools
+
+MORE_TOOLS = "More tools"
+APPLY = "Apply"
+CLOSE_TOOL = "Close"
+TOOL_NAMES = {
+    "between": "Between slices",
+    "islands": "Islands",
+    "smooth": "Smooth",
+    "grow": "Grow",
+    "split": "Split",
+    "holes": "Holes",
+    "copy": "Copy slice",
+    "ball_brush": "Ball brush",
+    "range_brush": "Range brush",
+    "level": "Level tracing",
+    "threshold": "Threshold",
+    "largest": "Keep the largest island",
+    "remove_island": "Remove an island",
+    "keep_island": "Keep an island",
+    "give_island": "Give an island away",
+    "shrink": "Shrink",
+    "hollow": "Hollow",
+    "median": "Median",
+    "smooth_all": "Smooth all together",
+    "cut": "Cut along a line",
+    "merge": "Merge",
+    "relabel": "Relabel",
+    "combine": "Combine with a mask",
+}
+TOOL_GROUPS = {"brushes": "Brushes", "islands": "Islands", "surface": "Surface", "structures": "Structures"}
+TOOL_OPTIONS = {
+    "length": "Length",
+    "size": "Smaller than",
+    "low": "From",
+    "high": "To",
+    "which": "Do",
+    "way": "How",
+    "to": "Becomes",
+    "within": "Where",
+    "mask": "Mask",
+}
+TOOL_CHOICES = {
+    "one": "This structure",
+    "all": "All structures",
+    "paint": "Paint",
+    "erase": "Erase",
+    "closed": "Closed on all sides",
+    "slices": "On each slice",
+    "next": "To the next slice",
+    "previous": "To the previous slice",
+    "inside": "Inside the surface",
+    "middle": "On both sides of it",
+    "outside": "Around it",
+    "disc": "On this slice",
+    "ball": "As a ball",
+    "add": "Add",
+    "subtract": "Subtract",
+    "intersect": "Keep what lies in both",
+}
+TOOL_CLICKS = {
+    "point": "Click the piece in the picture.",
+    "points": "Click into each part, in the picture.",
+    "line": "Draw a line across the structure, with the mouse button held.",
+    "hover": "Move over the edge of what you mean, then click.",
+    "stroke": "Paint in the picture.",
+}
+STROKES = {"ball_brush": "ball brush", "range_brush": "range brush"}
+NEW_STRUCTURE = "New: label {label}"
+EVERYWHERE = "Everywhere"
+ON_THIS_SLICE = "On this slice"
+WITHIN = "Within {name}"
+TOOL_WORKING = "Working it out …"
+CLICK_FIRST = "This takes one click more in the picture"
+NO_GREY = "This tool works on grey pictures, and this one is in colour"
+NO_OTHER_MASK = "No other layer of labels in the viewer has the size of this mask"
+ONLY_VOLUMES = "This tool works on volumes, and this picture has no slices."
+OUTLOOK = {1: "adds", 2: "removes", 3: "gives to another structure"}
+
+KEYS = {
+    "W": "between",
+    "I": "islands",
+    "S": "smooth",
+    "G": "grow",
+    "T": "split",
+    "H": "holes",
+    "C": "copy",
+    "O": "ball_brush",
+    "R": "range_brush",
+    "U": "level",
+    "N": "next_structure",
+    "Q": "lock_structure",
+    "Y": "apply",
+    "D": "cancel_tool",
+}
+"""Keys of step 3 while the mask is the active layer; napari's own labels layer uses none of them."""
+
 # -------------------------------------------------------------------------------------------------------------- messages
 
 STARTING = "Starting the calculation process …"
@@ -212,6 +356,8 @@ LOADED_NAME = "loaded mask"
 RESTORED_NAME = "restored mask"
 STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 OTHER_EDIT = "edit"
+FROZEN = "a frozen region"
+LOCKED_REMEDY = "unlock it first"
 NO_ATTENTION = "This model shows no attention."
 CANCELLED = "Cancelled. Nothing was changed."
 IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
@@ -227,7 +373,7 @@ BOX_OUTSIDE = "What is drawn in {name} lies beside the picture"
 OUTSIDE = "That point lies outside the picture."
 NOTHING_TO_LEARN = "The mask is empty, so there is nothing to learn. Paint or run first."
 KEPT = "Kept on this computer, {when}."
-RESTORED = "The mask from {when} is back. Undo takes it away again."
+RESTORED = "The mask from {when} is back, with its history: Undo goes on where you left off."
 UNANSWERED = "A mask from an earlier session was found for this picture"
 UNANSWERED_REMEDY = "restore it or start anew first"
 NOTHING_TO_ACCEPT = "There is no mask yet to decide on. Run or paint first."
@@ -499,3 +645,84 @@ def moment(when: datetime, now: datetime) -> str:
         return when.strftime("%H:%M")
     day = f"{when.day} {when.strftime('%B')}"
     return f"{day}, {when.strftime('%H:%M')}" if when.year == now.year else f"{day} {when.year}"
+
+
+def label_name(label: int) -> str:
+    """Name a structure that has no name."""
+    return f"label {label}"
+
+
+def over_others(name: str) -> str:
+    """Name a change that takes voxels from other structures after the user was asked."""
+    return f"{name} over others"
+
+
+def locked_step(*, back: bool, names: Sequence[str]) -> str:
+    """Say that a step through the history would change what is locked."""
+    return f"{UNDO if back else REDO} would change {' and '.join(names)}, which is locked"
+
+
+def extent(voxels: int, spacing: Sequence[float], units: str) -> str:
+    """Say how large something is in the unit of its picture: `"26 ml"`, `"340 mm³"`, `"1 200 px"`; nothing for nothing."""
+    axes = len(spacing)
+    size = voxels
+    if units != "px":
+        size = voxels * math.prod(spacing)
+    if not voxels:
+        return "–"
+    if units == "mm" and axes == 3 and size >= 100:
+        return f"{_short(size / 1000)} ml"
+    return f"{_short(size)} { ({'um': 'µm'}.get(units, units)) }{'²³'[axes - 2] if units != 'px' else ''}"
+
+
+def _short(number: float) -> str:
+    """Three digits where there are fewer, and thin spaces between thousands."""
+    return f"{number:,.0f}".replace(",", "\u2009") if number >= 100 else f"{number:.3g}"
+
+
+def structure_tip(name: str, label: int) -> str:
+    """Say what a click on a structure does."""
+    return f"{name}, label {label}. Click to paint it and to use the tools on it."
+
+
+def lock_tip(name: str, *, locked: bool) -> str:
+    """Say what a click on a padlock does."""
+    if locked:
+        return f"{name} is locked: no brush, tool, model or undo changes it. Click to unlock it."
+    return f"Click to lock {name}, so that nothing changes it."
+
+
+def overlap(change: str, taken: Mapping[str, str]) -> str:
+    """Say what a change left to other structures, until the user answers."""
+    said = " and ".join(f"{size} of {name}" for name, size in taken.items())
+    return f"{change[:1].upper()}{change[1:]} would also take {said}. They were kept."
+
+
+def key_of(name: str) -> str:
+    """Return the key of a tool; empty without one."""
+    return next((key for key, named in KEYS.items() if named == name), "")
+
+
+def with_key(tip: str, name: str) -> str:
+    """Add the key of a tool to its tooltip."""
+    return f"{tip} Key {key_of(name)}." if key_of(name) else tip
+
+
+def menu_entry(name: str) -> str:
+    """Name a tool in a menu, with its key."""
+    return f"{TOOL_NAMES[name]}\t{key_of(name)}" if key_of(name) else TOOL_NAMES[name]
+
+
+def with_names(text: str, names: Mapping[int, str]) -> str:
+    """Say a sentence of a tool with the names of the structures, safe where rich text is shown."""
+    return escape(re.sub(r"\b[Ll]abel (\d+)", lambda found: names.get(int(found[1]), found[0]), text))
+
+
+def outlook(sizes: Mapping[int, str], colours: Mapping[int, str], asks: Sequence[str]) -> str:
+    """Say what a tool would do, each part behind a square of the colour it is shown in."""
+    said = ", ".join(
+        f"<span style='color:{colours[kind]}; background:#404040'>&nbsp;■&nbsp;</span> {OUTLOOK[kind]} {size}"
+        for kind, size in sizes.items()
+    )
+    question = f". You will be asked about {escape(' and '.join(asks))}" if asks else ""
+    return f"{said}{question}."

@@ -242,6 +242,49 @@ class QuickWorker:
 
 
 @pytest.fixture
+def bridge(qapp: Any) -> Iterator[Any]:
+    from napari_medt.widgets.bridge import Bridge
+
+    made = Bridge()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_editor(bridge: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that makes a mask with its editor, without a window."""
+    from napari.components import ViewerModel
+
+    from napari_medt.widgets import layers
+    from napari_medt.widgets.mask_editor import MaskEditor
+
+    opened = []
+
+    def make(
+        shape: tuple[int, ...] = (40, 50), classes: tuple[str, ...] = ("background", "cell"), **options: Any
+    ) -> Any:
+        model = ViewerModel()
+        image = model.add_image(np.zeros(shape, np.uint8))
+        mask = layers.OurLayers(model).add_mask(image, np.zeros(shape, np.uint8), classes=len(classes))
+        editor = MaskEditor(layers.take(image), "id", mask, bridge, classes, **options)
+        editor.model, editor.image = model, image
+        opened.append(editor)
+        return editor
+
+    yield make
+    for editor in opened:
+        editor.close()
+
+
+@pytest.fixture
+def until(qtbot: Any) -> Callable[..., None]:
+    def wait(check: Callable[[], bool]) -> None:
+        qtbot.waitUntil(check, timeout=20_000)
+
+    return wait
+
+
+@pytest.fixture
 def cells(rng: np.random.Generator) -> np.ndarray:
     """A picture of bright discs, 96 x 128."""
     rows, columns = np.mgrid[:96, :128]

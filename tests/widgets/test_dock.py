@@ -61,7 +61,7 @@ def test_the_whole_loop(dock, viewer, walk, qtbot, worker, cells):
     walk.paint(dock, (80, 20))
     corrected = work.mask.data.copy()
     assert (corrected != found).any()
-    assert dock.correct_step.undo_button.text() == "Undo: brush"
+    assert dock.correct_step.undo_button.text() == "Undo: brush, cell"
     assert not dock.look_step.pick_button.isChecked(), "the brush takes the clicks now"
     walk.undo(dock)
     np.testing.assert_array_equal(work.mask.data, found)

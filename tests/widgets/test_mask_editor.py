@@ -4,49 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.components import ViewerModel
 
-from napari_medt.widgets import layers, mask_editor
-from napari_medt.widgets.bridge import Bridge
-from napari_medt.widgets.mask_editor import MaskEditor
-
-
-@pytest.fixture
-def bridge(qapp):
-    made = Bridge()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def make_editor(bridge, request):
-    opened = []
-
-    def make(shape=(40, 50), **options):
-        model = ViewerModel()
-        image = model.add_image(np.zeros(shape, np.uint8))
-        mask = layers.OurLayers(model).add_mask(image, np.zeros(shape, np.uint8), classes=2)
-        editor = MaskEditor(layers.take(image), "id", mask, bridge, ("background", "cell"), **options)
-        editor.model, editor.image = model, image
-        opened.append(editor)
-        return editor
-
-    yield make
-    for editor in opened:
-        editor.close()
+from napari_medt.widgets import strokes
 
 
 @pytest.fixture
 def editor(make_editor):
     return make_editor()
-
-
-@pytest.fixture
-def until(qtbot):
-    def wait(check):
-        qtbot.waitUntil(check, timeout=20_000)
-
-    return wait
 
 
 def stroke(editor, at, label=1, size=5):
@@ -65,13 +29,13 @@ def depth(editor, until, steps):
 def test_a_stroke_is_one_change_named_after_its_tool(editor, until):
     stroke(editor, (10, 10))
     depth(editor, until, 1)
-    assert (editor.undo_name, editor.edits, editor.redo_name) == ("brush", 1, "")
+    assert (editor.undo_name, editor.edits, editor.redo_name) == ("brush, cell", 1, "")
     painted = editor.mask.data.copy()
     assert painted.any()
     editor.undo()
     depth(editor, until, 0)
     assert not editor.mask.data.any()
-    assert editor.redo_name == "brush"
+    assert editor.redo_name == "brush, cell"
     editor.redo()
     depth(editor, until, 1)
     np.testing.assert_array_equal(editor.mask.data, painted)
@@ -84,7 +48,7 @@ def test_a_stroke_that_is_announced_before_it_is_written_is_found(editor, until)
     editor.flush(everywhere=True)
     editor.mask.paint((10, 10), 0)
     depth(editor, until, 2)
-    assert editor.undo_name == "eraser"
+    assert editor.undo_name == "eraser, cell"
     editor.undo()
     depth(editor, until, 1)
     assert editor.mask.data[5:20, 5:20].all()
@@ -94,7 +58,7 @@ def test_fill_and_polygon_have_their_names(editor, until):
     editor.mask.mode = "fill"
     editor.mask.fill((3, 3), 1)
     depth(editor, until, 1)
-    assert editor.undo_name == "fill"
+    assert editor.undo_name == "fill, cell"
     assert editor.mask.data.all()
 
 
@@ -125,7 +89,7 @@ def test_naparis_own_undo_cannot_write_old_values_into_a_new_mask(editor, until)
     editor.mask.undo()  # as every key binding and menu of napari does
     depth(editor, until, 1)
     assert set(np.unique(editor.mask.data)) == {0, 1}
-    assert editor.undo_name == "brush"
+    assert editor.undo_name == "brush, cell"
     type(editor.mask).undo(editor.mask)  # napari's own, should anything still reach it
     assert editor.mask.data[20, 20] == 1, "its history was emptied by the run"
 
@@ -176,11 +140,11 @@ def test_painting_while_an_undo_is_unpacked_is_kept(editor, until):
 
 
 def test_large_masks_are_compared_only_where_they_were_touched(make_editor, until, monkeypatch):
-    monkeypatch.setattr(mask_editor, "WHOLE_VOXELS", 100)
+    monkeypatch.setattr(strokes, "WHOLE_VOXELS", 100)
     editor = make_editor((200, 300))
     looked_at = []
-    difference = editor._difference
-    monkeypatch.setattr(editor, "_difference", lambda box: looked_at.append(box) or difference(box))
+    places = editor._strokes.places
+    monkeypatch.setattr(editor._strokes, "places", lambda *a, **b: looked_at.append(places(*a, **b)) or looked_at[-1])
     stroke(editor, (100, 150), size=9)
     depth(editor, until, 1)
     assert looked_at
@@ -195,7 +159,7 @@ def test_large_masks_are_compared_only_where_they_were_touched(make_editor, unti
 
 
 def test_strokes_in_a_scan_are_found_in_their_slice(make_editor, until, monkeypatch):
-    monkeypatch.setattr(mask_editor, "WHOLE_VOXELS", 100)
+    monkeypatch.setattr(strokes, "WHOLE_VOXELS", 100)
     editor = make_editor((9, 30, 40), plane=lambda: (slice(3, 6), slice(0, 30), slice(0, 40)))
     editor.model.dims.set_point(0, 4)
     stroke(editor, (4, 10, 10))
@@ -261,7 +225,7 @@ def test_labels_of_a_larger_type_are_taken_over(editor, until):
     stroke(editor, (10, 10), label=300)
     depth(editor, until, 1)
     editor.undo()
-    until(lambda: editor.redo_name == "brush")
+    until(lambda: editor.redo_name == "brush, label 300")
     assert not editor.mask.data.any()
     editor.redo()
     depth(editor, until, 1)
@@ -269,12 +233,12 @@ def test_labels_of_a_larger_type_are_taken_over(editor, until):
 
 
 def test_a_ball_in_a_large_scan_is_undone_whole(make_editor, until, monkeypatch):
-    monkeypatch.setattr(mask_editor, "WHOLE_VOXELS", 100)
+    monkeypatch.setattr(strokes, "WHOLE_VOXELS", 100)
     editor = make_editor((30, 40, 50), plane=lambda: (slice(14, 17), slice(0, 40), slice(0, 50)))
     editor.mask.n_edit_dimensions = 3
     stroke(editor, (15, 20, 20), size=11)
     depth(editor, until, 1)
     assert np.ptp(np.nonzero(editor.mask.data)[0]) >= 10
     editor.undo()
-    until(lambda: editor.redo_name == "brush")
+    until(lambda: editor.redo_name == "brush, cell")
     assert not editor.mask.data.any()

@@ -14,8 +14,8 @@ from napari_medt.io import read, read_segmentation, write
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.answers import Doubt, Hint
 from napari_medt.widgets.compass import Compass, edges
-from napari_medt.widgets.correct_step import mask_endings
 from napari_medt.widgets.doubts import centre_on
+from napari_medt.widgets.mask_files import mask_endings
 from napari_medt.widgets.more import box_of, this_slice
 from napari_medt.widgets.session import Session
 from napari_medt.widgets.straight import region_of_scan

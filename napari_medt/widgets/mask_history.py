@@ -1,0 +1,238 @@
+"""The history of one mask for the window: what can be undone, how large each structure is, and what lies on disk.
+
+The journal, the counting and the case folder are only touched on the bridge's thread for file work, in the order of the
+changes; what comes of it arrives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_medt.cases import Protection
+from napari_medt.cases.entry import By
+from napari_medt.core import BadEdit
+from napari_medt.editing import Edit, Rules
+from napari_medt.widgets.bridge import Bridge
+from napari_medt.widgets.counts import Counts
+from napari_medt.widgets.drafts import Draft, Found
+from napari_medt.widgets.guard import Box, Moved, move
+from napari_medt.widgets.timeline import Change, Timeline
+
+
+class MaskHistory(QObject):
+    """Records changes, and goes back and forth through them.
+
+    Parameters
+    ----------
+    draft
+        The mask on disk.
+    bridge
+        Brings the work to another thread.
+    write
+        Puts values into the mask at a box, on the window's thread.
+    name_of
+        Names a structure.
+
+    Signals
+    -------
+    changed
+        The timeline, or what is said of the draft, changed.
+    counted
+        `voxels` has other numbers now; the labels that were not there before.
+    refused
+        The rules do not allow a step; the error.
+    failed
+        A change could not be kept or brought back; the error.
+    """
+
+    changed = Signal()
+    counted = Signal(object)
+    refused = Signal(object)
+    failed = Signal(object)
+
+    def __init__(
+        self,
+        draft: Draft,
+        bridge: Bridge,
+        *,
+        write: Callable[[Box, np.ndarray], None],
+        name_of: Callable[[int], str],
+    ) -> None:
+        super().__init__()
+        self.timeline = Timeline()
+        self.voxels: dict[int, int] = {}
+        self.kept_words = ""
+        self._told_status = ""
+        self._draft = draft
+        self._bridge = bridge
+        self._write = write
+        self._name_of = name_of
+        self._counts = Counts()
+        self._moving: Future[Any] | None = None
+        self._target = 0
+
+    # ------------------------------------------------------------------------------------------------------------- draft
+
+    def look(self, then: Callable[[Found | None], None]) -> None:
+        """See whether a mask of this picture was left from an earlier session."""
+        self._bridge.aside(self._draft.look, then=then, failed=self.failed.emit)
+
+    def go_on(self, found: Found) -> bool:
+        """Continue the history of a mask that was found; False after changes that were made before the answer."""
+        if self.timeline.changes or not self._bridge.aside(self._draft.go_on).result():
+            return False
+        self.timeline = found.timeline
+        self._bridge.aside(lambda: self._counts.start(found.labels), then=self._counted)
+        return True
+
+    def discard(self) -> None:
+        """Put a mask that was found aside."""
+        self._bridge.aside(self._draft.discard, failed=self.failed.emit)
+
+    def protect(self, kept: Protection) -> None:
+        """Keep locks and frozen regions with the case."""
+        self._bridge.aside(lambda: self._draft.protect(kept), failed=self.failed.emit)
+
+    @property
+    def status(self) -> str:
+        """How far the review of the mask is: to do, draft, accepted or second look."""
+        return self._draft.status
+
+    def on_case(
+        self,
+        act: Callable[[Any], Any],
+        *,
+        then: Callable[[Any], Any] | None,
+        failed: Callable[[Any], Any] | None,
+    ) -> None:
+        """Run `act(case)` on the case's folder, after everything that was recorded."""
+
+        def acted(result: Any) -> None:
+            self._tell_status()
+            if then is not None:
+                then(result)
+
+        draft = self._draft
+        self._bridge.aside(lambda: act(draft.case()), then=acted, failed=failed)
+
+    def edited_mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return where a person changed the mask; to be called on the bridge's thread for file work."""
+        return self._draft.journal.edited_mask(shape).by > 0
+
+    def restart(self, labels: np.ndarray) -> None:
+        """Begin anew, as a mask of another shape was put in the place of this one."""
+        self.timeline, self._moving = Timeline(), None
+        self._bridge.aside(self._draft.forget)
+        self._bridge.aside(lambda: self._counts.start(labels), then=self._counted)
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Let go of the case folder, after everything that was recorded."""
+        self._moving = None
+        self._bridge.aside(self._draft.close, failed=self.failed.emit)
+
+    # ----------------------------------------------------------------------------------------------------------- changes
+
+    def record_edit(self, edit: Edit, by: By) -> None:
+        """Take a change that was made into the history."""
+        names = {label: self._name_of(label) for label in edit.structures}
+        structure = edit.structure(names) if names else ""
+        value = edit.structures[0] if len(names) == 1 else None
+        title = f"{edit.name}, {structure}" if structure else edit.name
+        about = {"structure": structure, "value": value}
+        self.record(Change(title, by), edit.name, edit.box, edit.before, edit.after, **about)
+
+    def record(self, change: Change, name: str, box: Box, before: np.ndarray, after: np.ndarray, **about: Any) -> None:
+        """Take the values before and after a change into the journal and onto the disk, and count them."""
+        self.timeline.add(change)
+        draft, counts = self._draft, self._counts
+
+        def keep() -> str:
+            return draft.record(draft.journal.record_box(name, box, before, after, by=change.by, **about))
+
+        self._bridge.aside(lambda: counts.change(before, after), then=self._counted)
+        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
+        self.changed.emit()
+
+    # ------------------------------------------------------------------------------------------------------ back and forth
+
+    @property
+    def moving(self) -> bool:
+        """Whether the way to another place in the history is being unpacked."""
+        return self._moving is not None
+
+    @property
+    def target(self) -> int:
+        """Where the way leads, or where the mask is."""
+        return self._target if self.moving else self.timeline.position
+
+    def go_to(self, position: int, labels: np.ndarray, rules: Rules) -> None:
+        """Go to a place in the timeline; places that are wished on the way follow it."""
+        self._target = min(max(position, 0), len(self.timeline.changes))
+        if self._moving is None and self._target != self.timeline.position:
+            self._begin(labels, rules)
+
+    def settle(self) -> None:
+        """Wait for a step that is being unpacked, and make it."""
+        if self._moving is not None:
+            job, self._moving = self._moving, None
+            if job.exception() is None:
+                self._arrive(job.result())
+            self.changed.emit()
+
+    def _begin(self, labels: np.ndarray, rules: Rules) -> None:
+        by, draft, name_of = self._target - self.timeline.position, self._draft, self._name_of
+        mine: list[Future[Any]] = []
+
+        def arrived(moved: Moved | None) -> None:
+            if self._moving is not mine[0]:
+                return  # it was waited for, or is no longer wanted
+            self._moving = None
+            self._arrive(moved)
+            self.changed.emit()
+            if moved is not None:
+                self.go_to(self._target, labels, rules)
+
+        def failed(error: Any) -> None:
+            if self._moving is mine[0]:
+                self._moving = None
+            (self.refused if isinstance(error, BadEdit) else self.failed).emit(error)
+            self.changed.emit()
+
+        mine.append(
+            self._bridge.aside(lambda: move(draft.journal, by, labels, rules, name_of), then=arrived, failed=failed)
+        )
+        self._moving = mine[0]
+
+    def _arrive(self, moved: Moved | None) -> None:
+        if moved is None:  # the oldest changes were forgotten to save memory
+            self.timeline.moved(0, len(self.timeline.changes) - self.timeline.position)
+            return
+        self.timeline.moved(moved.position, moved.length)
+        self._write(moved.box, moved.after)
+        draft, counts = self._draft, self._counts
+        self._bridge.aside(lambda: counts.change(moved.before, moved.after), then=self._counted)
+        self._bridge.aside(lambda: draft.record(*moved.steps), then=self._kept, failed=self.failed.emit)
+
+    # ------------------------------------------------------------------------------------------------------------ inside
+
+    def _counted(self, voxels: dict[int, int]) -> None:
+        new = set(voxels) - set(self.voxels)
+        self.voxels = voxels
+        self.counted.emit(new)
+
+    def _kept(self, words: str) -> None:
+        if words and words != self.kept_words:
+            self.kept_words = words
+            self.changed.emit()
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        if self.status != self._told_status:
+            self._told_status = self.status
+            self.changed.emit()
