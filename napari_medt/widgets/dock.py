@@ -14,6 +14,7 @@ from napari_medt.widgets._compat import look_of, on_look_changed
 from napari_medt.widgets.client import Worker
 from napari_medt.widgets.compass import Compass
 from napari_medt.widgets.correct_step import CorrectStep
+from napari_medt.widgets.keys import bind_keys
 from napari_medt.widgets.learn_step import LearnStep
 from napari_medt.widgets.look_step import LookStep
 from napari_medt.widgets.parts import align, mark
@@ -109,6 +110,18 @@ class ReviewDock(QWidget):
             shortcut = QShortcut(QKeySequence(keys), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(act)
+        look = self.look_step
+        self._unbind = bind_keys(
+            self.viewer,
+            {
+                "J": lambda: look.doubts.step(1),
+                "K": lambda: look.doubts.step(-1),
+                "N": lambda: look.step_source(1),
+                "Shift-N": lambda: look.step_source(-1),
+                "H": lambda: look.step_head(1),
+                "Shift-H": lambda: look.step_head(-1),
+            },
+        )
 
     # ------------------------------------------------------------------------------------------------------------ layers
 
@@ -186,6 +199,7 @@ class ReviewDock(QWidget):
         self.setMinimumWidth(max(MIN_WIDTH, round(27 * look.font_pt)))
         align([form for step in self.steps.values() for form in step.forms])
         align([self.run_step.more.form])
+        align([self.look_step.more.form])
         self.learn_step.curve.recolour(Palette(look))
 
     def showEvent(self, event: Any) -> None:
@@ -227,6 +241,7 @@ class ReviewDock(QWidget):
         if self.review.closed:
             return
         self._stop_looking()
+        self._unbind()
         self.compass.close()
         self.look_step.close_picking()
         self.correct_step.follow(None)
