@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,30 @@ def test_lists_what_can_be_asked(tiny_model, explorer):
 def test_what_cannot_be_done_is_said_in_one_sentence(tiny_model, image, tmp_path, wishes, sentence):
     assert sentence in call("attention", image, "-m", tiny_model, *wishes, "-o", tmp_path / "map.tif", code=2)
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_checks_whether_the_map_deserves_belief(tiny_model, image, explorer, tmp_path, monkeypatch):
+    """The figures are those of `check_faithfulness`, which has tests of its own; here it is asked the right thing."""
+    from napari_medt import attention
+
+    asked = {}
+
+    class Checked:
+        def label(self, found):
+            return replace(found, caption=f"{found.caption} This map does no better than chance.")
+
+    def check(model, volume, found, *, structure, region, **options):
+        asked.update(structure=structure, region=region, found=found)
+        return Checked()
+
+    monkeypatch.setattr(attention, "check_faithfulness", check)
+    text = call("attention", image, "-m", tiny_model, "--query", "9,9", "--check")
+    assert "This map does no better than chance." in " ".join(text.split())
+    assert "->" not in text, "no file was asked for"
+    assert (asked["structure"], asked["region"]) == (1, None)
+    assert asked["found"].query == (9, 9)
+    text = call("attention", image, "-m", tiny_model, "--query", "9,9", "--check", "--class", "liver", code=2)
+    assert "has no class 'liver'; give --class" in " ".join(text.split())
 
 
 def test_image_and_output_are_needed(tiny_model):

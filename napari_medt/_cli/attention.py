@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,17 @@ def attention(
     ] = None,
     plane: Annotated[Plane | None, typer.Option(help="Which slices of a scan a 2D model goes through.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    check: Annotated[
+        bool, typer.Option("--check", help="Say whether the map deserves belief: does the model need what it marks?")
+    ] = False,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class that --check asks about; by default the only one, or that of --structure.",
+        ),
+    ] = None,
     choose: Annotated[list[str] | None, typer.Option(help="Which of several, where the file leaves it open.")] = None,
     sources: Annotated[bool, typer.Option("--list", help="List what can be asked of the model, and stop.")] = False,
 ) -> None:
@@ -58,9 +70,10 @@ def attention(
         if sources:
             out.print(_table(list_sources(loaded.net)))
             return
-        if image is None or output is None:
+        if image is None or (output is None and not check):
             raise MedtError(
-                "An image and -o MAP are needed", remedy="give both, or --list to see what can be asked of the model"
+                "An image and -o MAP are needed",
+                remedy="give both, --check instead of a file, or --list to see what can be asked of the model",
             )
         if query is not None and structure is not None:
             raise MedtError("A point and a structure are two questions", remedy="give --query or --structure")
@@ -70,7 +83,8 @@ def attention(
         with stop_on_interrupt() as cancel, progress_bar() as report:
             volume = read(image, choose=choose or (), progress=report, cancel=cancel)
             explorer = AttentionExplorer(loaded, volume, plane=plane.value if plane else None)
-            name = source or explorer.sources()[0]
+            name, mask = source or explorer.sources()[0], None
+            asked_class = class_asked(loaded.card.classes, of, structure) if check else 0
             if query is not None:
                 found = explorer.pick(parse_point(query), source=name, head=head)[0]
             elif structure is not None:
@@ -78,9 +92,38 @@ def attention(
                 found = explorer.structure(mask, source=name, head=head, progress=report, cancel=cancel)
             else:
                 found = explorer.overview(name, head, progress=report, cancel=cancel)
-            write(found.data, output, geometry=found.geometry)
-        out.print(f"{name} -> {output}", highlight=False, markup=False)
+            if output is not None:
+                write(found.data, output, geometry=found.geometry)
+            if check:
+                from napari_medt.attention import check_faithfulness
+
+                checked = check_faithfulness(
+                    loaded, volume, found, structure=asked_class, region=mask, progress=report, cancel=cancel
+                )
+                found = checked.label(found)
+        if output is not None:
+            out.print(f"{name} -> {output}", highlight=False, markup=False)
         out.print(found.caption, highlight=False, markup=False)
+
+
+def class_asked(classes: Sequence[str], name: str | None, structure: str | None) -> int:
+    """Label of the class that a check is about.
+
+    Raises
+    ------
+    MedtError
+        If there is none of this name, or several to choose from.
+    """
+    if name is not None and name in classes[1:]:
+        return classes.index(name)
+    if name is None and structure is not None:
+        return int(structure.rpartition(":")[2] or 0)
+    if name is None and len(classes) == 2:
+        return 1
+    raise MedtError(
+        "It must be said which class the check is about" if name is None else f"The model has no class {name!r}",
+        remedy="give --class " + " or ".join(classes[1:]),
+    )
 
 
 def parse_point(text: str) -> tuple[int, ...]:

@@ -103,6 +103,11 @@ def scene_camera(viewer: Any) -> Any:
     return scene.camera if scene is not None else viewer.camera
 
 
+def canvas_edge(viewer: Any) -> float:
+    """Return the shorter edge of the canvas in pixels, which `viewer.canvas` tells from napari 0.9 on."""
+    return float(min(getattr(getattr(viewer, "canvas", None), "size", (600, 600))))
+
+
 def edge_texts(viewer: Any) -> dict[str, Any]:
     """Return a text for each edge of the canvas, by `top`, `left`, `right`, `bottom`; none before napari 0.9."""
     overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)

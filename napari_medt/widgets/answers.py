@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_medt.core import Prediction
 
@@ -70,3 +72,73 @@ class Ahead:
     memory_mb: float
     seconds: float | None
     hints: tuple[Hint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something of a network that can be asked where it looked; `attention.Source`, but for the window."""
+
+    name: str
+    kind: str
+    heads: int
+    level: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked about attention.
+
+    Attributes
+    ----------
+    what
+        For one point, over the whole image, for a structure, for one connected piece of it, or how far the heads agree.
+    source, head
+        As of `AttentionExplorer.pick`.
+    at
+        Array index of the image shown: the point, or one of the piece; for maps of the whole image any in the slice that is
+        meant, since of a scan a 2D model is asked about one slice.
+    inside
+        Of a structure, the first index of the box around it, and where in the box it is.
+    label
+        Of the structure, or of what the mask has at the point; 0 where there is none.
+    against
+        Key of another model, to show how much more this one looked.
+    """
+
+    what: Literal["point", "whole", "structure", "piece", "agreement"]
+    source: str
+    head: int | None = None
+    at: tuple[int, ...] = ()
+    inside: tuple[tuple[int, ...], npt.NDArray[np.bool_]] | None = None
+    label: int = 0
+    against: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadLine:
+    """One head, on average over the image; values as of `attention.HeadRow`, None where there is none.
+
+    `agreement` is that of all heads of the source with each other, 0 to 1; `small` a small picture of its map, 8-bit.
+    """
+
+    source: str
+    kind: str
+    level: int
+    head: int
+    entropy: float | None
+    distance: float | None
+    unit: str
+    agreement: float | None
+    small: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Whether a map deserves belief; see `attention.Faithfulness`, whose words and figures these are."""
+
+    structure: str
+    score: float
+    interval: tuple[float, float] | None
+    chance: tuple[float, float]
+    verdict: str
+    sentence: str

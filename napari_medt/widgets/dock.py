@@ -130,23 +130,24 @@ class ReviewDock(Interface, QWidget):
             shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
             shortcut.activated.connect(lambda back=back: self.correct_step.step_anywhere(back=back))
 
-        self.shortcuts = Shortcuts(
-            self.viewer,
-            self,
-            {
-                "R": self.run_step.run,
-                "J": self.next_doubtful,
-                "K": lambda: self.look_step.doubts.step(-1),
-                "A": self.accept,
-                "S": self.cases.second_look,
-                "T": self.learn,
-                "C": self.compare,
-                "Y": self.compare_step.accept_new,
-                "O": self.compare_step.keep_old,
-                "G": lambda: self.opened.step(1),
-                "Shift-G": lambda: self.opened.step(-1),
-            },
-        )
+        acts = {
+            "run": self.run_step.run,
+            "next_doubt": self.next_doubtful,
+            "previous_doubt": lambda: self.look_step.doubts.step(-1),
+            "accept": self.accept,
+            "second_look": self.cases.second_look,
+            "learn": self.learn,
+            "compare": self.compare,
+            "accept_new": self.compare_step.accept_new,
+            "keep_old": self.compare_step.keep_old,
+            "next_case": lambda: self.opened.step(1),
+            "previous_case": lambda: self.opened.step(-1),
+            "next_source": lambda: self.look_step.step_source(1),
+            "previous_source": lambda: self.look_step.step_source(-1),
+            "next_head": lambda: self.look_step.step_head(1),
+            "previous_head": lambda: self.look_step.step_head(-1),
+        }
+        self.shortcuts = Shortcuts(self.viewer, self, {key: acts[name] for key, name in texts.REVIEW_KEYS.items()})
 
     # ------------------------------------------------------------------------------------------------------------ layers
 
@@ -265,6 +266,7 @@ class ReviewDock(Interface, QWidget):
         self.setMinimumWidth(max(MIN_WIDTH, round(27 * look.font_pt)))
         align([form for step in self.steps.values() for form in step.forms])
         align([self.run_step.more.form])
+        align([self.look_step.more.form])
         self.learn_step.curve.recolour(Palette(look))
 
     def showEvent(self, event: Any) -> None:

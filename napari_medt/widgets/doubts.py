@@ -9,13 +9,18 @@ import numpy as np
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QListWidget, QVBoxLayout
 
 from napari_medt.widgets import texts
-from napari_medt.widgets._compat import scene_camera
+from napari_medt.widgets._compat import canvas_edge, scene_camera
 from napari_medt.widgets.answers import Doubt
 from napari_medt.widgets.layers import units_of
 from napari_medt.widgets.parts import named, quiet_button, text_label
 from napari_medt.widgets.review import Review
 
 ROWS = 5
+SURROUNDINGS = 5
+"""How many times as wide as a doubtful place what is shown with it is."""
+
+LEAST_ACROSS = 10
+"""Pixels that the smallest place is taken to measure, so that something is seen around it."""
 
 
 class Doubts(QFrame):
@@ -68,11 +73,17 @@ class Doubts(QFrame):
     def _go(self, row: int) -> None:
         if not 0 <= row < len(self.places) or self._review.image is None:
             return
-        centre_on(self._review.viewer, self.places[row].centre)
+        place, image = self.places[row], self._review.image
+        across = max(place.size ** (1 / image.ndim), LEAST_ACROSS * float(np.abs(image.scale).min()))
+        extent = image.extent.world
+        centre_on(self._review.viewer, place.centre, across=across, whole=float((extent[1] - extent[0]).max()))
 
 
-def centre_on(viewer: Any, place: Sequence[float]) -> None:
-    """Show a place of the world in the middle of the canvas, in its slice."""
+def centre_on(viewer: Any, place: Sequence[float], *, across: float | None = None, whole: float = np.inf) -> None:
+    """Show a place of the world in the middle of the canvas, in its slice, so near that something `across` is seen well.
+
+    What is `whole` is not made smaller than the canvas.
+    """
     dims = viewer.dims
     first = dims.ndim - len(place)
     for axis, value in enumerate(place):
@@ -82,3 +93,6 @@ def centre_on(viewer: Any, place: Sequence[float]) -> None:
     shown = [axis - first for axis in dims.displayed]
     centre[-len(shown) :] = [place[axis] for axis in shown]
     camera.center = tuple(centre)
+    if across is not None:
+        edge = canvas_edge(viewer)
+        camera.zoom = max(edge / (SURROUNDINGS * across), edge / whole)

@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medt._napari_io.as_layers import CLASS_COLOURS
 from napari_medt._napari_io.origin import FILE_KEY, origin_of
-from napari_medt.core import Acquisition, AttentionMap, BadImage, Geometry, Volume
+from napari_medt.core import Acquisition, BadImage, Geometry, Volume
 from napari_medt.core.geometry import unit_of
 
 if TYPE_CHECKING:
@@ -43,47 +44,13 @@ def spatial_state(layer: Layer) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
 
 
-def map_state(image: Layer, found: AttentionMap, volume: Geometry, z: int | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Data and place of a map whose grid is coarser than the picture's.
-
-    Parameters
-    ----------
-    image
-        The layer the map belongs to.
-    found
-        2D map, in the world of `volume`.
-    volume
-        Geometry under which the picture was sent.
-    z
-        The slice the map belongs to, or `None` for a 2D picture.
-
-    Returns
-    -------
-    tuple
-        Array of `image.ndim` axes, and the spatial state that lays its cells exactly over the pixels.
-    """
-    from napari.utils.transforms import Affine
-
-    # Of a scan, one slice was sent, in a plane of its own; of a 2D picture the picture itself, wherever it lies.
-    plane = volume.affine if volume.ndim == 2 else np.diag([*volume.spacing[-2:], 1.0])
-    cells = np.linalg.solve(plane, found.geometry.affine)
-    steps, offset = np.diag(cells)[:2], cells[:2, 2]
-    data, extra = found.data, image.ndim - 2
-    if extra:
-        data = data[(None,) * extra]
-        steps = np.concatenate([np.ones(extra), steps])
-        offset = np.concatenate([np.full(extra, 0.0 if z is None else float(z)), offset])
-    state = spatial_state(image)
-    inner = Affine(
-        scale=state["scale"],
-        translate=state["translate"],
-        rotate=state["rotate"],
-        shear=state["shear"],
-        ndim=image.ndim,
-    )
-    state["translate"] = np.asarray(inner(offset))
-    state["scale"] = np.asarray(state["scale"]) * steps
-    return data, state
+def even_state(layer: Layer) -> tuple[dict[str, Any], np.ndarray]:
+    """Place of a layer whose lines are as thick along all axes, and by what array coordinates are multiplied for it."""
+    state = spatial_state(layer)
+    scale = np.asarray(state["scale"], dtype=float)
+    step = float(np.abs(scale).min())
+    state["scale"] = np.full(len(scale), step)
+    return state, scale / step
 
 
 def units_of(layer: Layer) -> str:
@@ -261,6 +228,7 @@ def names_of_classes(classes: Sequence[str]) -> dict[str, Any]:
     return {"features": {"index": list(range(len(classes))), "name": list(classes)}}
 
 
+@cache
 def clear_where_low(name: str) -> Any:
     """Return napari's colormap of this name, clear at its low end, so that it lies well on dark and bright pictures alike."""
     from napari.utils.colormaps import Colormap, ensure_colormap
@@ -269,6 +237,17 @@ def clear_where_low(name: str) -> Any:
     colours = np.array(ensure_colormap(name).map(0.25 + 0.75 * at))
     colours[:, 3] = 0.9 * np.clip(at / 0.65, 0, 1) ** 1.2
     return Colormap(colours, name=f"{name}, clear where low")
+
+
+@cache
+def clear_in_the_middle() -> Any:
+    """Blue below, clear in the middle, orange above: also told apart by those who see no red or no green."""
+    from napari.utils.colormaps import Colormap
+
+    at = np.linspace(-1, 1, 65)
+    colours = np.where(at[:, None] < 0, np.array([[0.25, 0.55, 1.0, 1.0]]), np.array([[1.0, 0.62, 0.1, 1.0]]))
+    colours[:, 3] = 0.9 * np.clip(np.abs(at) / 0.8, 0, 1)
+    return Colormap(colours, name="less and more, clear between")
 
 
 class OurLayers:
@@ -315,10 +294,15 @@ class OurLayers:
         colormap: str,
         limits: tuple[float, float],
         framed: bool = False,
+        both_ways: bool = False,
     ) -> Any:
-        """Show an array over the picture as an image layer, in the one layer of its role; `framed` draws its border."""
+        """Show an array over the picture as an image layer, in the one layer of its role; `framed` draws its border.
+
+        `both_ways` is for values above and below 0, of which 0 is clear.
+        """
         low, high = limits
         high = high if high > low else low + 1e-6
+        colours = clear_in_the_middle() if both_ways else clear_where_low(colormap)
         layer = self.find(image, role)
         if layer is not None:
             layer.data = data
@@ -329,6 +313,8 @@ class OurLayers:
             layer.contrast_limits = (low, high)
             layer.name = name
             layer.bounding_box.visible = framed
+            if layer.colormap.name != colours.name:
+                layer.colormap = colours
             return layer
         layer = self._add(
             image,
@@ -336,7 +322,7 @@ class OurLayers:
             self._viewer.add_image,
             data,
             name=name,
-            colormap=clear_where_low(colormap),
+            colormap=colours,
             contrast_limits=(low, high),
             interpolation2d="nearest",
             blending="translucent_no_depth",
@@ -420,6 +406,28 @@ class OurLayers:
             colormap=DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **PREVIEW_COLOURS}),
             **state,
         )
+
+    def show_vectors(self, image: Image, role: str, lines: np.ndarray, *, name: str, **look: Any) -> Any:
+        """Show lines `(k, 2, n)`, start and way in the picture's array coordinates, in the one layer of their role."""
+        layer = self.find(image, role)
+        state, wider = even_state(image)
+        empty = len(lines) == 0
+        data = (np.zeros((1, 2, image.ndim)) if empty else np.asarray(lines, dtype=float)) * wider
+        if layer is None:
+            layer = self._add(image, role, self._viewer.add_vectors, data, name=name, **look, **state)
+        else:
+            layer.data = data
+        layer.opacity = 0.0 if empty else 1.0
+        return layer
+
+    def keep(self, image: Layer, layer: Layer) -> Layer:
+        """Make a copy of a layer of ours that is not replaced."""
+        data, attributes, kind = layer.as_layer_data_tuple()
+        attributes |= {"name": f"{layer.name} (kept)", "visible": False}
+        with keeping_selection(self._viewer):
+            copy = self._viewer.add_layer(type(layer).create(np.array(data), attributes, kind))
+        copy.metadata[KEY] = {"id": uuid.uuid4().hex, "owner": id(copy), "role": "kept", "image": identity(image)}
+        return copy
 
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
         with keeping_selection(self._viewer):

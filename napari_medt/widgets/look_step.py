@@ -1,22 +1,25 @@
-"""Step 2: where the model looked, for a clicked point or on average."""
+"""Step 2: where the model looked, for a clicked point, for a structure or on average, and whether to believe it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout
 
-from napari_medt.core import AttentionMap, Cancelled, Geometry, MedtError
-from napari_medt.widgets import layers, texts
-from napari_medt.widgets.client import Job
+from napari_medt.core import AttentionMap
+from napari_medt.widgets import layers, map_layers, texts
+from napari_medt.widgets.answers import Belief, Block, Question
 from napari_medt.widgets.doubts import Doubts
-from napari_medt.widgets.parts import FlowLayout, button, chooser, text_label
+from napari_medt.widgets.look_more import LookMore
+from napari_medt.widgets.looking import Looking
+from napari_medt.widgets.parts import FlowLayout, button, chooser, quiet_button, text_label
+from napari_medt.widgets.picking import Picking
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.step import Step
+from napari_medt.widgets.step import ProgressLine, Step
 
 
 class LookStep(Step):
@@ -27,34 +30,67 @@ class LookStep(Step):
     def __init__(self, review: Review) -> None:
         super().__init__(2, texts.STEP_TITLES["look"])
         self.review = review
+        self.looking = Looking(review)
+        self.picking = Picking(review)
+        self.doubts = Doubts(review)
         self.source_box = chooser("source")
         self.head_box = chooser("head")
+        self.part_box = chooser("part")
         self.pick_button = button(texts.PICK, "pick", checkable=True)
         self.mean_button = button(texts.MEAN_ATTENTION, "mean", clicked=self.show_mean)
+        self.check_button = button(texts.CHECK, "check", clicked=self.check)
+        self.more_button = quiet_button(texts.MORE, "look_more", clicked=self._toggle_more)
+        self.more_button.setCheckable(True)
+        self.stop_button = quiet_button("✕", "stop_look", clicked=self.looking.stop)
         self.caption = text_label(texts.LOOK_HINT, role="muted")
-        form = self.add_form()
-        form.row(texts.ATTENTION, self.source_box)
-        form.row(texts.HEAD, self.head_box)
-        self.content.addLayout(FlowLayout(self.pick_button, self.mean_button))
-        self.content.addWidget(self.caption)
-        self.doubts = Doubts(review)
-        self.content.addWidget(self.doubts)
-        self.last_answer_s = 0.0
-        self._heads: dict[str, int] = {}
-        self._asked_model = ("", "")
-        self._warming: Job | None = None
-        self._pending: Job | None = None
-        self._next: tuple[int, ...] | None = None
-        self._again: Any = None
+        self.belief = text_label()
+        self.progress = ProgressLine()
+        self.more = LookMore(review, self.looking)
+        self._lay_out()
+        self._limits: tuple[float, float] | None = None
+        self._answer: tuple[Any, layers.Picture, Question, list[AttentionMap]] | None = None
 
         self.pick_button.toggled.connect(self._pick_toggled)
         self.source_box.currentIndexChanged.connect(self._source_chosen)
         self.head_box.currentIndexChanged.connect(self._repeat)
-        review.ran_on.connect(self._prepare)
+        self.part_box.currentIndexChanged.connect(lambda _: self._draw())
+        self.picking.picked.connect(self.pick)
+        self.picking.missed.connect(lambda: self.message.say(texts.OUTSIDE, kind="plain"))
+        looking = self.looking
+        looking.listed.connect(self._list)
+        looking.answered.connect(self._answered)
+        looking.checked.connect(self._checked)
+        looking.compared.connect(lambda lines: self.more.show_heads(lines, self.choose))
+        looking.failed.connect(self._failed)
+        looking.busy_changed.connect(self._long)
+        looking.progressed.connect(self.progress.report)
+        self.more.asked.connect(self._ask_structure)
+        self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
+        self.more.against_changed.connect(lambda key: looking.again(against=key))
+        self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
+        review.ran_on.connect(looking.prepare)
         review.image_changed.connect(self._forget)
         review.model_changed.connect(self._forget)
         review.busy_changed.connect(lambda _: self._refresh())
         self._refresh()
+
+    def _lay_out(self) -> None:
+        self.content.addWidget(self.doubts)
+        form = self.add_form()
+        form.row(texts.ATTENTION, self.source_box)
+        form.row(texts.HEAD, self.head_box)
+        self._part_title = form.row(texts.PART, self.part_box)
+        self._show_parts(())
+        self.content.addLayout(FlowLayout(self.pick_button, self.mean_button, self.check_button, self.more_button))
+        self.content.addWidget(self.more)
+        line = QHBoxLayout()
+        line.addWidget(self.progress, 1)
+        line.addWidget(self.stop_button)
+        self.content.addLayout(line)
+        self.stop_button.hide()
+        self.content.addWidget(self.belief)
+        self.belief.hide()
+        self.content.addWidget(self.caption)
 
     # ------------------------------------------------------------------------------------------------- what can be asked
 
@@ -64,78 +100,89 @@ class LookStep(Step):
         return self.source_box.currentData() or ""
 
     @property
-    def ready(self) -> bool:
-        """Whether the picture was prepared, so that a click is answered at once."""
-        return bool(self._heads) and self._warming is None and self.pick_button.isEnabled()
-
-    @property
     def head(self) -> int | None:
         """The chosen head, `None` for the mean."""
         return self.head_box.currentData()
 
-    def _prepare(self) -> None:
-        """After a run: list the attention blocks, and pass the picture through once so that clicks are quick."""
-        review = self.review
-        image = review.image
-        if image is None:
-            return
-        asked = review.model_key, review.device
+    @property
+    def ready(self) -> bool:
+        """Whether the picture was prepared, so that a click is answered at once."""
+        return self.looking.warm and self.pick_button.isEnabled()
 
-        def listed(sources: list[tuple[str, int]]) -> None:
-            if asked == (review.model_key, review.device):
-                self._list(sources)
-
-        if asked != self._asked_model or not self._heads:
-            self._asked_model = asked
-            review.client.ask("sources", *asked, then=listed, failed=self._failed)
-        with suppress(MedtError):
-            self._warming = review.client.ask(
-                "prepare_attention",
-                *asked,
-                picture=layers.take(image),
-                z=self._slice(image) or 0,
-                then=lambda _: None,
-                failed=self._warm_failed,
-                finished=self._warmed,
-            )
-
-    def _list(self, sources: list[tuple[str, int]]) -> None:
-        self._heads = dict(sources)
-        self.source_box.blockSignals(True)
-        self.source_box.clear()
-        for name, _ in sources:
-            self.source_box.addItem(texts.source_name(name), name)
-        # The deepest block that sees the whole picture usually shows the most telling pattern.
-        whole = [name for name, _ in sources if name.startswith("global")] or [name for name, _ in sources]
-        self.source_box.setCurrentIndex(max(0, self.source_box.findData(whole[-1] if whole else "")))
-        self.source_box.blockSignals(False)
-        self._source_chosen()
-        if not sources:
-            self.caption.setText(texts.NO_ATTENTION)
-        self._refresh()
-
-    def _source_chosen(self, _: int = 0) -> None:
-        chosen = self.head
-        self.head_box.blockSignals(True)
-        self.head_box.clear()
-        self.head_box.addItem(texts.head_name(None), None)
-        for head in range(self._heads.get(self.source, 0)):
-            self.head_box.addItem(texts.head_name(head), head)
-        at = next((i for i in range(self.head_box.count()) if self.head_box.itemData(i) == chosen), 0)
-        self.head_box.setCurrentIndex(at)
-        self.head_box.blockSignals(False)
-        self._repeat()
+    @property
+    def last_answer_s(self) -> float:
+        """Seconds from the last question to its map in the viewer."""
+        return self.looking.last_answer_s
 
     @property
     def answered_query(self) -> tuple[int, ...] | None:
         """The point whose attention is shown, or `None`."""
-        return self._point_of_last()
+        last = self.looking.last
+        return last.at if last is not None and last.what == "point" else None
+
+    @property
+    def map_shown(self) -> AttentionMap | None:
+        """The map that is shown, of a map in several parts the chosen one."""
+        if self._answer is None:
+            return None
+        maps = self._answer[3]
+        return next((found for found in maps if found.kind == self.part_box.currentData()), maps[0])
+
+    def choose(self, source: str, head: int | None) -> None:
+        """Show the map of another block and head, over the whole picture."""
+        for box, value in ((self.source_box, source), (self.head_box, head)):
+            box.blockSignals(True)
+            box.setCurrentIndex(_index_of(box, value))
+            box.blockSignals(False)
+            if box is self.source_box:
+                self._list_heads()
+        self.show_mean()
+
+    def step_source(self, by: int) -> None:
+        """Go to the next attention block, or the one before."""
+        _step(self.source_box, by)
+
+    def step_head(self, by: int) -> None:
+        """Go to the next head, or the one before."""
+        _step(self.head_box, by)
+
+    def _list(self, blocks: Sequence[Block]) -> None:
+        self.source_box.blockSignals(True)
+        self.source_box.clear()
+        for block in blocks:
+            self.source_box.addItem(texts.source_name(block.name, block.kind), block.name)
+        # The deepest block that sees the whole picture usually shows the most telling pattern.
+        names = [block.name for block in blocks]
+        whole = [name for name in names if name.startswith("global")] or names
+        self.source_box.setCurrentIndex(max(0, _index_of(self.source_box, whole[-1] if whole else "")))
+        self.source_box.blockSignals(False)
+        self._source_chosen()
+        self._refresh()
+        if not blocks:
+            self.caption.setText(texts.NO_ATTENTION)
+
+    def _source_chosen(self, _: int = 0) -> None:
+        self._list_heads()
+        self._repeat()
+
+    def _list_heads(self) -> None:
+        chosen = self.head
+        heads = next((block.heads for block in self.looking.blocks if block.name == self.source), 0)
+        self.head_box.blockSignals(True)
+        self.head_box.clear()
+        self.head_box.addItem(texts.head_name(None), None)
+        for head in range(heads if heads > 1 else 0):
+            self.head_box.addItem(texts.head_name(head), head)
+        self.head_box.setCurrentIndex(_index_of(self.head_box, chosen))
+        self.head_box.blockSignals(False)
 
     def _forget(self) -> None:
         """Another picture or model: nothing of the former one may be shown as if it were of this."""
-        self._again = None
-        if (self.review.model_key, self.review.device) != self._asked_model:
-            self._heads = {}
+        self.looking.forget()
+        self._answer = self._limits = None
+        self._show_parts(())
+        self.belief.hide()
+        if not self.looking.blocks:
             self.source_box.clear()
             self.head_box.clear()
         self.pick_button.setChecked(False)
@@ -143,179 +190,154 @@ class LookStep(Step):
 
     def _refresh(self) -> None:
         work = self.review.work
-        ready = work is not None and bool(work.model_key) and bool(self._heads) and not self.review.busy
-        for widget in (self.source_box, self.head_box, self.pick_button, self.mean_button):
+        ran = work is not None and bool(work.model_key)
+        ready = ran and bool(self.looking.blocks) and not self.review.busy
+        for widget in (self.source_box, self.head_box, self.part_box, self.pick_button, self.mean_button):
             widget.setEnabled(ready)
-        if work is None or not work.model_key:
+        self.check_button.setEnabled(ready and self._answer is not None and not self.looking.busy)
+        self.more.refresh(ready, shown=self._answer is not None)
+        if not ran:
             self.caption.setText(texts.ATTENTION_FIRST)
-        elif not self._again and self._heads:
+        elif self._answer is None and self.looking.blocks:
             self.caption.setText(texts.PICK_HINT if self.pick_button.isChecked() else texts.LOOK_HINT)
 
-    # -------------------------------------------------------------------------------------------------------------- picking
+    # -------------------------------------------------------------------------------------------------------------- asking
 
     def _pick_toggled(self, on: bool) -> None:
-        callbacks = self.review.viewer.mouse_drag_callbacks
-        if on and self._on_mouse not in callbacks:
-            image = self.review.image
+        image = self.review.image
+        if on and image is not None:
             work = self.review.work
             if work is not None and work.mask is not None:
                 work.mask.mode = "pan_zoom"
-            if image is not None and self.review.layers.find(image, "attention") is None:
+            if self.review.layers.find(image, "attention") is None:
                 # The layers are made now, so that the click itself only has to fill them.
                 blank = np.zeros((1,) * (image.ndim - 2) + (2, 2), np.float32)
-                self._show(image, blank, layers.spatial_state(image), name="Attention", limits=(0.0, 1.0), framed=False)
-            if image is not None:
-                self.review.layers.show_point(image, self._point_of_last(), name="Point asked about")
-            callbacks.append(self._on_mouse)
-        elif not on and self._on_mouse in callbacks:
-            callbacks.remove(self._on_mouse)
+                state = layers.spatial_state(image)
+                self.review.layers.show_map(
+                    image, "attention", blank, state, name=texts.ATTENTION_LAYER, colormap="inferno", limits=(0.0, 1.0)
+                )
+                map_layers.clear_marks(self.review.layers, image)
+        self.picking.listen(on and image is not None)
         self._refresh()
-
-    def _point_of_last(self) -> tuple[int, ...] | None:
-        return self._again[1] if self._again is not None and self._again[0] == "pick" else None
-
-    def _on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
-        """Take a click, but not the end of a drag, as a question."""
-        if event.button not in (1, None):
-            return
-        began = np.asarray(event.pos if event.pos is not None else (0, 0), dtype=float)
-        at = tuple(event.position)
-        yield
-        while event.type == "mouse_move":
-            if event.pos is not None and np.abs(np.asarray(event.pos) - began).max() > 4:
-                return
-            yield
-        self.pick_world(at)
 
     def pick_world(self, position: tuple[float, ...]) -> None:
         """Ask about the pixel at a world position of the viewer."""
-        image = self.review.image
-        if image is None:
-            return
-        index = np.round(np.asarray(image.world_to_data(position[-image.ndim :]))).astype(int)
-        shape = layers.spatial_shape_of(image)
-        if any(not 0 <= i < n for i, n in zip(index, shape, strict=True)):
-            self.message.say(texts.OUTSIDE, kind="plain")
-            return
-        self.pick(tuple(int(i) for i in index))
+        self.picking.pick_world(position)
 
     def pick(self, query: tuple[int, ...]) -> None:
         """Ask where the model looked to describe the pixel with this array index."""
-        image = self.review.image
-        if image is None or not self.source or self.review.busy:
-            return
-        self._stop_warming()
-        if self._pending is not None:
-            self._next = query
-            return
-        self._next = None
-        picture, source, head, asked = layers.take(image), self.source, self.head, time.perf_counter()
-
-        def answered(maps: list[AttentionMap]) -> None:
-            self._answer(picture, maps[0], query, "pick")
-            self.last_answer_s = time.perf_counter() - asked
-
-        self._ask(
-            "pick",
-            self.review.model_key,
-            self.review.device,
-            query,
-            picture=picture,
-            source=source,
-            head=head,
-            then=answered,
-        )
+        work = self.review.work
+        label = 0 if work is None or work.mask is None else int(work.mask.data[tuple(query)])
+        self.looking.clicked = tuple(query)
+        self._ask("point", at=tuple(query), label=label)
 
     def show_mean(self) -> None:
         """Ask how often each place was looked at."""
-        image = self.review.image
-        if image is None or not self.source or self.review.busy or self._pending is not None:
-            return
-        self._stop_warming()
-        picture, z = layers.take(image), self._slice(image)
+        self._ask("whole", at=self.looking.place_shown())
 
-        def answered(found: AttentionMap) -> None:
-            self._answer(picture, found, None if z is None else (z, 0, 0), "mean")
+    def _ask_structure(self, label: int, crop: Any) -> None:
+        """Ask for a structure, cut out of the mask; label 0 is the piece at the point clicked last."""
+        if label:
+            self._ask("structure", inside=crop, label=label)
+        else:
+            self._ask("piece", inside=crop, at=self.looking.clicked)
 
-        self._ask(
-            "overview",
-            self.review.model_key,
-            self.review.device,
-            picture=picture,
-            source=self.source,
-            head=self.head,
-            z=z or 0,
-            then=answered,
-        )
-
-    def _ask(self, method: str, *args: Any, **options: Any) -> None:
+    def _ask(self, what: Any, **options: Any) -> None:
         self.message.clear()
-        self._pending = self.review.client.ask(method, *args, failed=self._failed, finished=self._answered, **options)
-
-    def _answered(self) -> None:
-        self._pending = None
-        if self._next is not None:
-            query, self._next = self._next, None
-            self.review.bridge.post(lambda: self.pick(query))
-
-    def _answer(self, picture: layers.Picture, found: AttentionMap, query: tuple[int, ...] | None, kind: str) -> None:
-        image = picture.still_there(self.review.viewer)
-        if image is None or image is not self.review.image:
-            return
-        z = query[0] if query is not None and len(query) == 3 else None
-        data, state = layers.map_state(image, found, picture.geometry, z)
-        name = f"Attention: {texts.source_name(found.source)}, {texts.head_name(found.head).lower()}"
-        high = float(np.percentile(found.data, 99.7)) or float(found.data.max())
-        whole = _covers(found, picture.geometry, picture.spatial_shape[-2:])
-        low = 0.0 if kind == "pick" else float(found.data.min())
-        self._show(image, data, state, name=name, limits=(low, high), framed=not whole)
-        self._again = (kind, query)
-        if kind == "pick" or self.review.layers.find(image, "point") is not None:
-            self.review.layers.show_point(image, query if kind == "pick" else None, name="Point asked about")
-        self.review.layers.outline(image, True)
-        self.caption.setText(found.caption)
-        self.shown.emit()
-
-    def _show(self, image: Any, data: Any, state: dict[str, Any], **options: Any) -> None:
-        self.review.layers.show_map(image, "attention", data, state, colormap="inferno", **options)
+        self.looking.ask(Question(what, self.source, self.head, against=self.more.against, **options))
 
     def _repeat(self, _: int = 0) -> None:
         """Ask the last question again for another block or head."""
-        if self._again is None or not self.source:
+        if self.source:
+            self.looking.again(source=self.source, head=self.head)
+
+    def check(self) -> None:
+        """Find out whether the map that is shown deserves belief."""
+        last = self.looking.last
+        if last is None:
             return
-        kind, query = self._again
-        if kind == "pick":
-            self.pick(query)
+        if last.against or last.what == "agreement":
+            self.message.say(texts.NOTHING_TO_CHECK)
+            return
+        self.message.clear()
+        self.looking.check(last.label or self.more.label or 1)
+
+    def _long(self, on: bool) -> None:
+        if on:
+            self.progress.begin(texts.LOOKING)
         else:
-            self.show_mean()
+            self.progress.end()
+        self.stop_button.setVisible(on)
+        self._refresh()
 
-    def _stop_warming(self) -> None:
-        if self._warming is not None:
-            self._warming.cancel()
+    def _failed(self, why: str) -> None:
+        self.message.say(why or texts.CANCELLED, kind="error" if why else "good")
 
-    def _warmed(self) -> None:
-        self._warming = None
+    # ------------------------------------------------------------------------------------------------------------- showing
 
-    def _warm_failed(self, error: MedtError) -> None:
-        """A model without attention is no failure of the run; the first question says what is wrong."""
+    def _answered(self, image: Any, picture: layers.Picture, question: Question, maps: list[AttentionMap]) -> None:
+        self._answer = image, picture, question, maps
+        self.belief.hide()
+        self._show_parts([found.kind for found in maps])
+        self._draw()
+        self._refresh()
+        self.shown.emit()
 
-    def _failed(self, error: MedtError) -> None:
-        if not isinstance(error, Cancelled):
-            self.message.say(str(error), kind="error")
+    def _show_parts(self, kinds: Sequence[str]) -> None:
+        if [self.part_box.itemData(row) for row in range(self.part_box.count())] != list(kinds):
+            chosen = self.part_box.currentData()
+            self.part_box.blockSignals(True)
+            self.part_box.clear()
+            for kind in kinds:
+                self.part_box.addItem(texts.PARTS.get(kind, kind), kind)
+            self.part_box.setCurrentIndex(max(0, _index_of(self.part_box, chosen)))
+            self.part_box.blockSignals(False)
+        for widget in (self._part_title, self.part_box):
+            widget.setVisible(len(kinds) > 1)
 
-    def _slice(self, image: Any) -> int | None:
-        """Index of the shown slice of a scan, `None` for a 2D picture."""
-        if image.ndim == 2:
-            return None
-        point = self.review.viewer.dims.point[-image.ndim :]
-        return int(np.clip(round(float(image.world_to_data(point)[0])), 0, layers.spatial_shape_of(image)[0] - 1))
+    def _draw(self, belief: Belief | None = None) -> None:
+        """Lay the map over the picture, with its marks and its caption."""
+        found = self.map_shown
+        if self._answer is None or found is None:
+            return
+        image, picture, question, _ = self._answer
+        limits = self._limits if self.more.same_colours and self._limits else map_layers.limits_of(found)
+        self._limits = limits
+        facts = {"model": self.review.model_key, "against": question.against}
+        if belief is not None:
+            facts |= {"faithfulness": belief.score, "verdict": belief.verdict, "belief": belief.sentence}
+        layer = map_layers.show_map(self.review.layers, image, found, picture.geometry, limits=limits, **facts)
+        map_layers.show_marks(self.review.layers, image, found)
+        self.review.layers.outline(image, True)
+        unit = layer.metadata[map_layers.METADATA]["unit"]
+        self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}")
+
+    def _checked(self, belief: Belief) -> None:
+        """Say beside the map how it did; a map no better than chance carries the sentence."""
+        if self._answer is None:
+            return
+        image, picture, question, maps = self._answer
+        if belief.verdict in ("chance", "untestable"):
+            first = replace(maps[0], caption=f"{maps[0].caption} {belief.sentence}")
+            self._answer = image, picture, question, [first, *maps[1:]]
+        self._draw(belief)
+        self.belief.setText(texts.belief(belief.score, belief.interval, belief.chance, belief.verdict))
+        self.belief.setToolTip(belief.sentence)
+        self.belief.show()
+
+    def _toggle_more(self) -> None:
+        self.more.setVisible(self.more_button.isChecked())
 
     def close_picking(self) -> None:
         """Stop listening to clicks."""
         self.pick_button.setChecked(False)
 
 
-def _covers(found: AttentionMap, volume: Geometry, shape: tuple[int, ...]) -> bool:
-    """Whether a map covers the whole picture."""
-    steps = np.asarray(found.geometry.spacing) / np.asarray(volume.spacing[-2:])
-    return bool(all(cells * step >= n for cells, step, n in zip(found.data.shape, steps, shape, strict=True)))
+def _index_of(box: QComboBox, value: Any) -> int:
+    """Row of a value; `findData` takes `None` for no value."""
+    return next((row for row in range(box.count()) if box.itemData(row) == value), 0)
+
+
+def _step(box: QComboBox, by: int) -> None:
+    if box.isEnabled() and box.count():
+        box.setCurrentIndex((box.currentIndex() + by) % box.count())

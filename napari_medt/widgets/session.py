@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from napari_medt.core import AttentionMap, Cancel, Geometry, Prediction, Progress, Volume
-from napari_medt.widgets.answers import Ahead, Doubt, Found, Hint
+from napari_medt.widgets.answers import Ahead, Belief, Block, Doubt, Found, HeadLine, Hint, Question
+from napari_medt.widgets.looks import Looks, Subject
 from napari_medt.widgets.straight import found_on_copy, region_of_scan
 
 if TYPE_CHECKING:
-    from napari_medt.attention import AttentionExplorer
+    from napari_medt.engine.planes import Plane
     from napari_medt.engine.prepare import Scale
     from napari_medt.zoo import Model
 
@@ -35,8 +36,7 @@ class Session:
     """Answers the dock's questions about images it was sent once.
 
     Images are referred to by a token. A model sees a scan at an angle as it lies in the file, not the straight copy that is
-    shown; what it finds is put on the copy. Attention is that of the copy, as it is asked about slices that are shown.
-    `query` is `(y, x)` of a 2D image, `(z, y, x)` of a scan, whose attention is that of the slice `z`.
+    shown; what it finds is put on the copy, and so are maps of its attention. Places are array indices of the image shown.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,8 @@ class Session:
         self._scans: dict[str, Volume] = {}
         self._models: OrderedDict[tuple[str, str], Model] = OrderedDict()
         self._pace: dict[tuple[Any, ...], float] = {}  # seconds a window, as a run took
-        self._explorers: OrderedDict[tuple[str, str, str, int], AttentionExplorer] = OrderedDict()
+        self._planes: dict[tuple[str, str], Plane | None] = {}  # in which a model last went through a scan
+        self._looks = Looks(self._model)
 
     def warm_up(self) -> dict[str, Any]:
         """Load what is slow to load, and say which devices there are."""
@@ -62,8 +63,8 @@ class Session:
         self._scans = {key: kept for key, kept in self._scans.items() if key in known}
         if scan is not None:
             self._scans[token] = _mended(scan, fixes)
-        for key in [key for key in self._explorers if key[0] not in known]:
-            del self._explorers[key]
+        self._planes = {key: plane for key, plane in self._planes.items() if key[0] in known}
+        self._looks.forget(but=known)
 
     def predict(
         self,
@@ -81,6 +82,7 @@ class Session:
         if token not in self._images:
             return MISSING
         model, volume = self._model(model_key, device), self._seen(token, wishes)
+        self._planes[token, model_key] = wishes.get("plane")
         began, steps = time.monotonic(), [0]
 
         def told(done: int, total: int, message: str = "") -> None:
@@ -116,14 +118,12 @@ class Session:
         seconds = None if pace is None else pace * planned.windows
         return Ahead(planned.windows, planned.memory_mb, seconds, hints)
 
-    def sources(self, model_key: str, device: str = "auto") -> list[tuple[str, int]]:
-        """Attention blocks of a model with their numbers of heads; empty where a model shows none."""
+    def sources(self, model_key: str, device: str = "auto") -> tuple[Block, ...]:
+        """What can be asked of a model, from its input towards its output; empty where it shows no attention."""
         from napari_medt.attention import list_sources
 
-        model = self._model(model_key, device)
-        if model.card.spatial_dims == 3:
-            return []  # its maps are volumes, for which there is no place in the window yet
-        return [(source.name, source.heads) for source in list_sources(model.net)]
+        found = list_sources(self._model(model_key, device).net)
+        return tuple(Block(source.name, source.kind, source.heads, source.level) for source in found)
 
     def prepare_attention(
         self,
@@ -131,49 +131,69 @@ class Session:
         model_key: str,
         device: str = "auto",
         *,
-        z: int = 0,
+        at: tuple[int, ...],
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> bool | str:
-        """Pass the image through the network once, so that the first click is answered at once."""
+        """Pass the image, of a scan the surroundings of a place, through the network, so that a click is answered at once."""
         if token not in self._images:
             return MISSING
-        self._explorer(token, model_key, device, z).warm(progress=progress, cancel=cancel)
+        self._looks.prepare(self._subject(token, model_key, device), at, progress=progress, cancel=cancel)
         return True
 
-    def pick(
-        self, token: str, model_key: str, device: str, query: tuple[int, ...], *, source: str, head: int | None = None
+    def look(
+        self,
+        token: str,
+        model_key: str,
+        device: str,
+        question: Question,
+        *,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
     ) -> list[AttentionMap] | str:
-        """Where the model looked to describe one pixel: the whole map, then the row, then the column."""
+        """Where the model looked: the whole map first, then its parts where it has any."""
         if token not in self._images:
             return MISSING
-        z = query[0] if len(query) == 3 else 0
-        explorer = self._explorer(token, model_key, device, z)
-        return explorer.pick((query[-2], query[-1]), source=source, head=head)
+        return self._looks.look(self._subject(token, model_key, device), question, progress=progress, cancel=cancel)
 
-    def overview(
+    def compare_heads(
         self,
         token: str,
         model_key: str,
         device: str = "auto",
         *,
-        source: str,
-        head: int | None = None,
-        z: int = 0,
+        at: tuple[int, ...],
         progress: Progress | None = None,
         cancel: Cancel | None = None,
-    ) -> AttentionMap | str:
-        """How often each place was looked at."""
+    ) -> tuple[HeadLine, ...] | str:
+        """All heads of all sources, of a 2D model in the slice of a place."""
         if token not in self._images:
             return MISSING
-        explorer = self._explorer(token, model_key, device, z)
-        return explorer.overview(source, head, progress=progress, cancel=cancel)
+        return self._looks.compare_heads(self._subject(token, model_key, device), at, progress=progress, cancel=cancel)
+
+    def check_map(
+        self,
+        token: str,
+        model_key: str,
+        device: str,
+        question: Question,
+        *,
+        structure: int,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> Belief | str:
+        """Whether a map deserves belief."""
+        if token not in self._images:
+            return MISSING
+        subject = self._subject(token, model_key, device)
+        return self._looks.check(subject, question, structure, progress=progress, cancel=cancel)
 
     def forget(self) -> None:
         """Let go of images, models and attention."""
         self._images.clear()
         self._scans.clear()
-        self._explorers.clear()
+        self._planes.clear()
+        self._looks.forget()
         self._models.clear()
 
     def _seen(self, token: str, wishes: dict[str, Any] | None = None) -> Volume:
@@ -196,14 +216,9 @@ class Session:
         volume = self._seen(token)
         return fit(volume, model.card).scale if volume.geometry.ndim > 2 else None
 
-    def _explorer(self, token: str, key: str, device: str, z: int) -> AttentionExplorer:
-        from napari_medt.attention import AttentionExplorer
-
-        def make() -> AttentionExplorer:
-            model = self._model(key, device)
-            return AttentionExplorer(model, one_slice(self._images[token], z), scale=self._scale(token, model))
-
-        return _kept(self._explorers, (token, key, device, z), make, 3)
+    def _subject(self, token: str, key: str, device: str) -> Subject:
+        plane = self._planes.get((token, key))
+        return Subject(token, self._images[token], self._seen(token), key, device, plane)
 
 
 def _shares(found: Prediction) -> list[float]:

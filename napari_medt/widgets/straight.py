@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from napari_medt.core import BadImage, LabelMap, Prediction, Volume
+from napari_medt.core import AttentionMap, BadImage, LabelMap, Prediction, Volume
 
 Region = tuple[slice, ...]
 
@@ -49,3 +49,23 @@ def found_on_copy(found: Prediction, shown: Volume) -> Prediction:
     if doubt is not None:
         doubt = resample(Volume(doubt.astype(np.float32)[None], found.geometry), *grid).array[0]
     return replace(found, labels=labels, uncertainty=doubt, structures=None, geometry=shown.geometry)
+
+
+def map_on_copy(found: AttentionMap, shown: Volume, scan: Volume) -> AttentionMap:
+    """Put a map of attention on the part of the copy's grid that it reaches into, by the nearest, and what lies beside it too."""
+    from napari_medt.io import resample
+
+    ends = product(*((-0.5, n - 0.5) for n in found.data.shape))
+    at = shown.geometry.index(found.geometry.position(np.asarray(list(ends))))
+    first = np.clip(np.floor(at.min(axis=0) + 0.5 + 1e-6), 0, np.array(shown.spatial_shape) - 1).astype(int)
+    last = np.maximum(np.ceil(at.max(axis=0) + 0.5 - 1e-6).clip(max=shown.spatial_shape).astype(int), first + 1)
+    geometry = shown.geometry.part(first)
+    data = resample(Volume(found.data[None], found.geometry), geometry, last - first, nearest=True).array[0]
+    extras = dict(found.extras)
+    if "window" in extras:
+        corners = np.asarray(list(product(*extras["window"].T)))
+        box = shown.geometry.index(scan.geometry.position(corners))
+        extras["window"] = np.array([box.min(axis=0), box.max(axis=0)])
+    if "targets" in extras:
+        extras["targets"] = shown.geometry.index(scan.geometry.position(extras["targets"]))
+    return replace(found, data=data, geometry=geometry, extras=extras)

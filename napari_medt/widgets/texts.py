@@ -57,8 +57,77 @@ BACKGROUND = "background"
 
 ATTENTION = "Layer"
 HEAD = "Head"
+PART = "Shown"
 PICK = "Pick a point"
-MEAN_ATTENTION = "Mean attention"
+MEAN_ATTENTION = "Whole picture"
+CHECK = "Check this map"
+STRUCTURE = "To draw"
+SHOW_STRUCTURE = "Show"
+WHOLE_LABEL = "all of {name}"
+THIS_PIECE = "the piece at the point"
+AGAINST = "Against"
+NOTHING = "nothing"
+AGREEMENT = "Where heads agree"
+HEADS = "All heads …"
+KEEP = "Keep"
+SAVE_MAP = "Save map …"
+FIGURE = "Figure …"
+SAME_COLOURS = "Same colours"
+ATTENTION_LAYER = "Attention"
+POINT_LAYER = "Point asked about"
+WINDOW_LAYER = "Window the model saw"
+ARROWS_LAYER = "Looked at most"
+SOURCE_KINDS = {
+    "gate": "gate",
+    "cross": "cross-attention",
+    "token": "self-attention",
+    "window": "inside windows",
+    "composed": "all hops together",
+    "volume": "volume",
+    "position": "positions",
+    "channel": "channels",
+    "guided": "guided features",
+}
+PARTS = {
+    "row and column": "Row and column together",
+    "row": "Row only",
+    "column": "Column only",
+    "composed": "All hops together",
+    "in its window": "Hop 1: from the point to its window",
+    "by way of tokens": "Hop 2: by way of the windows' tokens",
+    "volume": "Hop 3: from the tokens to the whole volume",
+}
+MAP_KINDS = {
+    "received": "whole picture",
+    "structure": "for a structure",
+    "agreement": "where heads agree",
+    "difference": "difference",
+    "row": "row",
+    "column": "column",
+    "in its window": "in its window",
+    "by way of tokens": "by way of tokens",
+}
+VERDICTS = {
+    "untestable": "Cannot be checked",
+    "chance": "No better than chance",
+    "slight": "Slightly better than chance",
+    "clear": "Clearly better than chance",
+    "strong": "Much better than chance",
+}
+HEADS_TITLE = "Heads of {name}"
+HEAD_COLUMNS = ("", "Layer", "Head", "Spread", "Reach", "Agreement")
+HEAD_COLUMN_TIPS = (
+    "A small picture of the head's map. A click on a row shows it in the viewer.",
+    "The attention layer of the network, from its input towards its output.",
+    "Heads are counted from 1.",
+    "How evenly the head looks: 0 at one place only, 1 at all places alike (entropy over its greatest value).",
+    "How far away it looks, on average.",
+    "How alike the heads of this layer look: 1 all at the same places, near 0 each elsewhere.",
+)
+MAP_ENDINGS = {".nii.gz": "NIfTI", ".ome.zarr": "OME-Zarr", ".tif": "TIFF", ".nrrd": "NRRD"}
+FIGURE_FILES = "PNG, 300 dots per inch (*.png);;PDF (*.pdf)"
+UNSURE_UNIT = "0 sure, 1 as unsure as can be"
+PANELS = {"picture": "Picture", "mask": "Mask", "attention": "Attention", "uncertainty": "Unsure places"}
 
 SIZE = "Brush size"
 OVERLAP = "On others"
@@ -139,7 +208,7 @@ NO_IMAGE_HINT = "Open an image, or take one from File ▸ Open Sample ▸ napari
 NO_MODEL = "No model was found"
 NO_MASK_HINT = "A mask appears here after Run, or load one."
 LOOK_HINT = "Click a place to see what the model looked at to describe it."
-PICK_HINT = "Click anywhere in the picture."
+PICK_HINT = "Click anywhere in the picture, or hold Shift and move. Shift+N and Shift+H go to the next layer and head."
 CORRECT_HINT = "Paint what is missing, erase what is too much."
 LEARN_HINT = "Teach the model your corrected cases. It is stored as a new version; the old one stays."
 COMPARE_HINT = "See what another version does better or worse before you use it."
@@ -165,12 +234,30 @@ TOOLTIPS = {
     "previous_doubt": "Show the doubtful place before this one. Key K.",
     "next_doubt": "Show the next doubtful place, the most doubtful first. Key J.",
     "doubts": "Places where the model hesitated, the most doubtful first. Click one to go there.",
-    "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back. Key R.",
+    "run": "Let the model make a mask of the picture. An existing mask is replaced; Undo brings it back. Key Shift+R.",
     "cancel": "Stop at the next safe moment. Nothing is changed.",
-    "source": "Which attention layer of the network to look at. The global branch sees the whole window, the local branch a patch.",
-    "head": "Each attention layer looks with several heads at once. Choose one of them, or the mean of all.",
-    "pick": "While this is on, a click in the picture shows which places the model used to describe the clicked point.",
-    "mean": "Show how often each place was looked at, on average over the whole picture.",
+    "source": "Which attention layer of the network to look at, from its input to its output. Shift+N goes to the next, "
+    "Shift+B back.",
+    "head": "Most layers look with several heads at once. Choose one, or the mean of all. Shift+H goes to the next, Shift+U back.",
+    "part": "A map that is made of several steps can be shown as a whole, or step by step.",
+    "pick": "While this is on, a click in the picture shows which places the model used to describe the clicked point. "
+    "With Shift held, the map follows the pointer.",
+    "mean": "Show how often each place was looked at, on average over the whole picture; of a scan under a 2D model, over the "
+    "slice that is shown.",
+    "check": "Take the places that this map marks away and see whether the model changes its mind: does the map deserve belief? "
+    "Takes about a minute.",
+    "stop_look": "Stop at the next safe moment.",
+    "look_more": "Attention for a structure, against another model, all heads, figures and files.",
+    "structure": "For which structure of the mask: all of it, or the connected piece at the point clicked last.",
+    "show_structure": "Show what the model looked at to draw this structure, on average over it.",
+    "against": "Show how much more the chosen model looked somewhere than this one: another model, or a version before learning.",
+    "agreement": "Show where all heads of this layer look alike: 1 where they all do, near 0 where one alone looks.",
+    "heads": "Compare all heads of all layers in a table; a click on one shows it.",
+    "head_table": "All heads; a click on a title sorts, a click on a row shows its map.",
+    "keep": "Keep this map as a layer of its own, which the next one does not replace.",
+    "save_map": "Write this map, with its place, as NIfTI, OME-Zarr or others.",
+    "figure": "Write picture, mask, attention and unsure places of the slice that is shown side by side, for print.",
+    "same_colours": "Give the next maps the same range of colours as this one, to compare them.",
     "structures": "The structures of the mask and how large each is. Click one to paint it and to use the tools on it; click its "
     "padlock, or press the space bar, to lock it: then nothing changes it.",
     "overlap": "What happens to other structures where the brush, a tool, a model or a loaded mask meets them.",
@@ -227,21 +314,21 @@ TOOLTIPS = {
     "small changes throughout that forget least.",
     "minutes": "How long the model learns. More time follows your masks more closely.",
     "hold_out": "Never learn from this case, so that it can tell whether a new version is better.",
-    "learn": "Adjust a copy of the model to all corrected cases. The result is stored as a new version. Key T.",
+    "learn": "Adjust a copy of the model to all corrected cases. The result is stored as a new version. Key Shift+L.",
     "pause": "Let the learning wait, so that the computer is free for something else.",
     "stop": "End now, and keep the state that was best on the held-out cases.",
     "cancel_learning": "Stop learning and throw away what was learnt. The model stays as it was.",
     "versions": "All versions of this model, the newest first. None is ever overwritten.",
-    "compare": "Measure the version in use and the chosen one on the held-out cases and on this one. Key C.",
+    "compare": "Measure the version in use and the chosen one on the held-out cases and on this one. Key Shift+C.",
     "roll_back": "Use the chosen version from now on. You can change back at any time.",
-    "keep_old": "Go on with the version in use. The new one stays in the list. Key O.",
-    "accept_new": "Use the new version from now on. The old one stays in the list. Key Y.",
+    "keep_old": "Go on with the version in use. The new one stays in the list. Key Shift+O.",
+    "accept_new": "Use the new version from now on. The old one stays in the list. Key Shift+Y.",
     "insist": "The new version is worse on cases it has not seen. Tick this only if you know why.",
     "difference": "Lay a layer over the picture: blue where the new version is right and the old was not, orange the other way.",
     "accept": "Sign this mask off: your name, the time and a digest of the mask go to the log of the case. Key A.",
-    "second_look": "Leave this mask for a second look, by you later or by somebody else. Key S.",
-    "previous_case": "Open the case before this one. Key Shift+G.",
-    "next_case": "Open the next case. This one is kept as it is. Key G.",
+    "second_look": "Leave this mask for a second look, by you later or by somebody else. Key Shift+S.",
+    "previous_case": "Open the case before this one. Key Shift+K.",
+    "next_case": "Open the next case. This one is kept as it is. Key Shift+J.",
     "cases_menu": "Open a folder of images, see the list of cases, change its order, or hand an accepted mask over.",
     "open_folder": "Go through all images of a folder, case by case.",
     "folder_again": "Open the folder of the last session, at the case that was open then.",
@@ -347,6 +434,25 @@ KEYS = {
 }
 """Keys of step 3 while the mask is the active layer; napari's own labels layer uses none of them."""
 
+REVIEW_KEYS = {
+    "Shift-R": "run",
+    "J": "next_doubt",
+    "K": "previous_doubt",
+    "A": "accept",
+    "Shift-S": "second_look",
+    "Shift-L": "learn",
+    "Shift-C": "compare",
+    "Shift-Y": "accept_new",
+    "Shift-O": "keep_old",
+    "Shift-J": "next_case",
+    "Shift-K": "previous_case",
+    "Shift-N": "next_source",
+    "Shift-B": "previous_source",
+    "Shift-H": "next_head",
+    "Shift-U": "previous_head",
+}
+"""Keys of the other steps, whichever layer is active; no layer of napari's uses one of them, nor does step 3."""
+
 # -------------------------------------------------------------------------------------------------------------- messages
 
 STARTING = "Starting the calculation process …"
@@ -359,6 +465,12 @@ OTHER_EDIT = "edit"
 FROZEN = "a frozen region"
 LOCKED_REMEDY = "unlock it first"
 NO_ATTENTION = "This model shows no attention."
+LOOKING = "Looking …"
+NO_STRUCTURE = "There is nothing of this structure in the mask"
+NO_STRUCTURE_REMEDY = "choose another, or run the model first"
+NO_POINT = "Click a point in a structure first."
+NOTHING_TO_CHECK = "Only a map of the model itself can be checked, not a difference or an agreement."
+MAP_KEPT = "Kept as {name}."
 CANCELLED = "Cancelled. Nothing was changed."
 IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
 MASK_SAVED = "Saved as {name}."
@@ -449,21 +561,74 @@ def doubtful_place(number: int, size: float, unit: str, axes: int, share: float,
     return f"{number}.  {name or BACKGROUND}, {said}, unsure by {share * 100:.0f} %"
 
 
-def source_name(source: str) -> str:
+def source_name(source: str, kind: str = "") -> str:
     """Name an attention block for people: `"global.layer1.0"` becomes `"Global, stage 1, block 1"`."""
-    parts = source.split(".")
-    branch = {"global": "Global", "local": "Local"}.get(parts[0], "")
-    rest = parts[1:] if branch else parts
-    words = [branch] if branch else []
-    for part in rest:
-        if part.isdigit():
-            words.append(f"block {int(part) + 1}")
-        elif part.startswith("layer") and part[5:].isdigit():
-            words.append(f"stage {part[5:]}")
+    if source == "rollout":
+        return "All blocks together"
+    parts = [part for part in source.split(".") if part not in SOURCE_KINDS]
+    words = []
+    for before, part in zip(["", *parts], parts, strict=False):
+        stem, number = part.rstrip("0123456789"), part[len(part.rstrip("0123456789")) :]
+        if part.isdigit() and before in ("encoder", "decoder"):
+            words.append(f"stage {int(part) + 1}")
+        elif part.isdigit():
+            words.append(f"level {part}" if not before else f"block {int(part) + 1}")
+        elif number:  # blocks are counted from 0 where stages are too
+            words.append(f"{_STEMS.get(stem, stem)} {int(number) + (stem == 'block' and before != '')}")
         else:
-            words.append(part.replace("_", " "))
+            words.append("deepest level" if part == "self" else part.replace("_", " "))
+    if kind in SOURCE_KINDS:
+        words.append("between windows" if source.endswith(".token") else SOURCE_KINDS[kind])
     name = ", ".join(words)
     return name[:1].upper() + name[1:]
+
+
+_STEMS = {"layer": "stage"}
+
+
+def map_name(source: str, kind: str, head: int | None) -> str:
+    """Name the layer of a map."""
+    asked = [MAP_KINDS[kind]] if kind in MAP_KINDS else []
+    heads = [] if kind in ("agreement", *SOURCE_KINDS) else [head_name(head).lower()]
+    return ": ".join(["Attention", ", ".join([source_name(source, _kind_in(source, kind)), *asked, *heads])])
+
+
+def _kind_in(source: str, kind: str) -> str:
+    last = source.split(".")[-1]
+    return last if last in SOURCE_KINDS else kind if kind == "gate" else ""
+
+
+def unit_of_map(kind: str, even: bool) -> str:
+    """Say what the values of a shown map are."""
+    if kind == "difference":
+        return "more or less, in times even attention" if even else "more or less"
+    if kind in ("gate", "guided", "agreement"):
+        return "0 to 1"
+    return "times even attention" if even else "in the model's own unit"
+
+
+def colours_mean(low: float, high: float, unit: str) -> str:
+    """Say what the colours of a map stand for."""
+    if unit == "0 to 1":
+        return f"Colours: {low:g} to {high:g}."
+    return f"Colours: {low:g} to {high:g} {unit}.".replace("-", "−")
+
+
+def belief(score: float, interval: tuple[float, float] | None, chance: tuple[float, float], verdict: str) -> str:
+    """Say how a map did in its check, in figures."""
+    spread = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
+    figures = f"score {score:.2f}{spread}, random maps {chance[0]:.2f} to {chance[1]:.2f}".replace("-", "−")
+    return f"{VERDICTS[verdict]}: {figures}."
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """Write a figure of a table, or a dash where there is none."""
+    return "–" if value is None else f"{value:.2f}" if not unit else f"{value:.3g} {unit}"
+
+
+def version_name(title: str, version: int) -> str:
+    """Name a model with its version, where there is more than one."""
+    return f"{title}, version {version}" if version > 1 else title
 
 
 def head_name(head: int | None) -> str:

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from napari_medt._system import display_answers
-from napari_medt.core import AttentionMap, Cancel, Control, Geometry, MedtError, Prediction, Volume
+from napari_medt.core import AttentionMap, Cancel, Control, MedtError, Prediction, Volume
 from napari_medt.training.gate import changes, judge
-from napari_medt.widgets.answers import Ahead, Found
+from napari_medt.widgets.answers import Ahead, Belief, Block, Found, HeadLine, Question
 from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt
-from napari_medt.widgets.session import one_slice
 from napari_medt.zoo import Intensity, ModelCard
 
 WAIT_MS = 60_000
@@ -60,6 +59,9 @@ class QuickSession:
         self.doubtful: tuple[Any, ...] = ()
         self.wishes: list[dict[str, Any]] = []
         self.ran_with: list[dict[str, Any]] = []
+        self.questions: list[Question] = []
+        self.checked: list[tuple[Question, int]] = []
+        self.verdict = "chance"
 
     def warm_up(self) -> dict[str, Any]:
         return {"devices": ["cpu"], "auto": "cpu"}
@@ -106,31 +108,61 @@ class QuickSession:
         return Found(found, [1 - float(labels.mean()), float(labels.mean())], self.doubtful)
 
     def sources(self, model_key, device="auto"):
-        return [("global.layer1.0", 8), ("local.layer1.0", 8)]
+        return (
+            Block("global.layer1.0", "row and column", 8, 1),
+            Block("local.layer1.0", "row and column", 8, 1),
+            Block("level2", "gate", 1, 2),
+        )
 
-    def prepare_attention(self, token, model_key, device="auto", *, z=0, progress, cancel):
+    def prepare_attention(self, token, model_key, device="auto", *, at, progress, cancel):
         return True
 
-    def pick(self, token, model_key, device, query, *, source, head=None):
+    def look(self, token, model_key, device, question, *, progress, cancel):
         if self._missing(token):
             return "napari-medt: the image has not been sent"
-        corner, cells, step = np.zeros(2), 8, np.asarray(self.images[token].spatial_shape[-2:]) / 8
+        self.questions.append(question)
+        volume, source, head = self.images[token], question.source, question.head
+        dims = volume.geometry.ndim
+        if question.what != "point":
+            self._work(progress, cancel)
+            data = np.ones(volume.spatial_shape, np.float32)
+            kind = {"whole": "received", "piece": "structure"}.get(question.what, question.what)
+            if question.against:
+                kind, data = "difference", data - 2
+            return [AttentionMap(data, volume.geometry, source, kind, head, caption="There.", even=1.0)]
+        corner, step = np.zeros(dims), np.asarray(volume.spatial_shape) / 8
         if source.startswith("local"):
             step = step / 4
-            corner = np.asarray(query[-2:]) // (8 * step) * (8 * step)
-        to_pixels = np.diag([*step, 1.0])
-        to_pixels[:2, 2] = corner + (step - 1) / 2
-        affine = one_slice(self.images[token], 0).geometry.affine @ to_pixels
-        data = np.zeros((cells, cells), np.float32)
-        at = ((np.asarray(query[-2:]) - corner) // step).astype(int)
+            corner = np.asarray(question.at) // (8 * step) * (8 * step)
+        geometry = volume.geometry.part(corner + (step - 1) / 2, step=tuple(step))
+        data = np.zeros((8,) * dims, np.float32)
+        at = ((np.asarray(question.at) - corner) // step).astype(int)
         data[tuple(at)] = 1.0 if head is None else 0.5
-        return [AttentionMap(data, Geometry(affine), source, "row and column", head=head, query=query, caption="Here.")]
+        extras = {
+            "window": np.array([corner - 0.5, corner + 8 * step - 0.5]),
+            "targets": np.array([np.zeros(dims), np.asarray(question.at)]),
+            "shares": np.array([0.5, 0.4]),
+        }
+        made = AttentionMap(data, geometry, source, "row and column", head, question.at, "Here.", 0.1, extras)
+        return [made, replace(made, kind="row", caption="The row.")]
 
-    def overview(self, token, model_key, device="auto", *, source, head=None, z=0, progress, cancel):
+    def compare_heads(self, token, model_key, device="auto", *, at, progress, cancel):
         if self._missing(token):
             return "napari-medt: the image has not been sent"
-        flat = one_slice(self.images[token], z)
-        return AttentionMap(np.ones(flat.spatial_shape, np.float32), flat.geometry, source, "received", head=head)
+        small = np.eye(8, dtype=np.uint8)
+        gate = HeadLine("level2", "gate", 2, 0, None, None, "mm", None, small)
+        heads = [
+            HeadLine("global.layer1.0", "row and column", 1, head, 0.9 - head / 10, 3.0 + head, "mm", 0.5, small)
+            for head in range(3)
+        ]
+        return (*heads, gate)
+
+    def check_map(self, token, model_key, device, question, *, structure, progress, cancel):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self._work(progress, cancel)
+        self.checked.append((question, structure))
+        return Belief("cell", 0.01, (-0.1, 0.1), (-0.2, 0.2), self.verdict, "This map does no better than chance.")
 
     def learn_ahead(self, who, model_key, device="auto", *, learns="everything"):
         self.who = who

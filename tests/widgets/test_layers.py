@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_medt.core import AttentionMap, BadImage, Geometry
-from napari_medt.widgets import layers
+from napari_medt.widgets import layers, map_layers
 
 
 @pytest.fixture
@@ -43,23 +43,96 @@ def test_a_coarse_map_covers_its_pixels_exactly(model, place):
     to_grid[:2, 2] = 8 + 1.5, 3 + 1.0
     affine = picture.geometry.affine @ to_grid
     found = AttentionMap(np.ones((2, 3), np.float32), Geometry(affine), "global", "row and column")
-    data, state = layers.map_state(image, found, picture.geometry, None)
+    data, state = map_layers.place_map(image, found, picture.geometry)
     shown = Image(data, **state)
     for cell in ((0, 0), (1, 2)):
         pixel = (8 + 1.5 + 4 * cell[0], 3 + 1 + 3 * cell[1])
         np.testing.assert_allclose(shown.data_to_world(cell), image.data_to_world(pixel))
 
 
-def test_a_map_of_a_scan_lies_in_its_slice(model):
-    image = model.add_image(np.zeros((5, 8, 8)), scale=(4, 0.5, 0.5), translate=(1, 2, 3))
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (0, 0, 0)), ((2, 0, 1), (1, 0, 1)), ((1, 0, 2), (0, 1, 0))])
+def test_a_map_of_a_scan_lies_right_whatever_way_the_model_has_its_axes(model, rng, order, flips):
+    """Anisotropic, turned in the plane and moved: every cell stands where its geometry says, with its own value."""
+    place = {"scale": (4, 0.5, 0.7), "rotate": (0, 0, 25), "translate": (1, 2, 3), "units": ("mm",) * 3}
+    image = model.add_image(np.zeros((6, 16, 12)), **place)
     picture = layers.take(image)
-    found = AttentionMap(
-        np.ones((4, 4), np.float32), Geometry.from_spacing((1, 1), origin=(0.25, 0.25)), "global", "row"
-    )
-    data, state = layers.map_state(image, found, picture.geometry, 3)
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    steps, shape = (2, 4, 3), (3, 4, 4)
+    for axis, (old, flip) in enumerate(zip(order, flips, strict=True)):
+        turn[old, axis] = -steps[old] if flip else steps[old]
+        turn[old, 3] = (5, 15, 11)[old] - (steps[old] - 1) / 2 if flip else (steps[old] - 1) / 2
+    values = rng.random([shape[old] for old in order], dtype=np.float32)
+    found = AttentionMap(values, Geometry(picture.geometry.affine @ turn, "mm"), "block1", "token")
+    data, state = map_layers.place_map(image, found, picture.geometry)
     shown = Image(data, **state)
-    assert data.shape == (1, 4, 4)
-    np.testing.assert_allclose(shown.data_to_world((0, 0, 0)), image.data_to_world((3, 0.5, 0.5)))
+    assert data.shape == shape
+    for cell in np.ndindex(*values.shape):
+        world = found.geometry.position(cell)
+        at = np.asarray(shown.world_to_data(world))
+        np.testing.assert_allclose(at, np.rint(at), atol=1e-6)
+        assert data[tuple(np.rint(at).astype(int))] == values[cell]
+
+
+def test_a_map_that_is_turned_against_the_picture_is_refused(model):
+    image = model.add_image(np.zeros((8, 8)))
+    turned = Geometry(np.array([[0.9, -0.4, 0], [0.4, 0.9, 0], [0, 0, 1]]))
+    with pytest.raises(ValueError, match="turned"):
+        map_layers.place_map(
+            image, AttentionMap(np.zeros((8, 8), np.float32), turned, "a", "row"), layers.take(image).geometry
+        )
+
+
+@pytest.mark.parametrize(("value", "high"), [(0.3, 0.5), (1.0, 1.0), (1.1, 2.0), (37, 50), (0, 1.0)])
+def test_colours_have_a_scale_of_few_steps(value, high):
+    assert map_layers.rounded_up(value) == pytest.approx(high)
+
+
+def test_maps_of_one_unit_are_shown_in_it():
+    geometry = Geometry.from_spacing((1, 1))
+    picked = AttentionMap(np.full((4, 4), 0.125, np.float32), geometry, "a", "token", even=0.0625)
+    assert map_layers.in_units(picked).max() == 2
+    assert map_layers.limits_of(picked) == (0, 2)
+    gate = AttentionMap(np.full((4, 4), 0.2, np.float32), geometry, "a", "gate")
+    assert map_layers.limits_of(gate) == (0, 1)
+    less = AttentionMap(np.full((4, 4), -3.0, np.float32), geometry, "a", "difference")
+    assert map_layers.limits_of(less) == (-5, 5)
+
+
+def test_the_window_is_framed_in_every_plane_through_the_point():
+    flat = map_layers.frame_lines([[1.5, 2.5], [5.5, 8.5]], (3, 4))
+    assert flat.shape == (4, 2, 2)
+    assert {tuple(start) for start, _ in flat} == {(1.5, 2.5), (5.5, 2.5), (1.5, 8.5)}
+    deep = map_layers.frame_lines([[0, 0, 0], [4, 6, 8]], (1, 2, 3))
+    assert deep.shape == (12, 2, 3)
+    assert sum(bool(start[0] == 1 and way[0] == 0) for start, way in deep) == 4
+
+
+def test_arrows_lead_to_what_was_looked_at_more_than_evenly():
+    targets = np.array([[9.0, 9.0], [1.0, 1.0], [5.0, 1.0]])
+    arrows = map_layers.arrow_lines((1, 1), targets, (0.5, 0.3, 0.01), 0.1)
+    np.testing.assert_array_equal(arrows, [[[1, 1], [8, 8]]])
+
+
+def test_lines_are_as_thick_along_all_axes_and_lie_where_they_should(model):
+    image = model.add_image(np.zeros((5, 8, 9)), scale=(4, 0.5, 0.7), rotate=(0, 0, 25), translate=(1, 2, 3))
+    lines = np.array([[[1.0, 2, 3], [2, 4, 5]]])
+    shown = layers.OurLayers(model).show_vectors(image, "arrows", lines, name="arrows")
+    assert len(set(shown.scale)) == 1
+    np.testing.assert_allclose(shown.data_to_world(shown.data[0, 0]), image.data_to_world((1, 2, 3)))
+    np.testing.assert_allclose(shown.data_to_world(shown.data[0].sum(0)), image.data_to_world((3, 6, 8)))
+
+
+def test_a_map_is_kept_as_a_copy_that_stays(model):
+    image = model.add_image(np.zeros((8, 8)))
+    ours = layers.OurLayers(model)
+    state = layers.spatial_state(image)
+    first = ours.show_map(image, "attention", np.ones((8, 8)), state, name="a", colormap="inferno", limits=(0, 1))
+    kept = ours.keep(image, first)
+    ours.show_map(image, "attention", np.zeros((8, 8)), state, name="b", colormap="inferno", limits=(0, 1))
+    assert kept.data.all()
+    assert kept.name == "a (kept)"
+    assert layers.is_ours(kept), "it is not offered as a picture"
 
 
 def test_maps_are_replaced_and_the_active_layer_stays(model):

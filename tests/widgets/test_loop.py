@@ -84,13 +84,13 @@ def test_mouse_and_keys_walk_the_loop_in_six_actions(dock, viewer, worker, qtbot
     canvas = next(w for w in dock.window().findChildren(QWidget) if "CanvasBackend" in type(w).__name__)
     actions = []
 
-    def press(what):
+    def press(what, modifier=Qt.KeyboardModifier.NoModifier):
         actions.append(what)
         if isinstance(what, QWidget):
             dock.scroll.ensureWidgetVisible(what)
             qtbot.mouseClick(what, Qt.MouseButton.LeftButton)
         else:
-            qtbot.keyClick(canvas, what)
+            qtbot.keyClick(canvas, what, modifier)
         dock.wait()
 
     press(dock.run_step.run_button)
@@ -113,9 +113,9 @@ def test_mouse_and_keys_walk_the_loop_in_six_actions(dock, viewer, worker, qtbot
     assert np.abs(np.mean(world, axis=0) - (8, 21)).max() < 2, "paint lies where the mouse was"
     press(Qt.Key.Key_A)
     assert dock.cases.state == "accepted"
-    press(Qt.Key.Key_T)
+    press(Qt.Key.Key_L, Qt.KeyboardModifier.ShiftModifier)
     assert dock.compare_step.found is not None, "what was learnt is compared unasked"
-    press(Qt.Key.Key_Y)
+    press(Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
     assert dock.review.model_key == "quick@2"
     assert len(actions) <= 6
 
@@ -124,7 +124,7 @@ def test_keys_work_while_the_dock_has_the_focus(dock, qtbot):
     dock.wait()
     dock.run_step.run_button.setFocus()
     dock.window().activateWindow()
-    qtbot.keyClick(dock.run_step.run_button, Qt.Key.Key_R)
+    qtbot.keyClick(dock.run_step.run_button, Qt.Key.Key_R, Qt.KeyboardModifier.ShiftModifier)
     dock.wait()
     assert dock.review.work.model_key == "quick@1"
 

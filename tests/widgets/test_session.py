@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_medt.core import Volume
+from napari_medt.widgets.answers import Question
 from napari_medt.widgets.session import MISSING, Session
 
 
@@ -21,7 +22,7 @@ def picture(cells):
 
 def test_a_picture_is_asked_for_once(session, tiny_model, picture):
     assert session.predict("a", tiny_model) == MISSING
-    assert session.pick("a", tiny_model, "cpu", (1, 1), source="layer1.0") == MISSING
+    assert session.look("a", tiny_model, "cpu", Question("point", "layer1.0", at=(1, 1))) == MISSING
     session.put_image("a", picture)
     answer = session.predict("a", tiny_model, "cpu", uncertainty=True)
     found, shares = answer.prediction, answer.shares
@@ -37,31 +38,13 @@ def test_two_pictures_are_kept(session, picture):
     assert list(session._images) == ["b", "c"]
 
 
-def test_attention_of_a_picture_and_of_a_slice(session, tiny_model, picture):
-    session.put_image("flat", picture)
-    session.put_image("scan", Volume.from_array(np.stack([picture.array[0]] * 3), rgb=False))
-    sources = session.sources(tiny_model, "cpu")
-    name, heads = sources[-1]
-    assert heads == 8
-    assert session.prepare_attention("flat", tiny_model, "cpu") is True
-    flat = session.pick("flat", tiny_model, "cpu", (20, 30), source=name)
-    deep = session.pick("scan", tiny_model, "cpu", (1, 20, 30), source=name)
-    assert flat[0].query == (20, 30)
-    np.testing.assert_allclose(flat[0].data, deep[0].data, rtol=1e-4, atol=1e-7)
-    assert session.overview("flat", tiny_model, "cpu", source=name).data.shape == (48, 40)
-
-
-def test_attention_and_learning_see_a_slice_as_a_run_on_its_scan_does(session, tiny_model, rng):
+def test_learning_sees_a_slice_as_a_run_on_its_scan_does(session, tiny_model, rng):
     from napari_medt.engine.prepare import fit
 
     scan = Volume.from_array(np.stack([rng.random((48, 40)) * 0.2, rng.random((48, 40))]), rgb=False)
     session.put_image("scan", scan)
-    explorer = session._explorer("scan", tiny_model, "cpu", 0)
-    model, seen = explorer._scene.model, explorer._scene.prepared
-    whole = fit(scan, model.card)
-    expected = whole.window((slice(0, 1), slice(0, 48), slice(0, 40)))[:, 0]
-    np.testing.assert_array_equal(seen.window((slice(0, 48), slice(0, 40))), expected)
-    assert session._scale("scan", model) == whole.scale
+    model = session._model(tiny_model, "cpu")
+    assert session._scale("scan", model) == fit(scan, model.card).scale
 
 
 def test_forgetting(session, tiny_model, picture):

@@ -1,0 +1,203 @@
+"""Maps of attention as layers: where their cells lie, what their colours mean, and the marks beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medt.core import AttentionMap, Geometry
+from napari_medt.widgets import texts
+from napari_medt.widgets.layers import FRAME_COLOUR, OurLayers, spatial_shape_of, spatial_state
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer
+
+UP_TO_ONE = ("gate", "guided", "agreement")
+"""Kinds of maps that are shown from 0 to 1."""
+
+ARROW_COLOUR = "#7fdbff"
+
+ARROWS = 5
+"""Places that arrows point to, at most."""
+
+HALF_A_VOXEL = 0.5
+
+METADATA = "napari_medt_attention"
+"""Under this name a map's layer says what it is."""
+
+Points = npt.NDArray[np.float64]
+
+
+def place_map(image: Layer, found: AttentionMap, picture: Geometry) -> tuple[np.ndarray, dict[str, Any]]:
+    """Data and place of a map whose grid is coarser than the picture's, and whose axes may be in another order.
+
+    Parameters
+    ----------
+    image
+        The layer the map belongs to.
+    found
+        In the world of `picture`, its axes along those of the picture.
+    picture
+        Geometry under which the picture was sent.
+
+    Returns
+    -------
+    tuple
+        The map with its axes as the picture has them, and the spatial state that lays its cells exactly over the pixels.
+
+    Raises
+    ------
+    ValueError
+        If the map is turned against the picture.
+    """
+    from napari.utils.transforms import Affine
+
+    cells = np.linalg.solve(picture.affine, found.geometry.affine)
+    turn, offset = cells[:-1, :-1], cells[:-1, -1]
+    order = np.abs(turn).argmax(axis=1)
+    rows = np.arange(len(order))
+    straight = np.zeros_like(turn)
+    straight[rows, order] = turn[rows, order]
+    aside = np.abs(turn - straight) @ found.data.shape  # in voxels of the picture
+    if len(set(order.tolist())) < len(order) or aside.max() > HALF_A_VOXEL:
+        raise ValueError("the map is turned against the picture")
+    data, steps = found.data.transpose(order), turn[rows, order]
+    flips = steps < 0
+    offset = offset + np.where(flips, steps * (np.array(data.shape) - 1), 0)
+    data = data[tuple(slice(None, None, -1 if flip else None) for flip in flips)]
+    state = spatial_state(image)
+    inner = Affine(
+        scale=state["scale"],
+        translate=state["translate"],
+        rotate=state["rotate"],
+        shear=state["shear"],
+        ndim=image.ndim,
+    )
+    state["translate"] = np.asarray(inner(offset))
+    state["scale"] = np.asarray(state["scale"]) * np.abs(steps)
+    return data, state
+
+
+def in_units(found: AttentionMap) -> np.ndarray:
+    """Values that can be compared between maps: times even attention, where there is such a thing."""
+    return found.data if found.even is None else found.data / np.float32(found.even)
+
+
+def limits_of(found: AttentionMap) -> tuple[float, float]:
+    """From where to where the colours of a map run: on a scale of few steps, so that maps alike have the same."""
+    values = in_units(found)
+    if found.kind in UP_TO_ONE:
+        return 0.0, 1.0
+    if found.kind == "difference":
+        high = rounded_up(float(np.percentile(np.abs(values), 99.5)))
+        return -high, high
+    return 0.0, rounded_up(float(np.percentile(values, 99.7)) or float(values.max()))
+
+
+def rounded_up(value: float) -> float:
+    """The next of ... 0.5, 1, 2, 5, 10 ... that is not below."""
+    if not value > 0:
+        return 1.0
+    decade = 10.0 ** np.floor(np.log10(value))
+    return float(next(step * decade for step in (1, 2, 5, 10) if step * decade >= value * (1 - 1e-9)))
+
+
+def show_map(
+    ours: OurLayers,
+    image: Image,
+    found: AttentionMap,
+    picture: Geometry,
+    *,
+    limits: tuple[float, float],
+    **facts: Any,
+) -> Any:
+    """Lay a map over the picture in place of the one before; `facts` go into the metadata of its layer."""
+    data, state = place_map(image, replace(found, data=in_units(found)), picture)
+    layer = ours.show_map(
+        image,
+        "attention",
+        data,
+        state,
+        name=texts.map_name(found.source, found.kind, found.head),
+        colormap="inferno",
+        limits=limits,
+        framed=not _covers(found, picture, spatial_shape_of(image)),
+        both_ways=found.kind == "difference",
+    )
+    layer.metadata[METADATA] = {
+        "source": found.source,
+        "kind": found.kind,
+        "head": found.head,
+        "query": found.query,
+        "caption": found.caption,
+        "unit": texts.unit_of_map(found.kind, found.even is not None),
+        **facts,
+    }
+    return layer
+
+
+def show_marks(ours: OurLayers, image: Image, found: AttentionMap) -> None:
+    """Mark the point asked about, the window it was seen in, and by arrows what was looked at most there."""
+    at, window = found.query, found.extras.get("window")
+    if at is None:
+        if ours.find(image, "point") is not None:
+            clear_marks(ours, image)
+        return
+    lines = nothing = np.zeros((0, 2, image.ndim))
+    whole = np.array([[-0.5] * image.ndim, np.array(spatial_shape_of(image)) - 0.5])
+    if window is not None and not np.allclose(np.clip(window, *whole), whole, atol=HALF_A_VOXEL):
+        lines = frame_lines(window, at)
+    arrows = arrow_lines(at, found.extras["targets"], found.extras["shares"], found.even) if found.even else nothing
+    _mark(ours, image, at, lines, arrows)
+
+
+def clear_marks(ours: OurLayers, image: Image) -> None:
+    """Have the marks there, but not to be seen, so that a click only has to move them."""
+    nothing = np.zeros((0, 2, image.ndim))
+    _mark(ours, image, None, nothing, nothing)
+
+
+def _mark(ours: OurLayers, image: Image, at: Sequence[float] | None, lines: Points, arrows: Points) -> None:
+    thick = max(0.4, 0.004 * max(spatial_shape_of(image)))
+    look = {"vector_style": "line", "edge_color": FRAME_COLOUR, "edge_width": thick}
+    ours.show_vectors(image, "window", lines, name=texts.WINDOW_LAYER, **look)
+    look = {"vector_style": "arrow", "edge_color": ARROW_COLOUR, "edge_width": 1.5 * thick}
+    ours.show_vectors(image, "arrows", arrows, name=texts.ARROWS_LAYER, **look)
+    ours.show_point(image, at, name=texts.POINT_LAYER)
+
+
+def frame_lines(window: npt.ArrayLike, at: Sequence[float]) -> Points:
+    """Edges `(k, 2, n)` of a window in the planes through a point: one rectangle in 2D, three in 3D."""
+    low, high = np.asarray(window, dtype=float)
+    middle = np.clip(np.asarray(at, dtype=float), low, high)
+    lines = []
+    for one, other in ((a, b) for a, b in product(range(len(low)), repeat=2) if a < b):
+        corner = middle.copy()
+        corner[[one, other]] = low[[one, other]]
+        along, across = np.zeros(len(low)), np.zeros(len(low))
+        along[one], across[other] = high[one] - low[one], high[other] - low[other]
+        lines += [(corner, along), (corner, across), (corner + across, along), (corner + along, across)]
+    return np.array(lines)
+
+
+def arrow_lines(at: Sequence[float], targets: Points, shares: npt.ArrayLike, even: float | None) -> Points:
+    """Arrows `(k, 2, n)` from a point to what it looked at more than evenly, the strongest first; none to itself."""
+    start, shares = np.asarray(at, dtype=float), np.asarray(shares)
+    wanted = [
+        (start, target - start)
+        for target, share in zip(targets, shares, strict=True)
+        if np.abs(target - start).max() > 1 and (even is None or share > even)
+    ]
+    return np.array(wanted[:ARROWS]) if wanted else np.zeros((0, 2, len(start)))
+
+
+def _covers(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
+    """Whether a map covers the whole picture."""
+    ends = np.array(list(product(*((-0.5, n - 0.5) for n in found.data.shape))))
+    at = picture.index(found.geometry.position(ends))
+    return bool((at.min(axis=0) < 0.51).all() and (at.max(axis=0) > np.array(shape) - 1.51).all())

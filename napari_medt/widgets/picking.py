@@ -1,0 +1,108 @@
+"""Points in the viewer: a click, or the pointer while Shift is held, in 2D, in any plane of a scan, and in 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_medt.widgets import layers
+from napari_medt.widgets.review import Review
+
+STILL_PX = 4
+"""A press that moves farther than this on the screen is a drag."""
+
+
+class Picking(QObject):
+    """Listens to the mouse while it is on.
+
+    Signals
+    -------
+    picked
+        Array index of a place in the picture.
+    missed
+        The place lies outside the picture.
+    """
+
+    picked = Signal(object)
+    missed = Signal()
+
+    def __init__(self, review: Review) -> None:
+        super().__init__(review)
+        self._review = review
+        self._hovered: tuple[int, ...] | None = None
+
+    def listen(self, on: bool) -> None:
+        """Begin or stop listening."""
+        viewer = self._review.viewer
+        for callbacks, callback in (
+            (viewer.mouse_drag_callbacks, self._on_mouse),
+            (viewer.mouse_move_callbacks, self._on_move),
+        ):
+            if on and callback not in callbacks:
+                callbacks.append(callback)
+            elif not on and callback in callbacks:
+                callbacks.remove(callback)
+
+    def pick_world(
+        self, position: Sequence[float], direction: Sequence[float] | None = None, dims: Sequence[int] = ()
+    ) -> None:
+        """Take the place of the picture at a world position; in 3D, the first place of the mask along the line of sight."""
+        index = self._index(position, direction, dims)
+        if index is None:
+            self.missed.emit()
+        else:
+            self.picked.emit(index)
+
+    def _on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Take a click, but not the end of a drag, as a question."""
+        if event.button not in (1, None):
+            return
+        began = np.asarray(event.pos if event.pos is not None else (0, 0), dtype=float)
+        at = tuple(event.position), event.view_direction, tuple(event.dims_displayed)
+        yield
+        while event.type == "mouse_move":
+            if event.pos is not None and np.abs(np.asarray(event.pos) - began).max() > STILL_PX:
+                return
+            yield
+        self.pick_world(*at)
+
+    def _on_move(self, viewer: Any, event: Any) -> None:
+        """Follow the pointer while Shift is held; places beside the picture ask nothing."""
+        if "Shift" not in [getattr(key, "name", key) for key in event.modifiers]:
+            return
+        index = self._index(event.position, event.view_direction, event.dims_displayed)
+        if index is not None and index != self._hovered:
+            self._hovered = index
+            self.picked.emit(index)
+
+    def _index(
+        self, position: Sequence[float], direction: Sequence[float] | None, dims: Sequence[int]
+    ) -> tuple[int, ...] | None:
+        image = self._review.image
+        if image is None:
+            return None
+        shape = layers.spatial_shape_of(image)
+        if direction is not None and len(dims) == 3 and image.ndim == 3:
+            first, last = image.get_ray_intersections(position, direction, list(dims))
+            if first is None:
+                return None
+            work = self._review.work
+            mask = work.mask.data if work is not None and work.mask is not None else None
+            return along_ray(mask, first, last, shape)
+        index = np.rint(np.asarray(image.world_to_data(position[-image.ndim :]))).astype(int)
+        inside = (index >= 0).all() and (index < shape).all()
+        return tuple(int(i) for i in index) if inside else None
+
+
+def along_ray(
+    mask: np.ndarray | None, first: Sequence[float], last: Sequence[float], shape: Sequence[int]
+) -> tuple[int, ...]:
+    """The first voxel of a mask on a line through a volume, else the one half way."""
+    first, last = np.asarray(first, dtype=float), np.asarray(last, dtype=float)
+    steps = int(2 * np.abs(last - first).max()) + 2
+    line = np.rint(np.linspace(first, last, steps)).astype(int).clip(0, np.array(shape) - 1)
+    hit = np.flatnonzero(mask[tuple(line.T)]) if mask is not None else np.zeros(0, int)
+    return tuple(int(i) for i in line[hit[0] if len(hit) else steps // 2])

@@ -1,0 +1,236 @@
+"""Step 2 in a real window: questions, keys, marks, the table of heads, the check, figures and files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_medt.widgets import figure, texts
+from napari_medt.widgets.answers import Doubt
+from napari_medt.widgets.map_layers import METADATA
+from tests.widgets.conftest import WAIT_MS
+
+
+@pytest.fixture
+def look(dock, walk, qtbot):
+    """Step 2 after a run."""
+    walk.run(dock)
+    made = dock.look_step
+    qtbot.waitUntil(made.pick_button.isEnabled, timeout=WAIT_MS)
+    return made
+
+
+@pytest.fixture
+def ask(look, qtbot):
+    """Wait for the answer of what is asked."""
+
+    def asked(start):
+        before = look.looking.last
+        start()
+        qtbot.waitUntil(lambda: look.looking.last is not before and not look.looking.busy, timeout=WAIT_MS)
+        return look.map_shown
+
+    return asked
+
+
+def layer_of(look, role="attention"):
+    return look.review.layers.find(look.review.image, role)
+
+
+def press(viewer, key, shift=False):
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+    QTest.keyClick(viewer.window._qt_viewer.canvas.native, key, modifier)
+
+
+def test_a_point_is_marked_with_its_window_and_arrows(look, ask):
+    look.source_box.setCurrentIndex(look.source_box.findData("local.layer1.0"))
+    found = ask(lambda: look.pick((40, 90)))
+    image = look.review.image
+    shown, point, window, arrows = (layer_of(look, role) for role in ("attention", "point", "window", "arrows"))
+    assert shown.metadata[METADATA]["query"] == (40, 90)
+    assert shown.metadata[METADATA]["unit"] == "times even attention"
+    assert tuple(shown.contrast_limits) == (0, 10), "10 times even attention, whatever the cells are"
+    np.testing.assert_allclose(point.data_to_world(point.data[0]), image.data_to_world((40, 90)))
+    corners = np.array([image.world_to_data(window.data_to_world(line[0])) for line in window.data])
+    np.testing.assert_allclose(corners.min(0), found.extras["window"][0], atol=1e-6)
+    np.testing.assert_allclose(image.world_to_data(arrows.data_to_world(arrows.data[0].sum(0))), (0, 0), atol=1e-6)
+    assert "Colours: 0 to 10 times even attention." in look.caption.text()
+    look.part_box.setCurrentIndex(1)
+    assert layer_of(look).name.endswith("row, mean of all heads")
+    assert look.caption.text().startswith("The row.")
+
+
+def test_keys_go_through_blocks_heads_and_doubtful_places(dock, look, ask, viewer, worker, walk):
+    from qtpy.QtCore import Qt
+
+    ask(lambda: look.pick((5, 5)))
+    first = look.source
+    press(viewer, Qt.Key.Key_N, shift=True)
+    assert look.source != first
+    press(viewer, Qt.Key.Key_B, shift=True)
+    assert look.source == first
+    press(viewer, Qt.Key.Key_H, shift=True)
+    assert look.head == 0
+    press(viewer, Qt.Key.Key_U, shift=True)
+    assert look.head is None
+    image = look.review.image
+    worker.session.doubtful = tuple(Doubt(image.data_to_world(at), 9.0, 0.5, "cell") for at in ((20, 30), (60, 100)))
+    walk.run(dock)
+    zoom = viewer.scene.camera.zoom
+    press(viewer, Qt.Key.Key_J)
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], image.data_to_world((20, 30)))
+    assert viewer.scene.camera.zoom > zoom
+    press(viewer, Qt.Key.Key_J)
+    press(viewer, Qt.Key.Key_J)
+    press(viewer, Qt.Key.Key_K)
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], image.data_to_world((60, 100)))
+
+
+def test_keys_are_let_go_with_the_dock(dock, look, viewer):
+    assert any("J" in str(key) for key in viewer.keymap)
+    dock.close_review()
+    assert not any("J" in str(key) for key in viewer.keymap)
+
+
+def test_the_map_follows_the_pointer_while_shift_is_held(look, viewer, qtbot, worker):
+    from types import SimpleNamespace
+
+    look.pick_button.click()
+    image = look.review.image
+    for x in range(10, 100, 10):
+        at = tuple(image.data_to_world((30, x)))
+        for modifiers in ([], ["Shift"]):
+            event = SimpleNamespace(position=at, view_direction=None, dims_displayed=(0, 1), modifiers=modifiers)
+            for callback in viewer.mouse_move_callbacks:
+                callback(viewer, event)
+    qtbot.waitUntil(lambda: look.answered_query == (30, 90), timeout=WAIT_MS)
+    assert len(worker.session.questions) < 9, "what is overtaken is not asked"
+    look.pick_button.click()
+    assert look.picking._on_move not in viewer.mouse_move_callbacks
+
+
+def test_a_structure_and_a_piece_of_it(look, ask, worker):
+    labels = look.review.work.mask.data
+    ask(lambda: look.pick((20, 30)))
+    more = look.more
+    more.structure_box.setCurrentIndex(more.structure_box.findData(1))
+    found = ask(more.structure_button.click)
+    assert found.kind == "structure"
+    start, crop = worker.session.questions[-1].inside
+    whole = np.zeros(labels.shape, bool)
+    whole[tuple(slice(s, s + n) for s, n in zip(start, crop.shape, strict=True))] = crop
+    np.testing.assert_array_equal(whole, labels == 1)
+    more.structure_box.setCurrentIndex(more.structure_box.findData(0))
+    ask(more.structure_button.click)
+    asked = worker.session.questions[-1]
+    assert (asked.what, asked.at) == ("piece", (20, 30))
+
+
+def test_a_structure_that_is_not_there_is_said(look, qtbot):
+    look.review.work.mask.data[:] = 0
+    look.more.structure_button.click()
+    qtbot.waitUntil(lambda: "nothing of this structure" in look.message.text, timeout=WAIT_MS)
+
+
+def test_against_another_version(dock, look, ask, worker, qtbot):
+    from tests.widgets.conftest import card
+
+    worker.session.cards.append(card(2))
+    dock.review.refresh_models()
+    against = look.more.against_box
+    qtbot.waitUntil(lambda: against.count() == 2, timeout=WAIT_MS)
+    ask(look.show_mean)
+    found = ask(lambda: against.setCurrentIndex(1))
+    assert worker.session.questions[-1].against == "quick@2"
+    assert found.kind == "difference"
+    low, high = layer_of(look).contrast_limits
+    assert low == -high
+    assert layer_of(look).colormap.name.startswith("less and more")
+    look.check_button.click()
+    assert look.message.text == texts.NOTHING_TO_CHECK
+
+
+def test_a_long_question_gives_way_to_a_click(look, worker, qtbot):
+    worker.session.gate.clear()
+    worker.session.entered.clear()
+    look.show_mean()
+    qtbot.waitUntil(worker.session.entered.is_set, timeout=WAIT_MS)
+    assert look.stop_button.isVisibleTo(look)
+    look.pick((7, 7))
+    qtbot.waitUntil(lambda: look.answered_query == (7, 7), timeout=WAIT_MS)
+    assert not look.stop_button.isVisibleTo(look)
+
+
+def test_a_long_question_can_be_stopped(look, worker, qtbot):
+    worker.session.gate.clear()
+    worker.session.entered.clear()
+    look.show_mean()
+    qtbot.waitUntil(worker.session.entered.is_set, timeout=WAIT_MS)
+    look.stop_button.click()
+    qtbot.waitUntil(lambda: look.message.text == texts.CANCELLED, timeout=WAIT_MS)
+    assert not look.looking.busy
+
+
+def test_all_heads_in_a_table_that_sorts_and_shows(look, ask, worker, qtbot):
+    look.more.heads_button.click()
+    qtbot.waitUntil(lambda: look.more.table is not None, timeout=WAIT_MS)
+    table = look.more.table.table
+    assert [table.item(row, 2).text() for row in range(4)] == ["1", "2", "3", "1"]
+    table.sortItems(3)
+    assert [table.item(row, 3).text() for row in range(4)] == ["0.70", "0.80", "0.90", "–"]
+    ask(lambda: table.setCurrentCell(0, 1))
+    asked = worker.session.questions[-1]
+    assert (asked.what, asked.source, asked.head) == ("whole", "global.layer1.0", 2)
+    assert (look.source, look.head) == ("global.layer1.0", 2)
+
+
+def test_a_map_no_better_than_chance_says_so(look, ask, worker, qtbot):
+    ask(lambda: look.pick((20, 30)))
+    look.check_button.click()
+    qtbot.waitUntil(lambda: look.belief.isVisibleTo(look), timeout=WAIT_MS)
+    assert look.belief.text() == "No better than chance: score 0.01 (−0.10 to 0.10), random maps −0.20 to 0.20."
+    assert "This map does no better than chance." in look.caption.text()
+    facts = layer_of(look).metadata[METADATA]
+    assert (facts["verdict"], facts["faithfulness"]) == ("chance", 0.01)
+    assert facts["belief"] in facts["caption"]
+    assert worker.session.checked[0][1] == 1, "of the structure that the point lies in"
+    ask(lambda: look.pick((60, 40)))
+    assert not look.belief.isVisibleTo(look), "it was said of the other map"
+    assert "verdict" not in layer_of(look).metadata[METADATA]
+
+
+def test_the_same_colours_for_the_next_map(look, ask):
+    ask(lambda: look.pick((20, 30)))
+    first = tuple(layer_of(look).contrast_limits)
+    look.more.colours.setChecked(True)
+    ask(lambda: look.head_box.setCurrentIndex(1))
+    assert tuple(layer_of(look).contrast_limits) == first
+
+
+def test_a_map_is_saved_where_it_lies_and_kept(look, ask, qtbot, tmp_path):
+    from napari_medt.io import read
+
+    look.source_box.setCurrentIndex(look.source_box.findData("local.layer1.0"))
+    found = ask(lambda: look.pick((40, 90)))
+    look.more.save(tmp_path / "map.ome.zarr")
+    qtbot.waitUntil(lambda: "Saved as map.ome.zarr" in look.message.text, timeout=WAIT_MS)
+    back = read(tmp_path / "map.ome.zarr")
+    assert back.geometry.close_to(found.geometry, shape=found.data.shape)
+    np.testing.assert_allclose(np.asarray(back.array[0]), found.data / found.even, rtol=1e-6)
+    look.more.keep_button.click()
+    assert "(kept)" in look.message.text
+
+
+def test_a_figure_for_print(look, ask, qtbot, tmp_path):
+    from PIL import Image
+
+    ask(lambda: look.pick((20, 30)))
+    for name in ("figure.png", "figure.pdf"):
+        look.more.save_figure(tmp_path / name)
+        qtbot.waitUntil(lambda name=name: f"Saved as {name}" in look.message.text, timeout=WAIT_MS)
+    picture = Image.open(tmp_path / "figure.png")
+    assert picture.width == round(figure.WIDTH_IN * figure.DPI)
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")

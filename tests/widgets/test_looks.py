@@ -1,0 +1,174 @@
+# ruff: noqa: F811  (fixtures of another file)
+"""Attention as the calculation process answers it, with small real networks, in the planes and on the grids of scans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_medt.attention import AttentionExplorer
+from napari_medt.core import Cancel, Cancelled, Geometry, Volume
+from napari_medt.io import resample
+from napari_medt.widgets import looks as looks_module
+from napari_medt.widgets.answers import Question
+from napari_medt.widgets.looks import EXPLORERS, Looks, Subject
+from tests.attention.conftest import Probe, as_model, make_model  # noqa: F401
+
+WATCH = {"progress": None, "cancel": None}
+
+
+def scan_of(rng, shape=(5, 20, 24), spacing=(3.0, 0.8, 0.8)):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = 10, -20, 30
+    return Volume(rng.random((1, *shape), dtype=np.float32), Geometry(affine, "mm", "patient"))
+
+
+def subject_of(volume, *, shown=None, plane=None, token="a"):
+    return Subject(token, shown or volume, volume, "m", "cpu", plane)
+
+
+@pytest.fixture
+def flat_model(make_model):
+    return make_model("u-transformer", (16, 16))
+
+
+@pytest.fixture
+def looks(flat_model):
+    return Looks(lambda key, device: flat_model)
+
+
+@pytest.mark.parametrize("plane", [None, "coronal"])
+def test_of_a_scan_a_2d_model_is_asked_about_one_slice(looks, flat_model, rng, plane):
+    volume = scan_of(rng, (4, 20, 18), (2.0, 1.0, 1.0))
+    subject, at = subject_of(volume, plane=plane), (2, 7, 5)
+    (found,) = looks.look(subject, Question("whole", "cross.1", at=at), **WATCH)
+    whole = AttentionExplorer(flat_model, volume, plane=plane).overview("cross.1")
+    axis = 0 if plane is None else 1
+    place = whole.geometry.index(volume.geometry.position(at))
+    assert sorted(found.data.shape)[0] == 1
+    index = np.rint(found.geometry.index(volume.geometry.position(at)))
+    assert np.abs(found.geometry.position(index) - volume.geometry.position(at))[axis] < 1e-6
+    ours = found.data[tuple(np.clip(index, 0, np.array(found.data.shape) - 1).astype(int))]
+    theirs = whole.data[tuple(np.clip(np.rint(place), 0, np.array(whole.data.shape) - 1).astype(int))]
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_model_that_is_no_other_looks_nowhere_else(looks, rng):
+    subject = subject_of(scan_of(rng))
+    for question in (Question("point", "cross.1", at=(2, 9, 9)), Question("whole", "gate.1", at=(2, 0, 0))):
+        (found,) = looks.look(subject, replace(question, against="m"), **WATCH)
+        assert found.kind == "difference"
+        assert np.abs(found.data).max() < 1e-6
+
+
+def test_a_piece_is_one_part_of_a_label(looks, flat_model, rng):
+    volume = Volume(rng.random((1, 20, 24), dtype=np.float32), Geometry.from_spacing((1, 1)))
+    labels = np.zeros((20, 24), bool)
+    labels[2:6, 3:7] = labels[12:18, 10:20] = True
+    crop = ((2, 3), labels[2:18, 3:20])
+    subject = subject_of(volume)
+    explorer = AttentionExplorer(flat_model, volume)
+    (whole,) = looks.look(subject, Question("structure", "cross.1", inside=crop), **WATCH)
+    np.testing.assert_allclose(whole.data, explorer.structure(labels, source="cross.1").data, rtol=1e-5)
+    (piece,) = looks.look(subject, Question("piece", "cross.1", inside=crop, at=(14, 12)), **WATCH)
+    labels[2:6] = False
+    np.testing.assert_allclose(piece.data, explorer.structure(labels, source="cross.1").data, rtol=1e-5)
+
+
+def test_maps_of_a_scan_at_an_angle_lie_over_its_straight_copy(rng):
+    """The gate of the planted network is the image itself, so its map must look like the copy; the bright place stays put."""
+    turn = np.radians(20)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([2.0, 1.0, 1.0]) @ np.eye(3)
+    affine[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    values = rng.random((6, 24, 24)).astype(np.float32) * 0.2
+    values[2:4, 12:14, 16:18] = 1.0
+    scan = Volume(values[None], Geometry(affine, "mm", "patient"))
+    shape = (6, 32, 34)
+    straight = Geometry.from_spacing((2, 1, 1), origin=(0, 0, -8), units="mm")
+    copy = resample(scan, Geometry(straight.affine, "mm", "patient"), shape, nearest=True)
+    model = as_model(Probe(), (6, 12, 12))
+    subject = subject_of(scan, shown=copy)
+    (gate,) = Looks(lambda key, device: model).look(subject, Question("whole", "gate", at=(0, 0, 0)), **WATCH)
+    lie = gate.geometry.affine[:3, :3]
+    assert np.allclose(lie, np.diag(np.diag(lie))), "along the axes of the copy"
+    first = np.rint(copy.geometry.index(gate.geometry.position((0, 0, 0)))).astype(int)
+    seen = copy.array[0][tuple(slice(f, f + n) for f, n in zip(first, gate.data.shape, strict=True))]
+    inside = seen > 0
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(gate.data[inside], seen[inside], atol=1e-3)
+    bright = copy.geometry.index(scan.geometry.position((2.5, 12.5, 16.5)))
+    at = tuple(int(i) for i in np.rint(bright + np.array((0, 2, -2))))
+    (found, *_) = Looks(lambda key, device: model).look(subject, Question("point", "bright", at=at), **WATCH)
+    assert found.query == at
+    np.testing.assert_allclose(found.extras["targets"][0], bright, atol=0.5)
+    low, high = found.extras["window"]
+    assert (low < bright).all()
+    assert (bright < high).all()
+
+
+def test_the_maps_of_a_table_are_shown_without_another_pass(looks, rng, monkeypatch):
+    subject, at = subject_of(scan_of(rng)), (1, 3, 3)
+    lines = looks.compare_heads(subject, at, **WATCH)
+    cross = [line for line in lines if line.source == "cross.1"]
+    assert [line.head for line in cross] == [0, 1]
+    assert all(0 <= line.entropy <= 1 and line.distance > 0 and line.unit == "mm" for line in cross)
+    assert 0 < cross[0].agreement <= 1
+    assert [line.agreement for line in lines if line.kind == "gate"] == [None] * sum(
+        line.kind == "gate" for line in lines
+    )
+    assert cross[0].small.dtype == np.uint8
+    assert max(cross[0].small.shape) <= looks_module.SMALL
+    question = Question("whole", "cross.1", 1, at=at)
+    (expected,) = Looks(looks._load).look(subject, question, **WATCH)
+    monkeypatch.setattr(AttentionExplorer, "overview", lambda *_, **__: pytest.fail("passed again"))
+    (found,) = looks.look(subject, question, **WATCH)
+    np.testing.assert_allclose(found.data, expected.data, rtol=1e-5)
+
+
+def test_what_is_kept_is_bounded_and_goes_with_its_image(looks, rng):
+    volume = scan_of(rng)
+    for z in range(EXPLORERS + 1):
+        looks.look(subject_of(volume), Question("whole", "gate.1", at=(z, 0, 0)), **WATCH)
+    assert len(looks._explorers) == EXPLORERS
+    looks.look(subject_of(volume, token="b"), Question("point", "gate.1", at=(0, 0, 0)), **WATCH)
+    looks.forget(but={"b"})
+    assert {key[0] for key in looks._explorers} == {"b"}
+
+
+def test_preparing_can_be_stopped(looks, rng):
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        looks.prepare(subject_of(scan_of(rng)), (1, 5, 5), progress=None, cancel=cancel)
+
+
+@pytest.mark.parametrize("plane", [None, "sagittal"])
+def test_a_check_sees_the_slice_that_the_model_saw(looks, rng, monkeypatch, plane):
+    from napari_medt import attention
+
+    volume, seen = scan_of(rng, (6, 20, 24), (2.0, 1.0, 1.0)), {}
+
+    def check(model, image, found, *, structure, region, **options):
+        seen.update(image=image, found=found, structure=structure, region=region)
+        raise Cancelled
+
+    monkeypatch.setattr(attention, "check_faithfulness", check)
+    at, inside = (4, 8, 11), np.zeros((6, 20, 24), bool)
+    inside[3:6, 5:12, 8:15] = True
+    for question in (
+        Question("point", "cross.1", at=at),
+        Question("piece", "cross.1", at=at, inside=((0, 0, 0), inside)),
+    ):
+        with pytest.raises(Cancelled):
+            looks.check(subject_of(volume, plane=plane), question, 1, **WATCH)
+        assert seen["image"].geometry.ndim == 2
+        expected = volume.array[0, 4] if plane is None else volume.array[0, :, :, 11]
+        assert sorted(seen["image"].array.ravel()) == sorted(expected.ravel())
+        if question.what == "point":
+            assert seen["image"].array[0][seen["found"].query] == volume.array[(0, *at)]
+            assert seen["region"] is None
+    cut = inside[4] if plane is None else inside[:, :, 11]
+    assert seen["region"].sum() == cut.sum()
