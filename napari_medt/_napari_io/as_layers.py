@@ -14,7 +14,7 @@ from napari_medt._napari_io.finding import LayerData
 from napari_medt._napari_io.origin import FILE_KEY, Origin
 from napari_medt.core import LabelMap, Volume
 
-CLASS_COLOURS = ("#00c8a0", "#ffb000", "#d81b9c", "#3fa2ff", "#fe6100", "#a6e22e", "#9b6dff", "#e4e4e4")
+CLASS_COLOURS = ("#00c8a0", "#ffb000", "#d81b9c", "#3fa2ff", "#fe6100", "#d1ffb9", "#b91700", "#e4e4e4")
 """Of labels without colours of their own; distinguishable with every common form of colour blindness."""
 
 _CHANNEL_COLOURS = ("magenta", "green", "cyan", "yellow", "red", "blue")

@@ -59,12 +59,20 @@ class CanvasClicks(QObject):
             self._viewer.mouse_move_callbacks.append(self._moved)
         if kind in ("line", "stroke"):
             mask.mouse_pan = False
+        if kind != "stroke":
+            mask.cursor = "cross"
+
+    def show_brush(self, diameter: float) -> None:
+        """Show a brush of this diameter, in the unit of the world, in the place of the pointer."""
+        if self._mask is not None:
+            self._mask.cursor_size = diameter
+            self._mask.cursor = "circle"
 
     def stop(self) -> None:
         """Listen no more."""
         if self._mask is not None:
-            if self._kind in ("line", "stroke") and str(self._mask.mode) == "pan_zoom":
-                self._mask.mouse_pan = True
+            if str(self._mask.mode) == "pan_zoom":  # else a tool of napari's has set them as it needs
+                self._mask.mouse_pan, self._mask.cursor = True, "standard"
             for callbacks, mine in (
                 (self._viewer.mouse_drag_callbacks, self._pressed),
                 (self._viewer.mouse_move_callbacks, self._moved),

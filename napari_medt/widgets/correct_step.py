@@ -313,6 +313,7 @@ class CorrectStep(Step):
             self.overlap_box.blockSignals(True)
             self.overlap_box.setCurrentIndex(self.overlap_box.findData(work.overlap))
             self.overlap_box.blockSignals(False)
+        self.toolbox.offer()
         self._show_history(work)
         self.hint.setText(texts.CORRECT_HINT if mask is not None else texts.NO_MASK_HINT)
         self.structures.setVisible(mask is not None)

@@ -395,7 +395,12 @@ class OurLayers:
         state = spatial_state(mask)
         inner = Affine(**{name: state[name] for name in ("scale", "translate", "rotate", "shear")}, ndim=mask.ndim)
         state["translate"] = np.asarray(inner(np.asarray(start, float)))
-        self.remove(image, "preview")
+        layer = self.find(image, "preview")
+        if layer is not None:
+            layer.data = data
+            layer.translate = state["translate"]
+            layer.visible = True
+            return layer
         return self._add(
             image,
             "preview",

@@ -101,6 +101,13 @@ class Toolbox(QWidget):
         """Whether nothing is being worked out or waits to be."""
         return not self._working and not self._soon.isActive() and not self._stroke
 
+    def offer(self) -> None:
+        """Show the tools that make sense for the present picture."""
+        work = self.review.work
+        volume = work is not None and len(work.shape) == 3
+        for name, made in self.buttons.items():
+            made.setVisible(volume or not TOOLS[name].volume)
+
     def toggle(self, name: str) -> None:
         """Open a tool, or close it if it is open."""
         if self.tool is not None and self.tool.name == name:
@@ -142,7 +149,7 @@ class Toolbox(QWidget):
         self._points = []
         self._idle_again()
         self.form.hide()
-        self._hide_preview()
+        self._remove_preview()
         self._show_open()
 
     def shut(self) -> None:
@@ -203,7 +210,13 @@ class Toolbox(QWidget):
 
     def refresh(self) -> None:
         """Work out soon what the open tool would do now."""
-        if self.tool is not None and self.tool.clicks != "stroke":
+        work = self.review.work
+        if self.tool is None or work is None or work.mask is None:
+            return
+        if self.tool.clicks == "stroke":
+            world = work.mask.scale[-1] if Scale.of(work.picture.geometry).unit == "px" else 1.0
+            self.clicks.show_brush(float(self.form.boxes["length"].value() * world))
+        else:
             self._soon.start()
 
     def _wish(self, points: list[Point]) -> tuple[MaskEditor, Wish] | None:
@@ -283,7 +296,8 @@ class Toolbox(QWidget):
         self.outlook = outlook
         work, image = self.review.work, self.review.image
         if outlook is None or work is None or image is None or work.mask is None:
-            self._hide_preview()
+            for layer in self._previews():
+                layer.visible = False
             return
         edit = outlook.verdict.edit or outlook.verdict.asked
         assert edit is not None
@@ -303,10 +317,13 @@ class Toolbox(QWidget):
         if not isinstance(error, BadEdit):
             self.said.emit(str(error), "error")
 
-    def _hide_preview(self) -> None:
-        for layer in list(self.review.viewer.layers):
-            if layers.is_ours(layer) and layer.metadata[layers.KEY]["role"] == "preview":
-                self.review.viewer.layers.remove(layer)
+    def _previews(self) -> list[Any]:
+        found = [layer for layer in self.review.viewer.layers if layers.is_ours(layer)]
+        return [layer for layer in found if layer.metadata[layers.KEY]["role"] == "preview"]
+
+    def _remove_preview(self) -> None:
+        for layer in self._previews():
+            self.review.viewer.layers.remove(layer)
 
     def apply(self) -> None:
         """Do what is shown, as one step of the history."""
@@ -315,7 +332,7 @@ class Toolbox(QWidget):
             return
         self.outlook = None
         self.form.say("")
-        self._hide_preview()
+        self._remove_preview()
         self._points = []
         if not work.make(outlook.verdict, by="tool", again=self.refresh) and outlook.verdict.asked is None:
             return

@@ -49,7 +49,7 @@ def test_a_killed_napari_offers_the_mask_again(killed, reopen, qtbot, walk):
     np.testing.assert_array_equal(dock.review.work.mask.data, killed)
     assert not dock.correct_step.offer.isVisible()
     names = [change.title for change in dock.review.work.timeline.changes]
-    assert names == ["model run", *["brush, cell"] * 4], "the history outlives the program, too"
+    assert names == ["model run", *["brush, foreground"] * 4], "the history outlives the program, too"
     assert dock.review.work.depth == 4
     walk.redo(dock)
     for _ in range(5):

@@ -6,6 +6,7 @@ import pytest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QWidget
 
 from napari_medt.widgets import texts
+from napari_medt.widgets.tools import COMMON, MORE, TOOLS
 
 
 def test_every_control_has_a_tooltip(dock):
@@ -21,6 +22,17 @@ def test_every_control_has_a_tooltip(dock):
     assert without == []
 
 
+def test_every_tool_and_what_it_asks_has_words(dock):
+    options = [option for tool in TOOLS.values() for option in tool.options]
+    assert set(texts.TOOL_NAMES) == set(TOOLS)
+    assert {option.name for option in options} == set(texts.TOOL_OPTIONS)
+    assert {choice for option in options for choice in option.choices} == set(texts.TOOL_CHOICES)
+    assert {tool.clicks for tool in TOOLS.values()} - {""} == set(texts.TOOL_CLICKS)
+    listed = {action.objectName() for action in dock.correct_step.toolbox.more_button.menu().actions()}
+    assert set(TOOLS) <= listed | set(COMMON)
+    assert set(texts.TOOL_GROUPS) == set(MORE)
+
+
 def _parents(widget: QWidget) -> list[QWidget]:
     parents = []
     while (widget := widget.parentWidget()) is not None:
@@ -30,6 +42,7 @@ def _parents(widget: QWidget) -> list[QWidget]:
 
 def test_every_tooltip_is_used_and_is_a_sentence(dock):
     used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "mend"}
+    used |= set(TOOLS) | {f"tool_{option.name}" for tool in TOOLS.values() for option in tool.options}
     assert set(texts.TOOLTIPS) <= used
     assert all(tip.endswith(".") and tip[0].isupper() for tip in texts.TOOLTIPS.values())
 
@@ -84,3 +97,17 @@ def test_doubtful_places_have_units():
     assert texts.doubtful_place(2, 38, "mm", 3, 0.5, "") == "2.  background, 38 mm³, unsure by 50 %"
     assert texts.doubtful_place(3, 12, "um", 2, 0.5, "cell") == "3.  cell, 12 µm², unsure by 50 %"
     assert texts.doubtful(0) == "Doubtful places: none"
+
+
+def test_sizes_have_units():
+    assert texts.extent(26_000, (1, 1, 1), "mm") == "26 ml"
+    assert texts.extent(12, (1, 1, 1), "mm") == "12 mm³"
+    assert texts.extent(8, (0.5, 0.25), "um") == "1 µm²"
+    assert texts.extent(1234, (1, 1), "px") == "1\u2009234 px"
+    assert texts.extent(0, (1, 1), "px") == "–"
+
+
+def test_structures_are_named_in_what_tools_say():
+    assert texts.with_names("Smoothing would leave nothing of label 2", {2: "liver <left>"}).endswith(
+        "nothing of liver &lt;left&gt;"
+    )

@@ -173,6 +173,7 @@ def test_a_stroke_of_a_ball_is_one_step(step, until, axes):
     before = work.mask.data.copy()
     made.toolbox.open("ball_brush")
     made.toolbox.form.boxes["length"].setValue(9)
+    assert (work.mask.cursor, work.mask.cursor_size) == ("circle", 9), "the brush is seen as large as it paints"
     made.choose(3)
     drag(made, [place(made, 22, column) for column in range(20, 30)])
     made.calm()
@@ -276,12 +277,13 @@ def test_the_preview_follows_the_mask_and_the_options(step, until):
 def test_closing_a_tool_leaves_no_trace(step, until):
     made = step(2)
     mask = made.review.work.mask
+    before = list(made.model.mouse_drag_callbacks), list(made.model.mouse_move_callbacks)
     for name in TOOLS:
         made.toolbox.open(name)
         made.toolbox.close_tool()
     assert mask.mouse_pan
-    assert made.model.mouse_drag_callbacks == []
-    assert made.model.mouse_move_callbacks == []
+    assert mask.cursor == "standard"
+    assert (list(made.model.mouse_drag_callbacks), list(made.model.mouse_move_callbacks)) == before
     assert [layer.name for layer in made.model.layers] == ["scan", "Mask of scan"]
     made.toolbox.open("ball_brush")
     made.use("paint")
@@ -330,6 +332,11 @@ def test_keys_are_free_in_naparis_labels_layer():
     assert set(texts.KEYS) & set(texts.REVIEW_KEYS) == set()
     others = {"apply", "cancel_tool", "next_structure", "lock_structure"}
     assert set(texts.KEYS.values()) <= set(TOOLS) | others
+
+
+def test_the_guide_tells_every_key(root):
+    guide = (root / "docs" / "editing.md").read_text(encoding="utf-8")
+    assert [key for key in texts.KEYS if f"| `{key}` | " not in guide] == []
 
 
 NAPARI_LABELS = {"new_label", "swap_selected_and_background_labels", "hold_for_pan_zoom", "toggle_selected_visibility"}
