@@ -77,7 +77,8 @@ class Casework(QObject):
         before, self._state = self._state, now
         if before[0] == now[0] and before[1] in ("accepted", "second look") and now[1] == "draft":
             self.review.said.emit("correct", texts.AGAIN_DRAFT, "plain")
-            self.review.set_stage("accept")
+            if self.review.stage in ("next", "learn"):
+                self.review.set_stage("accept")
         self.state_changed.emit()
 
     # ---------------------------------------------------------------------------------------------------------- sign-off

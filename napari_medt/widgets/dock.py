@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medt.widgets import layers, texts
@@ -105,6 +104,7 @@ class ReviewDock(Interface, QWidget):
         review.mask_changed.connect(self._mark_done)
         self.look_step.shown.connect(lambda: self._advance("look", "correct"))
         self.cases.decided.connect(self._decided)
+        self.cases.state_changed.connect(self._state_known)
         self.learn_step.learnt.connect(self._learnt)
         review.models_changed.connect(self._compare_learnt)
         self.compare_step.taken.connect(lambda _, other: review.set_stage("run" if other else self._after_case()))
@@ -124,14 +124,6 @@ class ReviewDock(Interface, QWidget):
         review.image_changed.connect(lambda: self.compass.follow(review.image))
         self.compass.follow(review.image)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
-        for keys, act in (
-            (QKeySequence.StandardKey.Undo, self.correct_step.undo),
-            ("Ctrl+Shift+Z", self.correct_step.redo),
-        ):
-            shortcut = QShortcut(QKeySequence(keys), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(act)
-
         self.shortcuts = Shortcuts(
             self.viewer,
             self,
@@ -147,6 +139,8 @@ class ReviewDock(Interface, QWidget):
                 "O": self.compare_step.keep_old,
                 "G": lambda: self.opened.step(1),
                 "Shift-G": lambda: self.opened.step(-1),
+                "Control-Z": self.undo,
+                "Control-Shift-Z": self.redo,
             },
         )
 
@@ -185,7 +179,12 @@ class ReviewDock(Interface, QWidget):
     def _after_case(self) -> str:
         """What makes sense once a case is done: the next one, or to learn from those that are done."""
         left = [item for item in self.opened.items if item.state != "accepted" and item.key != self.opened.key]
-        return "next" if left and self.case_bar.next_button.isVisibleTo(self) else "learn"
+        return "next" if left and self.opened.place < len(self.opened.items) - 1 else "learn"
+
+    def _state_known(self) -> None:
+        """Go on from a case that was opened and is done."""
+        if self.cases.state == "accepted" and self.review.stage in ("run", "look", "correct"):
+            self.review.set_stage(self._after_case())
 
     def _learnt(self, _: str, key: str) -> None:
         self._to_compare = key

@@ -204,7 +204,8 @@ class Review(QObject):
         found = work.found
         if found is not None and work.restore():
             self.said.emit("correct", " ".join([texts.RESTORED.format(when=found.when), *found.notes]), "good")
-            self.set_stage("correct")
+            if work.status != "accepted":
+                self.set_stage("correct")
         self.mask_changed.emit()
 
     def start_anew(self, work: MaskEditor) -> None:
@@ -363,7 +364,8 @@ class Review(QObject):
         if self.closed:
             return
         self.closed = True
-        self.cancel()
+        if self.busy != "learn":  # what was learnt is gone on with another time, from its checkpoint
+            self.cancel()
         for work in list(self._works.values()):
             if work.untouched:
                 self._drop(work)

@@ -29,7 +29,7 @@ def _parents(widget: QWidget) -> list[QWidget]:
 
 
 def test_every_tooltip_is_used_and_is_a_sentence(dock):
-    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "mend"}
+    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "cancel_learning", "mend"}
     assert set(texts.TOOLTIPS) <= used
     assert all(tip.endswith(".") and tip[0].isupper() for tip in texts.TOOLTIPS.values())
 
