@@ -103,6 +103,7 @@ class ReviewDock(Interface, QWidget):
         review.tool_taken.connect(self.look_step.close_picking)
         review.mask_changed.connect(self._mark_done)
         self.look_step.shown.connect(lambda: self._advance("look", "correct"))
+        self.look_step.doubts.list.currentRowChanged.connect(lambda row: row < 0 or self._advance("look", "correct"))
         self.cases.decided.connect(self._decided)
         self.cases.state_changed.connect(self._state_known)
         self.learn_step.learnt.connect(self._learnt)

@@ -101,11 +101,12 @@ ROLL_BACK = "Use this version"
 KEEP_OLD = "Keep old"
 ACCEPT_NEW = "Accept new"
 INSIST = "Accept it although it is worse"
-SHOW_DIFFERENCE = "Show what changes on this case"
+SHOW_DIFFERENCE = "Show what gets better (blue), worse (orange)"
 DIFFERENCE_OF = "What changes on {name}"
 DIFFERENCE_NAMES = ("", "mended", "spoilt")
 BEFORE = "before"
 AFTER = "after"
+CHANGE = "change"
 THIS_CASE = "This case"
 ALL_STRUCTURES = "All structures"
 WORSE = "worse"
@@ -451,7 +452,7 @@ def _score(value: float | None, measure: str) -> str:
 
 
 def _signed(value: float, measure: str) -> str:
-    return f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}"
+    return (f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}").replace("-", "−")
 
 
 def signed(decision: str, by: str) -> str:
