@@ -99,8 +99,8 @@ class Casework(QObject):
         if not work.has_mask:
             review.said.emit("correct", texts.NOTHING_TO_ACCEPT, "error")
             return
-        seen = self._seen.get(work.image_id)
-        depth = work.depth
+        work.flush(everywhere=True)  # also what nobody told of is signed
+        seen, depth = self._seen.get(work.image_id), work.depth
 
         def sign(case: CaseFolder) -> Any:
             if seen is not None:

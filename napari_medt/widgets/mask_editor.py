@@ -132,7 +132,7 @@ class MaskEditor(QObject):
         failed: Callable[[Any], Any] | None = None,
     ) -> None:
         """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
-        self.flush(everywhere=True)
+        self.flush()
 
         def acted(result: Any) -> None:
             self._tell_status()

@@ -105,7 +105,8 @@ class Review(QObject):
     @property
     def works(self) -> list[tuple[Image, MaskEditor]]:
         """All images of the viewer that were begun on, with what was done on them."""
-        images = {layers.identity(layer): layer for layer in self.viewer.layers if not layers.is_ours(layer)}
+        known = [layer for layer in self.viewer.layers if layers.KEY in layer.metadata and not layers.is_ours(layer)]
+        images = {layers.identity(layer): layer for layer in known}
         return [(images[key], work) for key, work in self._works.items() if key in images]
 
     def keep_case_with(self, layer: Image, opener: Callable[[Any], Any]) -> None:
