@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QWidget
 
+from napari_medt.training.gate import Change
 from napari_medt.widgets import texts
+from napari_medt.widgets.lessons import LearnAhead
 
 
 def test_every_control_has_a_tooltip(dock):
@@ -84,3 +88,34 @@ def test_doubtful_places_have_units():
     assert texts.doubtful_place(2, 38, "mm", 3, 0.5, "") == "2.  background, 38 mm³, unsure by 50 %"
     assert texts.doubtful_place(3, 12, "um", 2, 0.5, "cell") == "3.  cell, 12 µm², unsure by 50 %"
     assert texts.doubtful(0) == "Doubtful places: none"
+
+
+def test_what_learning_takes_in_words():
+    assert texts.learn_ahead(1, 2, None) == "1 corrected case, about 2 min"
+    known = LearnAhead(3, 1, 2, 0.5, 310)
+    said = texts.learn_ahead(4, 2, known)
+    assert said == "3 corrected cases, 1 held out, about 2 min, 310 MB of memory, at most 240 steps"
+    assert "none held out" in texts.learn_ahead(1, 1, LearnAhead(1, 0, 0, 0.5, 1500))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "role"),
+    [
+        (Change("cord", "dice", 0.5, 0.75, 0.2, 0.3, 4), ("Dice", "0.50", "0.75", "▲ +0.20 … +0.30"), "good"),
+        (Change("cord", "hd95", 2.0, inf, None, None, 1), ("HD95, mm", "2", "∞", "▼"), "bad"),
+        (
+            Change("cord", "volume_difference", 3.0, 1.5, -2, -1, 2),
+            ("Volume error, ml", "3", "1.5", "▲ −2 … −1"),
+            "good",
+        ),
+        (Change("cord", "dice", None, 0.5, None, None, 1), ("Dice", "–", "0.50", "·"), ""),
+    ],
+)
+def test_changes_have_units_and_a_sign_beside_the_colour(change, words, role):
+    assert texts.change_words(change, "mm", 3) == words
+    assert texts.change_role(change) == role
+
+
+def test_areas_are_not_called_volumes():
+    change = Change("cell", "volume_difference", 3.0, 3.0, None, None, 1)
+    assert texts.change_words(change, "um", 2)[0] == "Area error, µm²"
