@@ -1,4 +1,4 @@
-"""Keys of the review: free on napari's labels layer, and working while the dock has the focus too."""
+"""Keys of the review: free on napari's image and labels layers, and working while the dock has the focus too."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_mouse_and_keys_walk_the_loop_in_six_actions(dock, viewer, worker, qtbot
     assert dock.cases.state == "accepted"
     press(Qt.Key.Key_T)
     assert dock.compare_step.found is not None, "what was learnt is compared unasked"
-    press(Qt.Key.Key_Y)
+    press(Qt.Key.Key_U)
     assert dock.review.model_key == "quick@2"
     assert len(actions) <= 6
 
