@@ -77,7 +77,8 @@ class Casework(QObject):
         before, self._state = self._state, now
         if before[0] == now[0] and before[1] in ("accepted", "second look") and now[1] == "draft":
             self.review.said.emit("correct", texts.AGAIN_DRAFT, "plain")
-            self.review.set_stage("accept")
+            if self.review.stage in ("next", "learn"):
+                self.review.set_stage("accept")
         self.state_changed.emit()
 
     # ---------------------------------------------------------------------------------------------------------- sign-off
@@ -98,8 +99,8 @@ class Casework(QObject):
         if not work.has_mask:
             review.said.emit("correct", texts.NOTHING_TO_ACCEPT, "error")
             return
-        seen = self._seen.get(work.image_id)
-        depth = work.depth
+        work.flush(everywhere=True)  # also what nobody told of is signed
+        seen, depth = self._seen.get(work.image_id), work.depth
 
         def sign(case: CaseFolder) -> Any:
             if seen is not None:

@@ -46,13 +46,14 @@ class Scores(QFrame):
         for heading, found in groups:
             if not found:
                 continue
-            self._put([heading, texts.BEFORE, texts.AFTER, ""], roles=["title-small"] + ["muted"] * 3)
+            self._put([heading], roles=["strong"])
+            titles = (texts.BEFORE, texts.AFTER, texts.CHANGE)
             previous = None
             for change in found:
                 if change.structure != previous:
                     previous = change.structure
-                    if change.structure or len(found) > 1:
-                        self._put([change.structure or texts.ALL_STRUCTURES], roles=["strong"])
+                    self._put([previous or texts.ALL_STRUCTURES, *titles], roles=["", "muted", "muted", "muted"])
+                    titles = ("", "", "")
                 words = texts.change_words(change, units, axes)
                 self.rows.append((heading, change.structure, *words))
                 self._put(list(words), roles=["muted", "", "", texts.change_role(change)])

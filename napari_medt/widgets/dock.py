@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medt.widgets import layers, texts
@@ -104,7 +103,9 @@ class ReviewDock(Interface, QWidget):
         review.tool_taken.connect(self.look_step.close_picking)
         review.mask_changed.connect(self._mark_done)
         self.look_step.shown.connect(lambda: self._advance("look", "correct"))
+        self.look_step.doubts.list.currentRowChanged.connect(lambda row: row < 0 or self._advance("look", "correct"))
         self.cases.decided.connect(self._decided)
+        self.cases.state_changed.connect(self._state_known)
         self.learn_step.learnt.connect(self._learnt)
         review.models_changed.connect(self._compare_learnt)
         self.compare_step.taken.connect(lambda _, other: review.set_stage("run" if other else self._after_case()))
@@ -184,7 +185,12 @@ class ReviewDock(Interface, QWidget):
     def _after_case(self) -> str:
         """What makes sense once a case is done: the next one, or to learn from those that are done."""
         left = [item for item in self.opened.items if item.state != "accepted" and item.key != self.opened.key]
-        return "next" if left and self.case_bar.next_button.isVisibleTo(self) else "learn"
+        return "next" if left and self.opened.place < len(self.opened.items) - 1 else "learn"
+
+    def _state_known(self) -> None:
+        """Go on from a case that was opened and is done."""
+        if self.cases.state == "accepted" and self.review.stage in ("run", "look", "correct"):
+            self.review.set_stage(self._after_case())
 
     def _learnt(self, _: str, key: str) -> None:
         self._to_compare = key

@@ -151,7 +151,7 @@ class LearnStep(Step):
         if isinstance(cut, dict) and not self.review.busy:
             self.preset_box.setCurrentIndex(max(0, self.preset_box.findData(cut.get("learns"))))
             self.minutes_box.setValue(float(cut.get("minutes", 2)))
-            self.message.say(texts.CUT_SHORT.format(name=cut.get("name", "")))
+            self.review.said.emit("run", texts.CUT_SHORT.format(name=cut.get("name", "")), "plain")
 
     # ------------------------------------------------------------------------------------------------------------- learn
 

@@ -179,7 +179,7 @@ class MaskEditor(QObject):
         failed: Callable[[Any], Any] | None = None,
     ) -> None:
         """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
-        self.flush(everywhere=True)
+        self.flush()
         self._history.on_case(act, then=then, failed=failed)
 
     def edited_mask(self) -> np.ndarray:

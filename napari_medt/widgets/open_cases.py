@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_medt.core import MedtError
+from napari_medt.core import Cancel, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.casework import Casework
@@ -41,6 +41,7 @@ class OpenCases(QObject):
         self.worklist: Worklist | None = None
         self.key = ""
         self.opening = ""
+        self._cancel = Cancel()
         self._reading = Bridge(self)  # so that a large image does not keep strokes from being saved
         self.items: tuple[Item, ...] = ()
         self._ahead: dict[str, Read] = {}
@@ -72,6 +73,7 @@ class OpenCases(QObject):
                 worklist.close()
 
             self.review.bridge.aside(leave)
+        self._cancel.set()
         self._reading.close()
 
     # -------------------------------------------------------------------------------------------------------------- open
@@ -164,7 +166,7 @@ class OpenCases(QObject):
         if ready is not None:
             shown(ready)
         else:
-            self._open(item.name, lambda: _read(worklist, item), shown)
+            self._open(item.name, lambda: _read(worklist, item, self._cancel), shown)
 
     def _show(self, item: Item, made: list[Any], screen: Screen | None) -> None:
         worklist, viewer, review = self.worklist, self.review.viewer, self.review
@@ -197,7 +199,9 @@ class OpenCases(QObject):
             if worklist is self.worklist:
                 self._ahead = {item.key: found}
 
-        self._reading.aside(lambda: _read(worklist, item), then=keep)  # what cannot be read is told when it is opened
+        self._reading.aside(
+            lambda: _read(worklist, item, self._cancel), then=keep
+        )  # what cannot be read is told when it is opened
 
     def leave(self) -> None:
         """Take the case that is open out of the viewer; its mask and how it was shown are kept."""
@@ -290,8 +294,8 @@ def patient_in(folder: Path, item: Item) -> str:
     return inside[0] if len(inside) > 1 else item.name
 
 
-def _read(worklist: Worklist, item: Item) -> Read:
-    return _as_layers(worklist.load(item.key), item.name), worklist.screen(item.key)
+def _read(worklist: Worklist, item: Item, cancel: Cancel) -> Read:
+    return _as_layers(worklist.load(item.key, cancel=cancel), item.name), worklist.screen(item.key)
 
 
 def _as_layers(volume: Volume, name: str) -> list[Any]:

@@ -111,7 +111,8 @@ class Review(QObject):
     @property
     def works(self) -> list[tuple[Image, MaskEditor]]:
         """All images of the viewer that were begun on, with what was done on them."""
-        images = {layers.identity(layer): layer for layer in self.viewer.layers if not layers.is_ours(layer)}
+        known = [layer for layer in self.viewer.layers if layers.KEY in layer.metadata and not layers.is_ours(layer)]
+        images = {layers.identity(layer): layer for layer in known}
         return [(images[key], work) for key, work in self._works.items() if key in images]
 
     def keep_case_with(self, layer: Image, opener: Callable[[Any], Any]) -> None:
@@ -210,7 +211,8 @@ class Review(QObject):
         found = work.found
         if found is not None and work.restore():
             self.said.emit("correct", " ".join([texts.RESTORED.format(when=found.when), *found.notes]), "good")
-            self.set_stage("correct")
+            if work.status != "accepted":
+                self.set_stage("correct")
         self.mask_changed.emit()
 
     def start_anew(self, work: MaskEditor) -> None:
@@ -372,7 +374,8 @@ class Review(QObject):
         if self.closed:
             return
         self.closed = True
-        self.cancel()
+        if self.busy != "learn":  # what was learnt is gone on with another time, from its checkpoint
+            self.cancel()
         for work in list(self._works.values()):
             if work.untouched:
                 self._drop(work)

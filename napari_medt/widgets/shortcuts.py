@@ -1,4 +1,4 @@
-"""Keys of the review: free on napari's labels layer, and working while the dock has the focus too."""
+"""Keys of the review: free on napari's image and labels layers, and working while the dock has the focus too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Shortcuts:
         self._viewer, self._names = viewer, tuple(acts)
         for name, act in acts.items():
             viewer.bind_key(name, _as_bound(act), overwrite=True)
-            shortcut = QShortcut(QKeySequence(name.replace("-", "+")), dock)
+            shortcut = QShortcut(QKeySequence(name.replace("Control", "Ctrl").replace("-", "+")), dock)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(act)
 

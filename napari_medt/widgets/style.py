@@ -60,7 +60,7 @@ def stylesheet(look: Look) -> str:
 #medtDock QLabel[role="muted"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="form"] {{ color: {p.muted}; }}
 #medtDock QLabel[role="title"] {{ font-size: {pt + 1.5}pt; font-weight: 600; }}
-#medtDock QLabel[role="strong"], #medtDock QLabel[role="title-small"] {{ font-weight: 600; }}
+#medtDock QLabel[role="strong"] {{ font-weight: 600; }}
 #medtDock QLabel[role="good"] {{ color: {p.good}; }}
 #medtDock QLabel[role="bad"] {{ color: {p.bad}; }}
 #medtDock QLabel[role="chip"] {{

@@ -177,11 +177,12 @@ ROLL_BACK = "Use this version"
 KEEP_OLD = "Keep old"
 ACCEPT_NEW = "Accept new"
 INSIST = "Accept it although it is worse"
-SHOW_DIFFERENCE = "Show what changes on this case"
+SHOW_DIFFERENCE = "Show what gets better (blue), worse (orange)"
 DIFFERENCE_OF = "What changes on {name}"
 DIFFERENCE_NAMES = ("", "mended", "spoilt")
 BEFORE = "before"
 AFTER = "after"
+CHANGE = "change"
 THIS_CASE = "This case"
 ALL_STRUCTURES = "All structures"
 WORSE = "worse"
@@ -265,7 +266,7 @@ TOOLTIPS = {
     "keep_others": "Leave the other structures as they are.",
     "history": "Every change of the mask. Click one to go back to the time right after it.",
     "size": "Diameter of the brush and the eraser, in pixels.",
-    "brush": "Paint the chosen label with napari's brush. Press B on the mask layer for the same.",
+    "brush": "Paint the chosen label with napari's brush. Press P on the mask layer for the same.",
     "erase": "Erase with napari's eraser.",
     "fill": "Fill a connected area with the chosen label.",
     "move": "Put the tool away: dragging moves the picture again.",
@@ -762,7 +763,7 @@ def _score(value: float | None, measure: str) -> str:
 
 
 def _signed(value: float, measure: str) -> str:
-    return f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}"
+    return (f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}").replace("-", "−")
 
 
 def signed(decision: str, by: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QWidget
 
+from napari_medt.training.gate import Change
 from napari_medt.widgets import texts
+from napari_medt.widgets.lessons import LearnAhead
 from napari_medt.widgets.tools import COMMON, MORE, TOOLS
 
 
@@ -41,7 +45,7 @@ def _parents(widget: QWidget) -> list[QWidget]:
 
 
 def test_every_tooltip_is_used_and_is_a_sentence(dock):
-    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "mend"}
+    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "cancel_learning", "mend"}
     used |= set(TOOLS) | {f"tool_{option.name}" for tool in TOOLS.values() for option in tool.options}
     assert set(texts.TOOLTIPS) <= used
     assert all(tip.endswith(".") and tip[0].isupper() for tip in texts.TOOLTIPS.values())
@@ -111,3 +115,34 @@ def test_structures_are_named_in_what_tools_say():
     assert texts.with_names("Smoothing would leave nothing of label 2", {2: "liver <left>"}).endswith(
         "nothing of liver &lt;left&gt;"
     )
+
+
+def test_what_learning_takes_in_words():
+    assert texts.learn_ahead(1, 2, None) == "1 corrected case, about 2 min"
+    known = LearnAhead(3, 1, 2, 0.5, 310)
+    said = texts.learn_ahead(4, 2, known)
+    assert said == "3 corrected cases, 1 held out, about 2 min, 310 MB of memory, at most 240 steps"
+    assert "none held out" in texts.learn_ahead(1, 1, LearnAhead(1, 0, 0, 0.5, 1500))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "role"),
+    [
+        (Change("cord", "dice", 0.5, 0.75, 0.2, 0.3, 4), ("Dice", "0.50", "0.75", "▲ +0.20 … +0.30"), "good"),
+        (Change("cord", "hd95", 2.0, inf, None, None, 1), ("HD95, mm", "2", "∞", "▼"), "bad"),
+        (
+            Change("cord", "volume_difference", 3.0, 1.5, -2, -1, 2),
+            ("Volume error, ml", "3", "1.5", "▲ −2 … −1"),
+            "good",
+        ),
+        (Change("cord", "dice", None, 0.5, None, None, 1), ("Dice", "–", "0.50", "·"), ""),
+    ],
+)
+def test_changes_have_units_and_a_sign_beside_the_colour(change, words, role):
+    assert texts.change_words(change, "mm", 3) == words
+    assert texts.change_role(change) == role
+
+
+def test_areas_are_not_called_volumes():
+    change = Change("cell", "volume_difference", 3.0, 3.0, None, None, 1)
+    assert texts.change_words(change, "um", 2)[0] == "Area error, µm²"
