@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QListWidget, QVBoxLayout
 
 from napari_medt.widgets import texts
@@ -35,6 +36,7 @@ class Doubts(QFrame):
         self.back = quiet_button("◀", "previous_doubt", clicked=lambda: self.step(-1))
         self.on = quiet_button("▶", "next_doubt", clicked=lambda: self.step(1))
         self.list = named(QListWidget(), "doubts")
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.currentRowChanged.connect(self._go)
         line = QHBoxLayout()
         line.addWidget(self.title, 1)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WIDTH_IN = 7.1  # 180 mm, two columns of a journal
 DPI = 300
 CAPTION_PT = 6.5
+BELOW_IN = 1.2  # room for titles, colour bars, names and the caption
+CAPTION_LETTERS = 125  # in a line
 
 Array = npt.NDArray[Any]
 
@@ -140,19 +142,23 @@ def draw(scene: Scene, path: Path) -> None:
     panels = [name for name in texts.PANELS if name == "picture" or getattr(scene, name) is not None]
     rows, columns = (scene.shape[axis] * scene.spacing[axis] for axis in scene.axes)
     each = WIDTH_IN / len(panels)
-    figure = Figure(figsize=(WIDTH_IN, min(9.0, each * rows / columns) + 0.9), dpi=DPI, layout="constrained")
+    height = min(8.0, each * rows / columns)
+    figure = Figure(figsize=(WIDTH_IN, height + BELOW_IN), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
+    pictures, below = figure.subplots(2, len(panels), squeeze=False, height_ratios=(height, 0.07))
     grey = _picture(scene)
-    for number, (name, place) in enumerate(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True)):
+    for number, (name, place, bar) in enumerate(zip(panels, pictures, below, strict=True)):
         place.set_title(f"{'abcd'[number]}  {texts.PANELS[name]}", loc="left", fontsize=8)
         place.imshow(grey, interpolation="nearest", aspect=scene.spacing[scene.axes[0]] / scene.spacing[scene.axes[1]])
         place.set_axis_off()
         if name == "mask":
-            _draw_mask(scene, place)
+            _draw_mask(scene, place, bar)
         elif name != "picture":
-            _draw_map(scene, name, place)
+            _draw_map(scene, name, place, bar)
         else:
             _draw_scale(scene, place)
+        if name in ("picture", "mask"):
+            bar.set_axis_off()
         if scene.flips[0]:
             place.invert_yaxis()
         if scene.flips[1]:
@@ -195,7 +201,7 @@ def _picture(scene: Scene) -> Array:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _draw_mask(scene: Scene, place: Any) -> None:
+def _draw_mask(scene: Scene, place: Any, below: Any) -> None:
     from matplotlib.patches import Patch
 
     assert scene.mask is not None
@@ -209,18 +215,17 @@ def _draw_mask(scene: Scene, place: Any) -> None:
     named = [(label, scene.classes[label]) for label in present if label < len(scene.classes)]
     if named:
         patches = [Patch(color=np.asarray(colours[label])[:3], label=name) for label, name in named]
-        place.legend(
+        below.legend(
             handles=patches,
             fontsize=CAPTION_PT,
             loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            ncols=2,
+            borderaxespad=0,
             frameon=False,
             handlelength=1,
         )
 
 
-def _draw_map(scene: Scene, name: str, place: Any) -> None:
+def _draw_map(scene: Scene, name: str, place: Any, below: Any) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -233,9 +238,8 @@ def _draw_map(scene: Scene, name: str, place: Any) -> None:
     place.imshow(over, interpolation="nearest", aspect=place.get_aspect())
     colours = np.asarray(sheet.colormap.map(np.linspace(0, 1, 256)))
     solid = colours[:, :3] * colours[:, 3:] + 0.25 * (1 - colours[:, 3:])  # over a dark picture
-    bar = place.figure.colorbar(
-        ScalarMappable(Normalize(low, high), ListedColormap(solid)), ax=place, location="bottom", shrink=0.8, pad=0.02
-    )
+    colours_of = ScalarMappable(Normalize(low, high), ListedColormap(solid))
+    bar = place.figure.colorbar(colours_of, cax=below, orientation="horizontal")
     bar.ax.tick_params(labelsize=CAPTION_PT - 1, length=2)
     bar.set_label(scene.map_unit if name == "attention" else texts.UNSURE_UNIT, fontsize=CAPTION_PT)
     if name == "attention" and scene.point is not None and _in_slice(scene, scene.point):
@@ -278,4 +282,4 @@ def _in_slice(scene: Scene, point: Sequence[int]) -> bool:
 def _wrapped(text: str) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, 165))
+    return "\n".join(textwrap.wrap(text, CAPTION_LETTERS))

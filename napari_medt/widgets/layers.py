@@ -372,7 +372,7 @@ class OurLayers:
                 self._viewer.add_points,
                 np.asarray([place], dtype=float),
                 name=name,
-                size=max(3.0, 0.022 * max(spatial_shape_of(image)[-2:])),
+                size=max(1.5, 0.022 * max(spatial_shape_of(image)[-2:])),
                 face_color="#ffffff",
                 border_color="#000000",
                 border_width=0.12,

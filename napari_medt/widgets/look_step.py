@@ -167,10 +167,10 @@ class LookStep(Step):
 
     def _list_heads(self) -> None:
         chosen = self.head
-        heads = next((block.heads for block in self.looking.blocks if block.name == self.source), 0)
+        heads = self.looking.heads(self.source)
         self.head_box.blockSignals(True)
         self.head_box.clear()
-        self.head_box.addItem(texts.head_name(None), None)
+        self.head_box.addItem(texts.head_name(None, heads=heads), None)
         for head in range(heads if heads > 1 else 0):
             self.head_box.addItem(texts.head_name(head), head)
         self.head_box.setCurrentIndex(_index_of(self.head_box, chosen))
@@ -276,6 +276,9 @@ class LookStep(Step):
     # ------------------------------------------------------------------------------------------------------------- showing
 
     def _answered(self, image: Any, picture: layers.Picture, question: Question, maps: list[AttentionMap]) -> None:
+        unsure = self.review.layers.find(image, "uncertainty")
+        if self._answer is None and unsure is not None:
+            unsure.visible = False  # two maps over each other are read as one
         self._answer = image, picture, question, maps
         self.belief.hide()
         self._show_parts([found.kind for found in maps])
@@ -301,12 +304,15 @@ class LookStep(Step):
         if self._answer is None or found is None:
             return
         image, picture, question, _ = self._answer
+        heads = self.looking.heads(found.source)
         limits = self._limits if self.more.same_colours and self._limits else map_layers.limits_of(found)
         self._limits = limits
         facts = {"model": self.review.model_key, "against": question.against}
         if belief is not None:
             facts |= {"faithfulness": belief.score, "verdict": belief.verdict, "belief": belief.sentence}
-        layer = map_layers.show_map(self.review.layers, image, found, picture.geometry, limits=limits, **facts)
+        layer = map_layers.show_map(
+            self.review.layers, image, found, picture.geometry, limits=limits, heads=heads, **facts
+        )
         map_layers.show_marks(self.review.layers, image, found)
         self.review.layers.outline(image, True)
         unit = layer.metadata[map_layers.METADATA]["unit"]

@@ -77,6 +77,10 @@ class Looking(QObject):
         """Whether a long question is being answered."""
         return self._pending is not None and self._long
 
+    def heads(self, source: str) -> int:
+        """How many heads a source has."""
+        return next((block.heads for block in self.blocks if block.name == source), 1)
+
     def forget(self) -> None:
         """Another picture or model: nothing of the former one may be shown as if it were of this."""
         self.last = self._next = self.clicked = None

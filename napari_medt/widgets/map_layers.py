@@ -114,16 +114,20 @@ def show_map(
     picture: Geometry,
     *,
     limits: tuple[float, float],
+    heads: int,
     **facts: Any,
 ) -> Any:
-    """Lay a map over the picture in place of the one before; `facts` go into the metadata of its layer."""
+    """Lay a map over the picture in place of the one before; `facts` go into the metadata of its layer.
+
+    `heads` is how many its source has.
+    """
     data, state = place_map(image, replace(found, data=in_units(found)), picture)
     layer = ours.show_map(
         image,
         "attention",
         data,
         state,
-        name=texts.map_name(found.source, found.kind, found.head),
+        name=texts.map_name(found.source, found.kind, found.head, heads),
         colormap="inferno",
         limits=limits,
         framed=not _covers(found, picture, spatial_shape_of(image)),
@@ -163,10 +167,10 @@ def clear_marks(ours: OurLayers, image: Image) -> None:
 
 
 def _mark(ours: OurLayers, image: Image, at: Sequence[float] | None, lines: Points, arrows: Points) -> None:
-    thick = max(0.4, 0.004 * max(spatial_shape_of(image)))
+    thick = max(0.25, 0.002 * max(spatial_shape_of(image)[-2:]))
     look = {"vector_style": "line", "edge_color": FRAME_COLOUR, "edge_width": thick}
     ours.show_vectors(image, "window", lines, name=texts.WINDOW_LAYER, **look)
-    look = {"vector_style": "arrow", "edge_color": ARROW_COLOUR, "edge_width": 1.5 * thick}
+    look = {"vector_style": "arrow", "edge_color": ARROW_COLOUR, "edge_width": 2 * thick}
     ours.show_vectors(image, "arrows", arrows, name=texts.ARROWS_LAYER, **look)
     ours.show_point(image, at, name=texts.POINT_LAYER)
 

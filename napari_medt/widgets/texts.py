@@ -57,6 +57,7 @@ BACKGROUND = "background"
 
 ATTENTION = "Layer"
 HEAD = "Head"
+ONE_HEAD = "There is only one"
 PART = "Shown"
 PICK = "Pick a point"
 MEAN_ATTENTION = "Whole picture"
@@ -558,7 +559,8 @@ def doubtful_place(number: int, size: float, unit: str, axes: int, share: float,
     if unit == "mm" and axes == 3:
         said = f"{size / 1000:.2g} ml" if size >= 100 else f"{size:.2g} mm³"
     else:
-        said = f"{size:.3g} { ({'um': 'µm'}.get(unit, unit)) }{'²³'[axes - 2]}"
+        number_said = f"{size:.3g}" if size < 1000 else f"{size:.0f}"
+        said = f"{number_said} { ({'um': 'µm'}.get(unit, unit)) }{'²³'[axes - 2]}"
     return f"{number}.  {name or BACKGROUND}, {said}, unsure by {share * 100:.0f} %"
 
 
@@ -587,11 +589,11 @@ def source_name(source: str, kind: str = "") -> str:
 _STEMS = {"layer": "stage"}
 
 
-def map_name(source: str, kind: str, head: int | None) -> str:
-    """Name the layer of a map."""
+def map_name(source: str, kind: str, head: int | None, heads: int) -> str:
+    """Name the layer of a map of a source with so many heads."""
     asked = [MAP_KINDS[kind]] if kind in MAP_KINDS else []
-    heads = [] if kind in ("agreement", *SOURCE_KINDS) else [head_name(head).lower()]
-    return ": ".join(["Attention", ", ".join([source_name(source, _kind_in(source, kind)), *asked, *heads])])
+    heads_said = [] if kind == "agreement" or heads < 2 else [head_name(head).lower()]
+    return ": ".join(["Attention", ", ".join([source_name(source, _kind_in(source, kind)), *asked, *heads_said])])
 
 
 def _kind_in(source: str, kind: str) -> str:
@@ -624,7 +626,11 @@ def belief(score: float, interval: tuple[float, float] | None, chance: tuple[flo
 
 def figure(value: float | None, unit: str = "") -> str:
     """Write a figure of a table, or a dash where there is none."""
-    return "–" if value is None else f"{value:.2f}" if not unit else f"{value:.3g} {unit}"
+    if value is None:
+        return "–"
+    if unit == "mm" and value < 0.1:
+        value, unit = value * 1000, "µm"
+    return f"{value:.3g} {unit}" if unit else f"{value:.2f}"
 
 
 def version_name(title: str, version: int) -> str:
@@ -632,8 +638,10 @@ def version_name(title: str, version: int) -> str:
     return f"{title}, version {version}" if version > 1 else title
 
 
-def head_name(head: int | None) -> str:
-    """Name an attention head for people, counted from 1."""
+def head_name(head: int | None, *, heads: int = 2) -> str:
+    """Name an attention head for people, counted from 1; of a source with so many heads."""
+    if heads < 2:
+        return ONE_HEAD
     return "Mean of all heads" if head is None else f"Head {head + 1}"
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from napari_medt.widgets import figure, texts
+from napari_medt.widgets._compat import canvas_edge
 from napari_medt.widgets.answers import Doubt
+from napari_medt.widgets.doubts import SURROUNDINGS
 from napari_medt.widgets.map_layers import METADATA
 from tests.widgets.conftest import WAIT_MS
 
@@ -79,10 +81,11 @@ def test_keys_go_through_blocks_heads_and_doubtful_places(dock, look, ask, viewe
     image = look.review.image
     worker.session.doubtful = tuple(Doubt(image.data_to_world(at), 9.0, 0.5, "cell") for at in ((20, 30), (60, 100)))
     walk.run(dock)
-    zoom = viewer.scene.camera.zoom
     press(viewer, Qt.Key.Key_J)
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], image.data_to_world((20, 30)))
-    assert viewer.scene.camera.zoom > zoom
+    assert canvas_edge(viewer) / viewer.scene.camera.zoom == pytest.approx(SURROUNDINGS * 3), (
+        "of 9 square µm, and around it"
+    )
     press(viewer, Qt.Key.Key_J)
     press(viewer, Qt.Key.Key_J)
     press(viewer, Qt.Key.Key_K)

@@ -172,3 +172,19 @@ def test_a_check_sees_the_slice_that_the_model_saw(looks, rng, monkeypatch, plan
             assert seen["region"] is None
     cut = inside[4] if plane is None else inside[:, :, 11]
     assert seen["region"].sum() == cut.sum()
+
+
+def test_a_map_is_checked_for_real(rng):
+    """The planted network draws what is bright, and its gate is the image: this map marks what the answer depends on."""
+    pytest.importorskip("captum")
+    values = rng.random((24, 24), dtype=np.float32) * 0.1
+    values[8:12, 9:14] = 1.0
+    model = as_model(Probe(), (16, 16))
+    volume = Volume(values[None], Geometry.from_spacing((1, 1)))
+    found = Looks(lambda key, device: model).check(
+        subject_of(volume), Question("point", "gate", at=(9, 11), label=1), 1, **WATCH
+    )
+    assert found.structure == "object"
+    assert -1 <= found.score <= 1
+    assert found.chance[0] <= found.chance[1]
+    assert found.sentence

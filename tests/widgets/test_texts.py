@@ -45,7 +45,12 @@ def _parents(widget: QWidget) -> list[QWidget]:
 
 
 def test_every_tooltip_is_used_and_is_a_sentence(dock):
-    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {"cancel", "cancel_learning", "mend"}
+    used = {widget.objectName() for widget in dock.findChildren(QWidget)} | {
+        "cancel",
+        "cancel_learning",
+        "mend",
+        "head_table",
+    }
     used |= set(TOOLS) | {f"tool_{option.name}" for tool in TOOLS.values() for option in tool.options}
     assert set(texts.TOOLTIPS) <= used
     assert all(tip.endswith(".") and tip[0].isupper() for tip in texts.TOOLTIPS.values())
@@ -75,8 +80,32 @@ def test_names_of_attention_blocks():
     assert texts.source_name("global.layer1.0") == "Global, stage 1, block 1"
     assert texts.source_name("local.layer3.2") == "Local, stage 3, block 3"
     assert texts.source_name("layer2.1") == "Stage 2, block 2"
+    assert texts.source_name("level3", "gate") == "Level 3, gate"
+    assert texts.source_name("cross.2", "cross") == "Level 2, cross-attention"
+    assert texts.source_name("self", "token") == "Deepest level, self-attention"
+    assert texts.source_name("block5", "token") == "Block 5, self-attention"
+    assert texts.source_name("rollout", "rollout") == "All blocks together"
+    assert texts.source_name("encoder.2.block1.composed", "composed") == "Encoder, stage 3, block 2, all hops together"
+    assert texts.source_name("decoder.0.block0.token", "token") == "Decoder, stage 1, block 1, between windows"
+    assert texts.source_name("step2.scale1.position", "position") == "Step 2, scale 1, positions"
     assert texts.head_name(None) == "Mean of all heads"
+    assert texts.head_name(None, heads=1) == "There is only one"
     assert texts.head_name(0) == "Head 1"
+
+
+def test_names_of_maps():
+    assert texts.map_name("block5", "token", 2, 12) == "Attention: Block 5, head 3"
+    assert texts.map_name("rollout", "rollout", None, 1) == "Attention: All blocks together"
+    name = texts.map_name("encoder.2.block1.composed", "by way of tokens", None, 3)
+    assert name == "Attention: Encoder, stage 3, block 2, all hops together, by way of tokens, mean of all heads"
+    assert texts.map_name("level2", "gate", None, 1) == "Attention: Level 2, gate"
+
+
+def test_figures_of_heads_have_units():
+    assert texts.figure(None, "mm") == "–"
+    assert texts.figure(0.0408, "mm") == "40.8 µm"
+    assert texts.figure(12.3456, "px") == "12.3 px"
+    assert texts.figure(0.8) == "0.80"
 
 
 def test_times_do_not_flicker():
