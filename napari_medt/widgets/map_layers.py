@@ -96,7 +96,7 @@ def limits_of(found: AttentionMap) -> tuple[float, float]:
     if found.kind == "difference":
         high = rounded_up(float(np.percentile(np.abs(values), 99.5)))
         return -high, high
-    return 0.0, rounded_up(float(np.percentile(values, 99.7)) or float(values.max()))
+    return 0.0, rounded_up(float(np.percentile(values, 98)) or float(values.max()))
 
 
 def rounded_up(value: float) -> float:
