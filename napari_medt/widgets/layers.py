@@ -223,6 +223,11 @@ def class_colormap(count: int) -> Any:
     return DirectLabelColormap(color_dict=colours)
 
 
+def compile_colours() -> None:
+    """Let napari compile how it colours labels, which takes seconds the first time, before the window needs it."""
+    class_colormap(2).map(np.zeros((1, 1), np.uint8))
+
+
 def names_of_classes(classes: Sequence[str]) -> dict[str, Any]:
     """Names of classes, background first, as a labels layer keeps them; napari shows them beside the pointer."""
     return {"features": {"index": list(range(len(classes))), "name": list(classes)}}

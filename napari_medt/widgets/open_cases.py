@@ -44,6 +44,7 @@ class OpenCases(QObject):
         self._cancel = Cancel()
         self._reading = Bridge(self)  # so that a large image does not keep strokes from being saved
         self.items: tuple[Item, ...] = ()
+        self._reading.aside(layers.compile_colours)
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
         cases.listed = self._accepted

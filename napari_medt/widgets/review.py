@@ -283,7 +283,7 @@ class Review(QObject):
             self.set_stage("accept")
 
     def set_stage(self, stage: str) -> None:
-        """Say which step makes sense next: run, look, correct, accept, next, learn, compare or again."""
+        """Say which step makes sense next: run, look, correct, accept, next, learn or compare."""
         if stage != self.stage:
             self.stage = stage
             self.stage_changed.emit(stage)
@@ -340,7 +340,7 @@ class Review(QObject):
 
     def release(self) -> None:
         """Say that nothing is being calculated any more."""
-        self.busy = ""
+        self.busy, self._cancel_early = "", False
         self.busy_changed.emit("")
 
     @property

@@ -118,6 +118,7 @@ def stylesheet(look: Look) -> str:
 #medtDock QToolButton[role="quiet"]:hover, #medtDock QToolButton[role="quiet"]:checked {{
     color: {p.text}; background: {p.control}; border: 1px solid transparent;
 }}
+#medtDock QToolButton[role="quiet"]:disabled {{ color: {blend(p.muted, p.card, 0.6)}; background: transparent; }}
 #medtDock QComboBox, #medtDock QAbstractSpinBox {{
     background: {p.control}; color: {p.text}; border: 1px solid transparent; border-radius: 4px;
     font-size: {pt}pt; min-height: {round(pt * 2.1)}px; min-width: 3em;
