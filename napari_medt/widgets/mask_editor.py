@@ -22,7 +22,7 @@ from napari_medt.widgets import layers, strokes, texts
 from napari_medt.widgets._compat import forget_history
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.drafts import Draft, Found
-from napari_medt.widgets.guard import Box, Verdict, about, judge
+from napari_medt.widgets.guard import Box, Verdict, about, judge, still_hold
 from napari_medt.widgets.mask_history import MaskHistory
 from napari_medt.widgets.strokes import Strokes
 from napari_medt.widgets.timeline import Change, Timeline
@@ -77,7 +77,7 @@ class MaskEditor(QObject):
         self.model_key = ""
         self.found: Found | None = None
         self.protection = Protection()
-        self.overlap: OverlapPolicy = "replace"
+        self._overlap: OverlapPolicy = "replace"
         self._mask = weakref.ref(mask)
         self._bridge = bridge
         self._shadow = np.array(mask.data)
@@ -185,7 +185,18 @@ class MaskEditor(QObject):
     @property
     def rules(self) -> Rules:
         """What may not be changed, by whatever means."""
-        return Rules(self.protection.locked, self.protection.frozen, self.overlap)
+        return Rules(self.protection.locked, self.protection.frozen, self._overlap)
+
+    @property
+    def overlap(self) -> OverlapPolicy:
+        """What happens where a change meets structures it is not about."""
+        return self._overlap
+
+    @overlap.setter
+    def overlap(self, policy: OverlapPolicy) -> None:
+        self.flush(everywhere=True)
+        self._overlap = policy
+        self.changed.emit()
 
     def set_locked(self, label: int, locked: bool) -> None:
         """Lock a structure, so that it neither loses nor gains a voxel, or unlock it; kept with the case."""
@@ -300,6 +311,8 @@ class MaskEditor(QObject):
         edit = verdict.edit
         if edit is not None:
             try:
+                if not still_hold(verdict.rules, self.rules):
+                    raise BadEdit(texts.RULES_CHANGED, remedy=texts.WORK_OUT_AGAIN)
                 edit.apply(self._shadow)
             except BadEdit as error:
                 if again is None:
@@ -325,7 +338,7 @@ class MaskEditor(QObject):
             edit = make_edit(texts.over_others(asked.name), asked.structures, asked.box, before, after)
         except NothingToChange:
             return
-        self.make(judge(replace(self.rules, overlap="replace"), edit), by=by)
+        self.make(replace(judge(replace(self.rules, overlap="replace"), edit), rules=self.rules), by=by)
 
     def undo(self) -> None:
         """Take back the last change; what is painted meanwhile stays."""

@@ -165,7 +165,9 @@ TOOLTIPS = {
     "tool_size": "Pieces smaller than this are removed.",
     "tool_low": "The darkest intensity that counts.",
     "tool_high": "The brightest intensity that counts.",
-    "tool_which": "What the tool works on, or does.",
+    "tool_which": "What the tool works on.",
+    "tool_act": "Whether the brush paints or erases.",
+    "tool_diameter": "Of the brush, in the unit of the picture.",
     "tool_way": "How the tool does it.",
     "tool_to": "The structure that gets the voxels.",
     "tool_within": "Where the tool looks.",
@@ -221,7 +223,9 @@ TOOL_OPTIONS = {
     "size": "Smaller than",
     "low": "From",
     "high": "To",
-    "which": "Do",
+    "which": "For",
+    "act": "Do",
+    "diameter": "Diameter",
     "way": "How",
     "to": "Becomes",
     "within": "Where",
@@ -262,7 +266,9 @@ CLICK_FIRST = "This takes one click more in the picture"
 NO_GREY = "This tool works on grey pictures, and this one is in colour"
 NO_OTHER_MASK = "No other layer of labels in the viewer has the size of this mask"
 ONLY_VOLUMES = "This tool works on volumes, and this picture has no slices."
-OUTLOOK = {1: "adds", 2: "removes", 3: "gives to another structure"}
+OUTLOOK = {1: "adds", 2: "removes", 3: "changes the structure of"}
+RULES_CHANGED = "Locks or the choice for others changed since this was worked out"
+WORK_OUT_AGAIN = "work it out again"
 
 KEYS = {
     "W": "between",

@@ -141,16 +141,21 @@ class Toolbox(QWidget):
 
     def close_tool(self) -> None:
         """Forget what the open tool would do."""
-        self._turn += 1
-        self._soon.stop()
         self.clicks.stop()
         self._follow(None, None)
-        self.tool, self.outlook = None, None
-        self._points = []
-        self._idle_again()
+        self.tool = None
+        self._forget()
         self.form.hide()
-        self._remove_preview()
         self._show_open()
+
+    def _forget(self) -> None:
+        """Let go of what was clicked and shown, and of what is still being worked out."""
+        self._turn += 1
+        self._soon.stop()
+        self._again = False
+        self._idle_again()
+        self.outlook, self._points, self._stroke, self._stroke_over = None, [], [], False
+        self._remove_preview()
 
     def shut(self) -> None:
         """Close for good."""
@@ -215,7 +220,7 @@ class Toolbox(QWidget):
             return
         if self.tool.clicks == "stroke":
             world = work.mask.scale[-1] if Scale.of(work.picture.geometry).unit == "px" else 1.0
-            self.clicks.show_brush(float(self.form.boxes["length"].value() * world))
+            self.clicks.show_brush(float(self.form.boxes["diameter"].value() * world))
         else:
             self._soon.start()
 
@@ -330,10 +335,8 @@ class Toolbox(QWidget):
         tool, outlook, work = self.tool, self.outlook, self.review.work
         if tool is None or outlook is None or work is None:
             return
-        self.outlook = None
+        self._forget()
         self.form.say("")
-        self._remove_preview()
-        self._points = []
         if not work.make(outlook.verdict, by="tool", again=self.refresh) and outlook.verdict.asked is None:
             return
         if not tool.clicks:
