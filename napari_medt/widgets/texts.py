@@ -491,7 +491,13 @@ def over_others(name: str) -> str:
 
 def locked_step(*, back: bool, names: Sequence[str]) -> str:
     """Say that a step through the history would change what is locked."""
-    return f"{UNDO if back else REDO} would change {' and '.join(names)}, which is locked"
+    return f"{UNDO if back else REDO} would change {_listed(names)}, which is locked"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Join words: `"a"`, `"a and b"`, `"a, b and c"`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def extent(voxels: int, spacing: Sequence[float], units: str) -> str:
@@ -526,7 +532,7 @@ def lock_tip(name: str, *, locked: bool) -> str:
 
 def overlap(change: str, taken: Mapping[str, str]) -> str:
     """Say what a change left to other structures, until the user answers."""
-    said = " and ".join(f"{size} of {name}" for name, size in taken.items())
+    said = _listed([f"{size} of {name}" for name, size in taken.items()])
     return f"{change[:1].upper()}{change[1:]} would also take {said}. They were kept."
 
 
@@ -556,5 +562,5 @@ def outlook(sizes: Mapping[int, str], colours: Mapping[int, str], asks: Sequence
         f"<span style='color:{colours[kind]}; background:#404040'>&nbsp;■&nbsp;</span> {OUTLOOK[kind]} {size}"
         for kind, size in sizes.items()
     )
-    question = f". You will be asked about {escape(' and '.join(asks))}" if asks else ""
+    question = f". You will be asked about {escape(_listed(asks))}" if asks else ""
     return f"{said}{question}."
