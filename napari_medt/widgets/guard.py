@@ -30,8 +30,11 @@ class Verdict:
         How many voxels that would be, by label.
     refused
         Why nothing may be made.
+    rules
+        Under which this holds.
     """
 
+    rules: Rules
     edit: Edit | None
     asked: Edit | None = None
     taken: Mapping[int, int] = field(default_factory=dict)
@@ -41,12 +44,17 @@ class Verdict:
 def judge(rules: Rules, edit: Edit) -> Verdict:
     """Apply locks, frozen regions and the policy for overlap; where the user is to be asked, others are kept until then."""
     try:
-        return Verdict(rules.permit(edit))
+        return Verdict(rules, rules.permit(edit))
     except NothingToChange as error:
-        return Verdict(None, refused=error)
+        return Verdict(rules, None, refused=error)
     except OverlapFound as found:
         kept = judge(replace(rules, overlap="keep"), edit)
-        return Verdict(kept.edit, edit, found.overlaps)
+        return Verdict(rules, kept.edit, edit, found.overlaps)
+
+
+def still_hold(rules: Rules, now: Rules) -> bool:
+    """Say whether rules are still what they were when a change was judged."""
+    return set(rules.locked) == set(now.locked) and rules.frozen is now.frozen and rules.overlap == now.overlap
 
 
 def about(before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:

@@ -6,26 +6,25 @@ says what was there before: after a stroke the two are compared in the touched b
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import Signal
 
-from napari_medt.cases import Protection
 from napari_medt.cases.entry import By, changed_box
 from napari_medt.core import BadEdit, NothingToChange
-from napari_medt.editing import Edit, OverlapPolicy, Rules, make_edit
+from napari_medt.editing import Edit, OverlapPolicy, make_edit
 from napari_medt.widgets import layers, strokes, texts
 from napari_medt.widgets._compat import forget_history
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.drafts import Draft, Found
-from napari_medt.widgets.guard import Box, Verdict, about, judge
+from napari_medt.widgets.guard import Box, Verdict, about, judge, still_hold
 from napari_medt.widgets.mask_history import MaskHistory
+from napari_medt.widgets.mask_state import MaskState
 from napari_medt.widgets.strokes import Strokes
-from napari_medt.widgets.timeline import Change, Timeline
+from napari_medt.widgets.timeline import Change
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 KEYS = ("Control-Z", "Control-Shift-Z")
 
 
-class MaskEditor(QObject):
+class MaskEditor(MaskState):
     """Watches one mask layer; besides napari's tools, `replace`, `make`, `undo`, `redo` and `go_to` change it.
 
     Signals
@@ -70,19 +69,8 @@ class MaskEditor(QObject):
         plane: Callable[[], Box | None] = lambda: None,
         opener: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.picture = picture
-        self.image_id = image_id
-        self.classes = classes
-        self.shape = tuple(mask.data.shape)
-        self.model_key = ""
-        self.found: Found | None = None
-        self.protection = Protection()
-        self.overlap: OverlapPolicy = "replace"
-        self._mask = weakref.ref(mask)
+        super().__init__(picture, image_id, mask, classes)
         self._bridge = bridge
-        self._shadow = np.array(mask.data)
-        self._restored = False
         self._strokes = Strokes(mask, plane)
         self._strokes.ended.connect(self.flush)
         self._strokes.replaced.connect(self._data_replaced)
@@ -100,71 +88,7 @@ class MaskEditor(QObject):
         for keys, act in zip(KEYS, (self.undo, self.redo), strict=True):
             mask.bind_key(keys, lambda _, act=act: act(), overwrite=True)
 
-    # ------------------------------------------------------------------------------------------------------------- state
-
-    @property
-    def mask(self) -> Any | None:
-        """The layer, or `None` when it is gone."""
-        return self._mask()
-
-    @property
-    def timeline(self) -> Timeline:
-        """All changes, and how many of them are in the mask."""
-        return self._history.timeline
-
-    @property
-    def voxels(self) -> dict[int, int]:
-        """How many voxels each structure has."""
-        return self._history.voxels
-
-    @property
-    def kept_words(self) -> str:
-        """What to say of the draft on disk."""
-        return self._history.kept_words
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The mask as far as it was taken into the history; only to be read, also from other threads."""
-        return self._shadow
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing was ever done to this mask, so that it may go without asking."""
-        return not self.timeline.changes and not self.model_key and not self._restored
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether there is something to learn from or to save."""
-        return self.timeline.position > 0 or self._restored
-
-    @property
-    def edits(self) -> int:
-        """Number of changes by hand or by a tool that are in the mask now."""
-        return self.timeline.corrections
-
-    @property
-    def depth(self) -> int:
-        """Number of changes that can be undone."""
-        return self.timeline.position
-
-    @property
-    def undo_name(self) -> str:
-        """What `undo` would take back, empty when there is nothing."""
-        return self.timeline.undo_name
-
-    @property
-    def redo_name(self) -> str:
-        """What `redo` would bring back."""
-        return self.timeline.redo_name
-
-    @property
-    def structures(self) -> tuple[int, ...]:
-        """Labels of the classes, and of whatever else is in the mask."""
-        return tuple(sorted({*range(1, len(self.classes)), *self.voxels}))
-
-    def name_of(self, label: int) -> str:
-        """Name a structure."""
-        return self.classes[label] if 0 <= label < len(self.classes) else texts.label_name(label)
+    # ------------------------------------------------------------------------------------------------------ mask, classes
 
     @property
     def status(self) -> str:
@@ -204,9 +128,15 @@ class MaskEditor(QObject):
     # ------------------------------------------------------------------------------------------------------------- rules
 
     @property
-    def rules(self) -> Rules:
-        """What may not be changed, by whatever means."""
-        return Rules(self.protection.locked, self.protection.frozen, self.overlap)
+    def overlap(self) -> OverlapPolicy:
+        """What happens where a change meets structures it is not about."""
+        return self._overlap
+
+    @overlap.setter
+    def overlap(self, policy: OverlapPolicy) -> None:
+        self.flush(everywhere=True)
+        self._overlap = policy
+        self.changed.emit()
 
     def set_locked(self, label: int, locked: bool) -> None:
         """Lock a structure, so that it neither loses nor gains a voxel, or unlock it; kept with the case."""
@@ -321,6 +251,8 @@ class MaskEditor(QObject):
         edit = verdict.edit
         if edit is not None:
             try:
+                if not still_hold(verdict.rules, self.rules):
+                    raise BadEdit(texts.RULES_CHANGED, remedy=texts.WORK_OUT_AGAIN)
                 edit.apply(self._shadow)
             except BadEdit as error:
                 if again is None:
@@ -346,7 +278,7 @@ class MaskEditor(QObject):
             edit = make_edit(texts.over_others(asked.name), asked.structures, asked.box, before, after)
         except NothingToChange:
             return
-        self.make(judge(replace(self.rules, overlap="replace"), edit), by=by)
+        self.make(replace(judge(replace(self.rules, overlap="replace"), edit), rules=self.rules), by=by)
 
     def undo(self) -> None:
         """Take back the last change; what is painted meanwhile stays."""

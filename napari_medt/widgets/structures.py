@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
@@ -63,6 +63,7 @@ class Structures(QTreeWidget):
     lock_wished = Signal(int, bool)
 
     def __init__(self) -> None:
+        self.rows: list[Row] = []
         super().__init__()
         named(self, "structures")
         self.setColumnCount(3)
@@ -79,7 +80,6 @@ class Structures(QTreeWidget):
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(_SIZE, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_LOCK, QHeaderView.ResizeMode.ResizeToContents)
-        self.rows: list[Row] = []
         self._showing = False
         self.currentItemChanged.connect(self._current_changed)
         self.itemClicked.connect(self._clicked)
@@ -119,6 +119,13 @@ class Structures(QTreeWidget):
             self.toggle_lock()
         else:
             super().keyPressEvent(event)
+
+    def changeEvent(self, event: Any) -> None:
+        """Draw the padlocks in the colour of the theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
+            for at, row in enumerate(self.rows):
+                self._fill(self.topLevelItem(at), row)
 
     def _fill(self, item: QTreeWidgetItem, row: Row) -> None:
         item.setText(_NAME, row.name)
@@ -162,7 +169,7 @@ def padlock(colour: QColor, *, closed: bool) -> QIcon:
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setOpacity(1.0 if closed else 0.35)
+    painter.setOpacity(1.0 if closed else 0.5)
     painter.setPen(QPen(colour, 3))
     painter.drawArc(QRectF(9, 3, 10, 14), 0 if closed else 30 * 16, 180 * 16 if closed else 150 * 16)
     if closed:

@@ -299,7 +299,9 @@ TOOLTIPS = {
     "tool_size": "Pieces smaller than this are removed.",
     "tool_low": "The darkest intensity that counts.",
     "tool_high": "The brightest intensity that counts.",
-    "tool_which": "What the tool works on, or does.",
+    "tool_which": "What the tool works on.",
+    "tool_act": "Whether the brush paints or erases.",
+    "tool_diameter": "Of the brush, in the unit of the picture.",
     "tool_way": "How the tool does it.",
     "tool_to": "The structure that gets the voxels.",
     "tool_within": "Where the tool looks.",
@@ -375,7 +377,9 @@ TOOL_OPTIONS = {
     "size": "Smaller than",
     "low": "From",
     "high": "To",
-    "which": "Do",
+    "which": "For",
+    "act": "Do",
+    "diameter": "Diameter",
     "way": "How",
     "to": "Becomes",
     "within": "Where",
@@ -416,7 +420,9 @@ CLICK_FIRST = "This takes one click more in the picture"
 NO_GREY = "This tool works on grey pictures, and this one is in colour"
 NO_OTHER_MASK = "No other layer of labels in the viewer has the size of this mask"
 ONLY_VOLUMES = "This tool works on volumes, and this picture has no slices."
-OUTLOOK = {1: "adds", 2: "removes", 3: "gives to another structure"}
+OUTLOOK = {1: "adds", 2: "removes", 3: "changes the structure of"}
+RULES_CHANGED = "Locks or the choice for others changed since this was worked out"
+WORK_OUT_AGAIN = "work it out again"
 
 KEYS = {
     "W": "between",
@@ -833,7 +839,13 @@ def over_others(name: str) -> str:
 
 def locked_step(*, back: bool, names: Sequence[str]) -> str:
     """Say that a step through the history would change what is locked."""
-    return f"{UNDO if back else REDO} would change {' and '.join(names)}, which is locked"
+    return f"{UNDO if back else REDO} would change {_listed(names)}, which is locked"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Join words: `"a"`, `"a and b"`, `"a, b and c"`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def extent(voxels: int, spacing: Sequence[float], units: str) -> str:
@@ -868,7 +880,7 @@ def lock_tip(name: str, *, locked: bool) -> str:
 
 def overlap(change: str, taken: Mapping[str, str]) -> str:
     """Say what a change left to other structures, until the user answers."""
-    said = " and ".join(f"{size} of {name}" for name, size in taken.items())
+    said = _listed([f"{size} of {name}" for name, size in taken.items()])
     return f"{change[:1].upper()}{change[1:]} would also take {said}. They were kept."
 
 
@@ -898,5 +910,5 @@ def outlook(sizes: Mapping[int, str], colours: Mapping[int, str], asks: Sequence
         f"<span style='color:{colours[kind]}; background:#404040'>&nbsp;■&nbsp;</span> {OUTLOOK[kind]} {size}"
         for kind, size in sizes.items()
     )
-    question = f". You will be asked about {escape(' and '.join(asks))}" if asks else ""
+    question = f". You will be asked about {escape(_listed(asks))}" if asks else ""
     return f"{said}{question}."

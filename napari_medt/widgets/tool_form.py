@@ -137,7 +137,7 @@ class ToolForm(QFrame):
         found: dict[str, Any] = {}
         for name, box in self.boxes.items():
             if isinstance(box, QDoubleSpinBox):
-                factor = {"length": self._scale.to_mm, "size": self._scale.to_size}.get(name, 1.0)
+                factor = {"size": self._scale.to_size, "low": 1.0, "high": 1.0}.get(name, self._scale.to_mm)
                 found[name] = box.value() * factor
             else:
                 found[name] = box.currentData()

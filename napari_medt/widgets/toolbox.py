@@ -16,9 +16,10 @@ from napari_medt.widgets.clicks import CanvasClicks, Point
 from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.parts import FlowLayout, button, named
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.tool_form import Offered, ToolForm
+from napari_medt.widgets.tool_context import offered_for, wish_for
+from napari_medt.widgets.tool_form import ToolForm
 from napari_medt.widgets.tool_work import Outlook, look_ahead, piece_of_stroke
-from napari_medt.widgets.tools import COMMON, MORE, TOOLS, Scale, Tool, Wish
+from napari_medt.widgets.tools import COMMON, MORE, TOOLS, Scale, Tool
 
 WAIT_MS = 120
 BUSY_MS = 400
@@ -123,14 +124,14 @@ class Toolbox(QWidget):
             return
         self.review.tool_taken.emit()  # closes what was open, here and in step 2
         tool = TOOLS[name]
-        offered = self._offered(work, mask)
+        offered = offered_for(self.review, work, mask)
         if tool.volume and not offered.volume:
             self.said.emit(texts.ONLY_VOLUMES, "plain")
             self._show_open()
             return
         if offered.active not in offered.names and offered.names:
             mask.selected_label = next(iter(offered.names))
-            offered = self._offered(work, mask)
+            offered = offered_for(self.review, work, mask)
         self.tool = tool
         self.form.ask(tool, offered)
         self.review.layers.outline(self.review.image, False)
@@ -141,16 +142,21 @@ class Toolbox(QWidget):
 
     def close_tool(self) -> None:
         """Forget what the open tool would do."""
-        self._turn += 1
-        self._soon.stop()
         self.clicks.stop()
         self._follow(None, None)
-        self.tool, self.outlook = None, None
-        self._points = []
-        self._idle_again()
+        self.tool = None
+        self._forget()
         self.form.hide()
-        self._remove_preview()
         self._show_open()
+
+    def _forget(self) -> None:
+        """Let go of what was clicked and shown, and of what is still being worked out."""
+        self._turn += 1
+        self._soon.stop()
+        self._again = False
+        self._idle_again()
+        self.outlook, self._points, self._stroke, self._stroke_over = None, [], [], False
+        self._remove_preview()
 
     def shut(self) -> None:
         """Close for good."""
@@ -185,27 +191,6 @@ class Toolbox(QWidget):
         if self._held is not None and str(self._held[1].mode) != "pan_zoom":
             self.close_tool()
 
-    def _offered(self, work: MaskEditor, mask: Any) -> Offered:
-        image = self.review.image
-        masks = {
-            layer.name: layer.data
-            for layer in self.review.viewer.layers
-            if layer is not mask
-            and not layers.is_ours(layer)
-            and type(layer).__name__ == "Labels"
-            and tuple(getattr(layer.data, "shape", ())) == work.shape
-        }
-        limits = None if image is None or image.rgb else tuple(float(v) for v in image.contrast_limits)
-        return Offered(
-            Scale.of(work.picture.geometry),
-            {label: work.name_of(label) for label in work.structures},
-            tuple(work.voxels),
-            int(mask.selected_label),
-            volume=len(work.shape) == 3,
-            levels=limits,
-            masks=masks,
-        )
-
     # ----------------------------------------------------------------------------------------------------------- preview
 
     def refresh(self) -> None:
@@ -215,40 +200,9 @@ class Toolbox(QWidget):
             return
         if self.tool.clicks == "stroke":
             world = work.mask.scale[-1] if Scale.of(work.picture.geometry).unit == "px" else 1.0
-            self.clicks.show_brush(float(self.form.boxes["length"].value() * world))
+            self.clicks.show_brush(float(self.form.boxes["diameter"].value() * world))
         else:
             self._soon.start()
-
-    def _wish(self, points: list[Point]) -> tuple[MaskEditor, Wish] | None:
-        work, image = self.review.work, self.review.image
-        mask = work.mask if work is not None else None
-        if work is None or mask is None or image is None:
-            return None
-        axis, index = self._slice_shown(image, len(work.shape))
-        given = self.form.values()
-        spacing = Scale.of(work.picture.geometry).spacing
-        grey = None if image.rgb else layers.level_0(image)
-        wish = Wish(
-            labels=work.labels,
-            value=int(mask.selected_label),
-            values=tuple(work.voxels) or (int(mask.selected_label),),
-            spacing=spacing,
-            axis=axis,
-            index=index,
-            image=grey,
-            points=tuple(points),
-            **given,
-        )
-        return work, wish
-
-    def _slice_shown(self, image: Any, axes: int) -> tuple[int, int]:
-        """Return along which axis of the mask a slice is shown, and which; of a volume seen as a whole, the first axis."""
-        dims = self.review.viewer.dims
-        hidden = [axis - (dims.ndim - axes) for axis in dims.not_displayed if axis >= dims.ndim - axes]
-        if not hidden:
-            return 0, 0
-        index = round(float(image.world_to_data(dims.point[-axes:])[hidden[0]]))
-        return hidden[0], min(max(index, 0), layers.spatial_shape_of(image)[hidden[0]] - 1)
 
     def _ask(self) -> None:
         """Have the open tool worked out; what was asked before is forgotten."""
@@ -264,7 +218,7 @@ class Toolbox(QWidget):
             return
         if self.review.work is not None:
             self.review.work.flush()
-        wished = self._wish(self._points)
+        wished = wish_for(self.review, self._points, self.form.values())
         if wished is not None:
             work, wish = wished
             rules = work.rules
@@ -330,10 +284,8 @@ class Toolbox(QWidget):
         tool, outlook, work = self.tool, self.outlook, self.review.work
         if tool is None or outlook is None or work is None:
             return
-        self.outlook = None
+        self._forget()
         self.form.say("")
-        self._remove_preview()
-        self._points = []
         if not work.make(outlook.verdict, by="tool", again=self.refresh) and outlook.verdict.asked is None:
             return
         if not tool.clicks:
@@ -391,7 +343,7 @@ class Toolbox(QWidget):
             return
         piece, self._stroke = self._stroke, self._stroke[-1:]
         self._points = self._stroke
-        wished = self._wish(piece)
+        wished = wish_for(self.review, piece, self.form.values())
         if wished is None:
             return
         _, wish = wished

@@ -60,12 +60,14 @@ class Wish:
     image: np.ndarray | None = None
     points: tuple[tuple[float, ...], ...] = ()
     length: float = 1.0
+    diameter: float = 1.0
     size: float = 1.0
     to: int = 0
     within: int = 0
     low: float = -math.inf
     high: float = math.inf
     which: str = "one"
+    act: str = "paint"
     way: str = ""
     mask: np.ndarray | None = None
 
@@ -191,13 +193,12 @@ def _holes(wish: Wish) -> Edit:
 
 def _brush(wish: Wish, **only: Any) -> Edit:
     flat = wish.labels.ndim == 3 and wish.way == "disc"
-    value = 0 if wish.which == "erase" else wish.value
-    radius = wish.length / 2
+    value = 0 if wish.act == "erase" else wish.value
     return editing.brush(
         wish.labels,
         wish.points,
         value,
-        radius_mm=radius,
+        radius_mm=wish.diameter / 2,
         spacing=wish.spacing,
         axis=wish.axis if flat else None,
         **only,
@@ -213,7 +214,8 @@ _WHICH = Option("which", "choice", ("one", "all"))
 _LENGTH = Option("length", "length")
 _TO = Option("to", "target")
 _RANGE = (Option("low", "level"), Option("high", "level"))
-_PAINT = Option("which", "choice", ("paint", "erase"))
+_DIAMETER = Option("diameter", "length", steps=6.0)
+_PAINT = Option("act", "choice", ("paint", "erase"))
 
 TOOLS: dict[str, Tool] = {
     tool.name: tool
@@ -252,7 +254,7 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "median",
             lambda w: editing.median(w.labels, w.value, width_mm=w.length, spacing=w.spacing),
-            (Option("length", "length", steps=3.0),),
+            (Option("length", "length", steps=5.0),),
         ),
         Tool("cut", _cut, (_TO,), clicks="line"),
         Tool("merge", lambda w: editing.merge(w.labels, (w.value, w.to), to=w.to), (Option("to", "other"),)),
@@ -268,13 +270,13 @@ TOOLS: dict[str, Tool] = {
             "range_brush",
             lambda w: _brush(w, image=w.grey, low=w.low, high=w.high),
             (
-                Option("length", "length", steps=10.0),
+                _DIAMETER,
                 Option("way", "choice", ("disc", "ball"), volume=True),
                 *_RANGE,
             ),
             clicks="stroke",
         ),
-        Tool("ball_brush", _brush, (Option("length", "length", steps=10.0), _PAINT), clicks="stroke"),
+        Tool("ball_brush", _brush, (_DIAMETER, _PAINT), clicks="stroke"),
     )
 }
 
@@ -335,6 +337,6 @@ class Scale:
 
 
 def _round(number: float) -> float:
-    """Return the next greater or equal of 1, 2 and 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(number) + 1e-9)
-    return min(step * power for step in (1, 2, 5, 10) if step * power >= number * (1 - 1e-9))
+    """Return the nearest of 1, 2 and 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(number))
+    return min((step * power for step in (1, 2, 5, 10)), key=lambda near: abs(math.log(near / number)))

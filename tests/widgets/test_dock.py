@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+from qtpy.QtCore import Qt
 
 from napari_medt.core import BadImage, OutOfMemory
 from napari_medt.widgets import layers, texts
@@ -279,6 +280,22 @@ def test_tools_are_naparis_own(dock, viewer, walk, qtbot):
     assert mask.brush_size == 23
     mask.brush_size = 7
     assert dock.correct_step.size_box.value() == 7
+
+
+def test_undo_and_redo_work_anywhere_in_the_window(dock, viewer, walk, qtbot):
+    found = walk.run(dock).copy()
+    walk.paint(dock, (80, 20))
+    work, window = dock.review.work, dock.window()
+    assert window is not dock
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=WAIT_MS)
+    viewer.layers.selection.active = viewer.layers["cells"]
+    control = Qt.KeyboardModifier.ControlModifier
+    qtbot.keyClick(window, Qt.Key.Key_Z, control)
+    qtbot.waitUntil(lambda: work.depth == 1, timeout=WAIT_MS)
+    np.testing.assert_array_equal(work.mask.data, found)
+    qtbot.keyClick(window, Qt.Key.Key_Z, control | Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: work.depth == 2, timeout=WAIT_MS)
 
 
 def test_images_in_the_chooser_follow_the_viewer(dock, viewer, walk, qtbot, cells):

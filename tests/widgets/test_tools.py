@@ -143,11 +143,7 @@ def test_every_tool_shows_what_it_would_do_and_is_one_step(step, until, name, ax
     until(lambda: made.toolbox.outlook is not None)
     preview = made.review.layers.find(made.review.image, "preview")
     assert preview in made.model.layers
-    assert (
-        "adds" in made.toolbox.form.legend.text()
-        or "removes" in made.toolbox.form.legend.text()
-        or ("gives" in made.toolbox.form.legend.text())
-    )
+    assert any(words in made.toolbox.form.legend.text() for words in texts.OUTLOOK.values())
     np.testing.assert_array_equal(work.mask.data, before)
     start = np.round(work.mask.world_to_data(preview.data_to_world((0,) * axes))).astype(int)
     box = tuple(slice(a, a + n) for a, n in zip(start, preview.data.shape, strict=True))
@@ -172,7 +168,7 @@ def test_a_stroke_of_a_ball_is_one_step(step, until, axes):
     work = made.review.work
     before = work.mask.data.copy()
     made.toolbox.open("ball_brush")
-    made.toolbox.form.boxes["length"].setValue(9)
+    made.toolbox.form.boxes["diameter"].setValue(9)
     assert (work.mask.cursor, work.mask.cursor_size) == ("circle", 9), "the brush is seen as large as it paints"
     made.choose(3)
     drag(made, [place(made, 22, column) for column in range(20, 30)])
@@ -187,7 +183,7 @@ def test_a_stroke_of_a_ball_is_one_step(step, until, axes):
     work.undo()
     made.calm()
     np.testing.assert_array_equal(work.mask.data, before)
-    made.toolbox.form.boxes["which"].setCurrentIndex(1)
+    made.toolbox.form.boxes["act"].setCurrentIndex(1)
     drag(made, [place(made, 12, 12)])
     until(lambda: work.depth == 2)
     assert work.undo_name == "ball brush, kidney"
@@ -199,7 +195,7 @@ def test_the_range_brush_paints_only_in_the_range(step, until):
     work = made.review.work
     made.choose(3)
     made.toolbox.open("range_brush")
-    for option, value in (("length", 30), ("low", 60), ("high", 100)):
+    for option, value in (("diameter", 30), ("low", 60), ("high", 100)):
         made.toolbox.form.boxes[option].setValue(value)
     before = work.mask.data.copy()
     drag(made, [(24, 24), (24, 30)])
@@ -243,6 +239,23 @@ def test_a_tool_that_meets_others_asks(step, until):
     made.overlap_offer.accept_button.click()
     made.calm()
     assert (work.mask.data == 2).sum() < (before == 2).sum()
+
+
+def test_a_lock_set_after_the_preview_holds(step, until):
+    made = step(2)
+    work = made.review.work
+    made.toolbox.open("grow")
+    made.toolbox.form.boxes["length"].setValue(9)
+    until(lambda: made.toolbox.outlook is not None)
+    before = work.mask.data.copy()
+    outlook = made.toolbox.outlook
+    work.set_locked(2, True)
+    assert not work.make(outlook.verdict, by="tool", again=lambda: None)
+    until(lambda: made.toolbox.outlook not in (outlook, None))
+    made.toolbox.apply()
+    made.calm()
+    np.testing.assert_array_equal(work.mask.data == 2, before == 2)
+    assert work.depth == 2
 
 
 def test_what_a_tool_cannot_do_is_said_with_names(step, until):

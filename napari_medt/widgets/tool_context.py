@@ -1,0 +1,80 @@
+"""What the present picture, mask and view give a tool: what its form can offer, and what its work is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napari_medt.widgets import layers
+from napari_medt.widgets.clicks import Point
+from napari_medt.widgets.mask_editor import MaskEditor
+from napari_medt.widgets.review import Review
+from napari_medt.widgets.tool_form import Offered
+from napari_medt.widgets.tools import Scale, Wish
+
+
+def offered_for(review: Review, work: MaskEditor, mask: Any) -> Offered:
+    """Return what a form can offer now."""
+    from napari.layers import Labels
+
+    image = review.image
+    masks = {
+        layer.name: layer.data
+        for layer in review.viewer.layers
+        if isinstance(layer, Labels)
+        and layer is not mask
+        and not layers.is_ours(layer)
+        and tuple(getattr(layer.data, "shape", ())) == work.shape
+    }
+    limits = None if image is None or image.rgb else tuple(float(level) for level in image.contrast_limits)
+    return Offered(
+        Scale.of(work.picture.geometry),
+        {label: work.name_of(label) for label in work.structures},
+        tuple(work.voxels),
+        int(mask.selected_label),
+        volume=len(work.shape) == 3,
+        levels=limits,
+        masks=masks,
+    )
+
+
+def wish_for(review: Review, points: Sequence[Point], given: Mapping[str, Any]) -> tuple[MaskEditor, Wish] | None:
+    """Return the mask's editor and what a tool is told; `None` where there is nothing to work on.
+
+    Parameters
+    ----------
+    review
+        What is worked on.
+    points
+        Places that were clicked.
+    given
+        What the form says, by the fields of `Wish`.
+    """
+    work, image = review.work, review.image
+    mask = work.mask if work is not None else None
+    if work is None or mask is None or image is None:
+        return None
+    axis, index = _slice_shown(review.viewer, image, len(work.shape))
+    value = int(mask.selected_label)
+    wish = Wish(
+        labels=work.labels,
+        value=value,
+        values=tuple(work.voxels) or (value,),
+        spacing=Scale.of(work.picture.geometry).spacing,
+        axis=axis,
+        index=index,
+        image=None if image.rgb else layers.level_0(image),
+        points=tuple(points),
+        **given,
+    )
+    return work, wish
+
+
+def _slice_shown(viewer: Any, image: Any, axes: int) -> tuple[int, int]:
+    """Return along which axis of the mask a slice is shown, and which; of a volume seen as a whole, the first axis."""
+    dims = viewer.dims
+    hidden = [axis - (dims.ndim - axes) for axis in dims.not_displayed if axis >= dims.ndim - axes]
+    if not hidden:
+        return 0, 0
+    index = round(float(image.world_to_data(dims.point[-axes:])[hidden[0]]))
+    return hidden[0], min(max(index, 0), layers.spatial_shape_of(image)[hidden[0]] - 1)
