@@ -243,7 +243,7 @@ class ReviewDock(QWidget):
         self._stop_looking()
         self._unbind()
         self.compass.close()
-        self.look_step.close_picking()
+        self.look_step.leave()
         self.correct_step.follow(None)
         events = self.viewer.layers.events
         for emitter, callback in (

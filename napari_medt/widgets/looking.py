@@ -126,11 +126,11 @@ class Looking(QObject):
                 self._pending.cancel()
             return
         self._next = None
-        picture, began = layers.take(image), time.perf_counter()
+        picture, asked, began = layers.take(image), self.model, time.perf_counter()
 
         def answered(maps: list[AttentionMap]) -> None:
             layer = picture.still_there(self._review.viewer)
-            if layer is None or layer is not self._review.image:
+            if layer is None or layer is not self._review.image or asked != self.model:
                 return
             self.last = question
             self.answered.emit(layer, picture, question, maps)

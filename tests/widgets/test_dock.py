@@ -28,6 +28,8 @@ def click(viewer, at, *, drag=0):
         modifiers=[],
         is_dragging=False,
         handled=False,
+        view_direction=None,
+        dims_displayed=(0, 1),
     )
     mouse_press_callbacks(viewer, event)
     if drag:
