@@ -195,8 +195,12 @@ class Looking(QObject):
         if self._long:
             self.busy_changed.emit(False)
         if self._next is not None:
-            question, self._next = self._next, None
-            self._review.bridge.post(lambda: self.ask(question))
+            self._review.bridge.post(self._ask_next)
+
+    def _ask_next(self) -> None:
+        question, self._next = self._next, None
+        if question is not None:
+            self.ask(question)
 
     def _warmed(self) -> None:
         self._warming = None
