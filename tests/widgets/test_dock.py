@@ -318,13 +318,13 @@ def test_scans_are_run_and_looked_at_as_volumes(viewer, worker, open_dock, walk,
     walk.run(dock)
     assert dock.review.work.mask.data.shape == scan.data.shape
     qtbot.waitUntil(dock.look_step.pick_button.isEnabled, timeout=WAIT_MS)
-    viewer.dims.set_point(0, 8)
+    viewer.dims.set_point(0, 4)
     dock.look_step.pick_button.click()
-    dock.look_step.pick_world(scan.data_to_world((2, 40, 90)))
-    qtbot.waitUntil(lambda: dock.look_step.answered_query == (2, 40, 90), timeout=WAIT_MS)
+    dock.look_step.pick_world(scan.data_to_world((1, 40, 90)))
+    qtbot.waitUntil(lambda: dock.look_step.answered_query == (1, 40, 90), timeout=WAIT_MS)
     shown = dock.review.layers.find(scan, "attention")
     np.testing.assert_allclose(shown.data_to_world((-0.5,) * 3), scan.data_to_world((-0.5,) * 3))
-    assert shown.data[tuple(np.rint(shown.world_to_data(scan.data_to_world((2, 40, 90)))).astype(int))] == 10
+    assert shown.data[tuple(np.rint(shown.world_to_data(scan.data_to_world((1, 40, 90)))).astype(int))] == 10
 
 
 def test_closing_the_dock_ends_the_process_and_leaves_the_mask(dock, viewer, walk, qtbot, monkeypatch, worker):
