@@ -320,7 +320,7 @@ class ReviewDock(Interface, QWidget):
         self.opened.close()
         self.case_bar.close_bar()
         self.compass.close()
-        self.look_step.close_picking()
+        self.look_step.leave()
         self.correct_step.close_tools()
         events = self.viewer.layers.events
         for emitter, callback in (

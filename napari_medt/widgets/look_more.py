@@ -153,6 +153,11 @@ class LookMore(QFrame):
         self.table.show()
         self.table.raise_()
 
+    def close_table(self) -> None:
+        """Close the window of heads."""
+        if self.table is not None:
+            self.table.close()
+
     # --------------------------------------------------------------------------------------------------------------- paper
 
     def keep(self) -> None:

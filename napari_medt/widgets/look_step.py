@@ -338,6 +338,11 @@ class LookStep(Step):
         """Stop listening to clicks."""
         self.pick_button.setChecked(False)
 
+    def leave(self) -> None:
+        """Let go of the viewer, and close the window of heads."""
+        self.close_picking()
+        self.more.close_table()
+
 
 def _index_of(box: QComboBox, value: Any) -> int:
     """Row of a value; `findData` takes `None` for no value."""

@@ -126,11 +126,11 @@ class Looking(QObject):
                 self._pending.cancel()
             return
         self._next = None
-        picture, began = layers.take(image), time.perf_counter()
+        picture, asked, began = layers.take(image), self.model, time.perf_counter()
 
         def answered(maps: list[AttentionMap]) -> None:
             layer = picture.still_there(self._review.viewer)
-            if layer is None or layer is not self._review.image:
+            if layer is None or layer is not self._review.image or asked != self.model:
                 return
             self.last = question
             self.answered.emit(layer, picture, question, maps)
@@ -195,8 +195,12 @@ class Looking(QObject):
         if self._long:
             self.busy_changed.emit(False)
         if self._next is not None:
-            question, self._next = self._next, None
-            self._review.bridge.post(lambda: self.ask(question))
+            self._review.bridge.post(self._ask_next)
+
+    def _ask_next(self) -> None:
+        question, self._next = self._next, None
+        if question is not None:
+            self.ask(question)
 
     def _warmed(self) -> None:
         self._warming = None

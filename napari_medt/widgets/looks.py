@@ -119,7 +119,7 @@ class Looks:
         lines = []
         for row in rows:
             found = by_source[row.source][row.head]
-            kept[row.source, row.head] = found
+            kept[row.source, row.head if row.source in agreed else None] = found
             figures = row.entropy, row.distance, row.unit, agreed.get(row.source)
             lines.append(HeadLine(row.source, row.kind, row.level, row.head, *figures, small(found.data)))
         self._compared = self._slice_key(subject, at), kept

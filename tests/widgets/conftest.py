@@ -136,7 +136,7 @@ class QuickSession:
             corner = np.asarray(question.at) // (8 * step) * (8 * step)
         geometry = volume.geometry.part(corner + (step - 1) / 2, step=tuple(step))
         data = np.zeros((8,) * dims, np.float32)
-        at = ((np.asarray(question.at) - corner) // step).astype(int)
+        at = ((np.asarray(question.at) + 0.5 - corner) // step).astype(int)
         data[tuple(at)] = 1.0 if head is None else 0.5
         extras = {
             "window": np.array([corner - 0.5, corner + 8 * step - 0.5]),

@@ -29,6 +29,8 @@ def click(viewer, at, *, drag=0):
         modifiers=[],
         is_dragging=False,
         handled=False,
+        view_direction=None,
+        dims_displayed=(0, 1),
     )
     mouse_press_callbacks(viewer, event)
     if drag:
@@ -55,7 +57,7 @@ def test_the_whole_loop(dock, viewer, walk, qtbot, worker, cells):
     qtbot.waitUntil(lambda: dock.look_step.answered_query == (40, 90), timeout=WAIT_MS)
     shown = dock.review.layers.find(image, "attention")
     assert shown.data.shape == (8, 8)
-    assert shown.data[40 // 12, 90 // 16] == 1
+    assert shown.data[40 // 12, 90 // 16] == 10, "times even attention"
     np.testing.assert_allclose(dock.review.layers.find(image, "point").data, [[40, 90]])
     assert dock.review.stage == "correct"
 
@@ -330,19 +332,20 @@ def test_without_an_image_the_dock_says_what_to_do(viewer, worker, open_dock):
     assert not dock.learn_step.learn_button.isEnabled()
 
 
-def test_scans_are_run_and_looked_at_slice_by_slice(viewer, worker, open_dock, walk, qtbot, cells):
+def test_scans_are_run_and_looked_at_as_volumes(viewer, worker, open_dock, walk, qtbot, cells):
     scan = viewer.add_image(np.stack([cells] * 5), name="scan", scale=(4, 1, 1))
     dock = open_dock(worker)
     qtbot.waitUntil(dock.run_step.run_button.isEnabled, timeout=WAIT_MS)
     walk.run(dock)
     assert dock.review.work.mask.data.shape == scan.data.shape
     qtbot.waitUntil(dock.look_step.pick_button.isEnabled, timeout=WAIT_MS)
-    viewer.dims.set_point(0, 8)
+    viewer.dims.set_point(0, 4)
     dock.look_step.pick_button.click()
-    dock.look_step.pick_world(scan.data_to_world((2, 40, 90)))
-    qtbot.waitUntil(lambda: dock.look_step.answered_query == (2, 40, 90), timeout=WAIT_MS)
+    dock.look_step.pick_world(scan.data_to_world((1, 40, 90)))
+    qtbot.waitUntil(lambda: dock.look_step.answered_query == (1, 40, 90), timeout=WAIT_MS)
     shown = dock.review.layers.find(scan, "attention")
-    assert shown.data_to_world((0, 0, 0))[0] == 8
+    np.testing.assert_allclose(shown.data_to_world((-0.5,) * 3), scan.data_to_world((-0.5,) * 3))
+    assert shown.data[tuple(np.rint(shown.world_to_data(scan.data_to_world((1, 40, 90)))).astype(int))] == 10
 
 
 def test_closing_the_dock_ends_the_process_and_leaves_the_mask(dock, viewer, walk, qtbot, monkeypatch, worker):
@@ -353,7 +356,7 @@ def test_closing_the_dock_ends_the_process_and_leaves_the_mask(dock, viewer, wal
     qtbot.waitUntil(lambda: dock.review.closed, timeout=WAIT_MS)
     assert closed == [True]
     assert "Mask of cells" in names(viewer)
-    assert dock.look_step._on_mouse not in viewer.mouse_drag_callbacks
+    assert dock.look_step.picking._on_mouse not in viewer.mouse_drag_callbacks
 
 
 def test_closing_without_a_change_leaves_no_trace(dock, viewer, medt_home):

@@ -164,6 +164,7 @@ def test_a_long_question_gives_way_to_a_click(look, worker, qtbot):
     assert look.stop_button.isVisibleTo(look)
     look.pick((7, 7))
     qtbot.waitUntil(lambda: look.answered_query == (7, 7), timeout=WAIT_MS)
+    assert not look.message.text, "nothing that the user asked for was cancelled"
     assert not look.stop_button.isVisibleTo(look)
 
 
