@@ -94,12 +94,12 @@ class Casework(QObject):
     def _decide(self, decision: str, act: Callable[[CaseFolder], Any]) -> None:
         review = self.review
         work, image = review.work, review.image
-        if work is None or image is None:
+        if work is None or image is None or review.busy == "run" or work.status == decision:
             return
         if not work.has_mask:
             review.said.emit("correct", texts.NOTHING_TO_ACCEPT, "error")
             return
-        work.flush(everywhere=True)  # also what nobody told of is signed
+        work.settle()  # also what nobody told of is signed
         seen, depth = self._seen.get(work.image_id), work.depth
 
         def sign(case: CaseFolder) -> Any:
@@ -181,8 +181,8 @@ class Casework(QObject):
     def _open_lessons(self) -> list[tuple[Any, MaskEditor, Who]]:
         found = []
         for image, work in self.review.works:
-            current = image is self.review.image
-            if work.mask is not None and work.has_mask and (current or work.edits or work.status == "accepted"):
+            if work.mask is not None and (work.edits or work.status == "accepted"):
+                current = image is self.review.image
                 patient = patient_of(image)
                 found.append((image, work, Who(str(image.name), patient, current, patient in self.hold_out)))
         return found
@@ -193,10 +193,11 @@ class Casework(QObject):
 
     def lessons(self, *, then: Callable[[tuple[Lesson, ...]], Any], failed: Callable[[MedtError], Any]) -> None:
         """Gather the cases that can be learnt from, off the window's thread."""
-        taken = []
+        taken, bridge = [], self.review.bridge
         for image, work, who in self._open_lessons():
             try:
-                taken.append((who, layers.take(image), work, work.snapshot(), work.status == "accepted"))
+                labels = work.snapshot()
+                taken.append((who, layers.take(image), labels, bridge.aside(work.edited_mask), work.status == "accepted"))
             except MedtError as error:
                 failed(error)
                 return
@@ -210,14 +211,14 @@ class Casework(QObject):
                     picture.scan,
                     picture.fixes,
                     labels,
-                    work.edited_mask(),
+                    edited.result(),  # ended before this began: both are file work
                     accepted=accepted,
                 )
-                for who, picture, work, labels, accepted in taken
+                for who, picture, labels, edited, accepted in taken
             ]
             return (*opened, *listed)
 
-        self.review.bridge.aside(gather, then=then, failed=failed)
+        bridge.aside(gather, then=then, failed=failed)
 
 
 def person() -> str:

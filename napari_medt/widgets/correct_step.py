@@ -202,19 +202,19 @@ class CorrectStep(Step):
     def undo(self) -> None:
         """Take back the last change."""
         work = self.review.work
-        if work is not None and not self.review.busy:
+        if work is not None and self.review.busy != "run":
             work.undo()
 
     def redo(self) -> None:
         """Bring back what was undone."""
         work = self.review.work
-        if work is not None and not self.review.busy:
+        if work is not None and self.review.busy != "run":
             work.redo()
 
     def go_to(self, position: int) -> None:
         """Go to a place in the history."""
         work = self.review.work
-        if work is not None and not self.review.busy:
+        if work is not None and self.review.busy != "run":
             work.go_to(position)
         self.refresh()
 
@@ -329,10 +329,10 @@ class CorrectStep(Step):
             (self.undo_button, undo, texts.undo_label(undo), texts.TOOLTIPS["undo"]),
             (self.redo_button, redo, texts.redo_label(redo), texts.TOOLTIPS["redo"]),
         ):
-            made.setEnabled(bool(name) and not self.review.busy)
+            made.setEnabled(bool(name) and self.review.busy != "run")
             made.setToolTip(f"{label}\n{tip}" if name else tip)
             made.setText(label)
-        self.history.setEnabled(not self.review.busy)
+        self.history.setEnabled(self.review.busy != "run")
         if work is None:
             self.history.hide()
         else:

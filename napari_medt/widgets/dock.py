@@ -64,7 +64,7 @@ class ReviewDock(Interface, QWidget):
         self.case_bar = CaseBar(self.opened, self.cases)
         self.sign_off = SignOffLine(self.review, self.cases)
         self.correct_step.content.addWidget(self.sign_off)
-        self.cases.settings = lambda: {} if self.review.image is None else self.run_step.wishes(self.review.image)
+        self.cases.settings = lambda: self.run_step.wished
         self._to_compare = ""
         self.steps: dict[str, Step] = {
             "run": self.run_step,
@@ -109,7 +109,7 @@ class ReviewDock(Interface, QWidget):
         self.cases.state_changed.connect(self._state_known)
         self.learn_step.learnt.connect(self._learnt)
         review.models_changed.connect(self._compare_learnt)
-        self.compare_step.taken.connect(lambda _, other: review.set_stage("run" if other else self._after_case()))
+        self.compare_step.taken.connect(self._version_taken)
         self.compare_step.compared.connect(self._mark_done)
         review.busy_changed.connect(lambda _: self._mark_done())
         self.opened.changed.connect(self._mark_done)
@@ -179,6 +179,10 @@ class ReviewDock(Interface, QWidget):
     def _advance(self, since: str, to: str) -> None:
         if self.review.stage == since:
             self.review.set_stage(to)
+
+    def _version_taken(self, _: str, other: bool) -> None:
+        # A case that was signed off is left as it is: a run would take its signature away.
+        self.review.set_stage("run" if other and self.cases.state != "accepted" else self._after_case())
 
     def _decided(self, _: str) -> None:
         self.review.set_stage(self._after_case())

@@ -8,13 +8,13 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from napari_medt.widgets import texts
-from napari_medt.widgets.parts import named
+from napari_medt.widgets.parts import KeysElsewhere, named
 from napari_medt.widgets.timeline import Timeline
 
 ROWS = 4
 
 
-class HistoryList(QListWidget):
+class HistoryList(KeysElsewhere, QListWidget):
     """One row a change, oldest first, below a row for the time before all of them; what was undone is pale.
 
     Signals

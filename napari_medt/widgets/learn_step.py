@@ -62,7 +62,7 @@ class LearnStep(Step):
         form = self.add_form()
         form.row(texts.PRESET, self.preset_box)
         form.row(texts.MINUTES, self.minutes_box)
-        form.below(self.hold_out)
+        self.content.addWidget(self.hold_out)
         self.content.addWidget(self.ahead)
         self.content.addLayout(FlowLayout(self.learn_button, self.pause_button, self.stop_button))
         self.content.addWidget(self.progress)

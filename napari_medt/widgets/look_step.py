@@ -130,6 +130,8 @@ class LookStep(Step):
 
     def choose(self, source: str, head: int | None) -> None:
         """Show the map of another block and head, over the whole picture."""
+        if source not in (self.source_box.itemData(row) for row in range(self.source_box.count())):
+            return
         for box, value in ((self.source_box, source), (self.head_box, head)):
             box.blockSignals(True)
             box.setCurrentIndex(_index_of(box, value))
@@ -179,6 +181,7 @@ class LookStep(Step):
     def _forget(self) -> None:
         """Another picture or model: nothing of the former one may be shown as if it were of this."""
         self.looking.forget()
+        self.more.close_table()
         self._answer = self._limits = None
         self._show_parts(())
         self.belief.hide()

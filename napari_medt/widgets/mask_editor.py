@@ -103,6 +103,7 @@ class MaskEditor(MaskState):
         failed: Callable[[Any], Any] | None = None,
     ) -> None:
         """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
+        self._history.settle()
         self.flush()
         self._history.on_case(act, then=then, failed=failed)
 
@@ -112,7 +113,7 @@ class MaskEditor(MaskState):
 
     def snapshot(self) -> np.ndarray:
         """Return a copy of the mask as it is now."""
-        self.flush(everywhere=True)
+        self.settle()
         return self._shadow.copy()
 
     def set_classes(self, classes: tuple[str, ...]) -> None:
@@ -166,7 +167,7 @@ class MaskEditor(MaskState):
         mask = self.mask
         if found is None or mask is None:
             return False
-        self._settle()
+        self.settle()
         if not self._history.go_on(found):
             return self.replace(found.labels, texts.RESTORED_NAME)
         self._hold(found.labels.dtype)
@@ -205,7 +206,7 @@ class MaskEditor(MaskState):
         mask = self.mask
         if mask is None or labels.shape != self.shape:
             return False
-        self._settle()
+        self.settle()
         self._hold(labels.dtype)
         mask.visible = True
         if model_key:
@@ -247,7 +248,7 @@ class MaskEditor(MaskState):
         mask = self.mask
         if mask is None:
             return False
-        self._settle()
+        self.settle()
         edit = verdict.edit
         if edit is not None:
             try:
@@ -271,7 +272,7 @@ class MaskEditor(MaskState):
 
     def take(self, asked: Edit, by: By) -> None:
         """Answer that a change may take voxels from other structures."""
-        self._settle()
+        self.settle()
         before = self._shadow[asked.box]
         after = np.where(asked.changed, asked.after, before)
         try:
@@ -360,8 +361,8 @@ class MaskEditor(MaskState):
             self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
         self.go_to(self._history.target + by)
 
-    def _settle(self) -> None:
-        """Bring everything that is under way into the history before another change."""
+    def settle(self) -> None:
+        """Bring everything that is under way into the history, also what nobody told of, before something else is done."""
         self._history.settle()
         self.flush(everywhere=True)
 

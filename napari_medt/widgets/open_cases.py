@@ -146,6 +146,8 @@ class OpenCases(QObject):
     def step(self, by: int) -> None:
         """Open the next case, or the one before."""
         at = self.place + by
+        while 0 <= at < len(self.items) and self.items[at].problem:
+            at += by
         if 0 <= at < len(self.items) and not self.opening:
             self.go(self.items[at].key)
 
@@ -162,6 +164,11 @@ class OpenCases(QObject):
 
         def shown(found: Read) -> None:
             self.opening = ""
+            if self.review.busy:  # begun while this was being read: its picture stays
+                self._ahead[key] = found
+                self.review.said.emit("run", texts.BUSY_NOW, "plain")
+                self.changed.emit()
+                return
             self._show(item, *found)
 
         if ready is not None:

@@ -65,8 +65,30 @@ def quiet_button(text: str, name: str, *, clicked: Callable[[], Any] | None = No
     return made
 
 
-class Chooser(QComboBox):
-    """A combo box that shortens a long entry with an ellipsis."""
+class KeysElsewhere:
+    """For lists: letters are keys of the window, and do not look for an entry that begins with them."""
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Leave letters and digits to the window."""
+        if event.text().isalnum():
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
+
+
+class Chooser(KeysElsewhere, QComboBox):
+    """A combo box that shortens a long entry with an ellipsis, and that the wheel passes over on its way through the dock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: Any) -> None:
+        """Change the entry only where it is in use."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
 
     def paintEvent(self, event: Any) -> None:
         """Draw the frame, the icon and as much of the text as fits."""

@@ -83,6 +83,7 @@ class RunStep(Step):
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
         self.hints.mended.connect(self._mend)
+        self.wished: dict[str, Any] = {}  # what the last run was asked for besides the usual
         self._asked = ""
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -258,6 +259,7 @@ class RunStep(Step):
         except MedtError as error:
             self.message.say(str(error), kind="error")
             return
+        self.wished = wishes
         key = review.model_key
 
         def done(result: Found) -> None:
@@ -302,7 +304,9 @@ class RunStep(Step):
             self.message.say(texts.IMAGE_GONE, kind="error")
             return
         layers.made_of(editor.mask, found.on_scan)
-        if prediction.uncertainty is not None:
+        if prediction.uncertainty is None:
+            self.review.layers.remove(image, "uncertainty")
+        else:
             self.review.layers.show_map(
                 image,
                 "uncertainty",

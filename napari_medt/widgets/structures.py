@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWid
 
 from napari_medt.widgets import texts
 from napari_medt.widgets.mask_editor import MaskEditor
-from napari_medt.widgets.parts import named
+from napari_medt.widgets.parts import KeysElsewhere, named
 
 ROWS = 6
 _NAME, _SIZE, _LOCK = range(3)
@@ -48,7 +48,7 @@ def rows_of(work: MaskEditor | None) -> list[Row]:
     ]
 
 
-class Structures(QTreeWidget):
+class Structures(KeysElsewhere, QTreeWidget):
     """One row a structure.
 
     Signals
