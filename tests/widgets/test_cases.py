@@ -66,6 +66,8 @@ def test_a_folder_is_gone_through_case_by_case(listed, walk, viewer, folder, wor
     who = dock.cases.who()
     assert [one.name for one in who] == [first], "an accepted case is learnt from though it is not open"
     walk.run(dock)
+    assert [one.current for one in dock.cases.who()] == [False], "what only a model said teaches nothing"
+    walk.paint(dock, (60, 90), label=0)
     assert [one.current for one in dock.cases.who()] == [True, False]
     dock.learn(1)
     dock.wait()

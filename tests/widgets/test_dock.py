@@ -122,6 +122,7 @@ def test_a_cancelled_run_changes_nothing(dock, viewer, worker, qtbot):
 
 def test_cancelled_learning_stores_nothing(dock, worker, walk, qtbot):
     walk.run(dock)
+    walk.paint(dock, (60, 90))
     worker.session.gate.clear()
     worker.session.entered.clear()
     dock.learn_step.learn_button.click()

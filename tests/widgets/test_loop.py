@@ -64,7 +64,7 @@ def test_the_loop_in_python(dock, walk, worker, viewer):
     assert bright(dock) == ["accept_new"]
     dock.compare_step.accept_new()
     dock.wait()
-    assert (dock.review.model_key, bright(dock)) == ("quick@2", ["run"])
+    assert (dock.review.model_key, bright(dock)) == ("quick@2", ["learn"]), "what is signed is not run over"
 
     corrected = dock.review.work.snapshot()
     dock.undo()

@@ -48,6 +48,7 @@ def test_no_gap_during_a_run_and_a_fine_tuning(viewer, open_dock, slide, probe, 
             break
     assert dock.run_step.message.kind == "good", dock.run_step.message.text
     dock.correct_step.use("paint")
+    dock.review.work.mask.brush_size = 60
     dock.review.work.mask.paint((40, 40), 1)
     for _ in range(3):
         if measured("learn", dock.learn_step.learn):
