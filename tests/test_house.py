@@ -208,7 +208,9 @@ def test_constraints_pin_what_is_asked_for(root, project):
     for texts in (project["dependencies"], *project["optional-dependencies"].values()):
         for requirement in map(Requirement, texts):
             if requirement.name != "napari-medt":
-                assert requirement.specifier.contains(pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]), requirement
+                assert requirement.specifier.contains(pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]), (
+                    requirement
+                )
 
 
 def test_entry_points():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,11 +98,14 @@ def _drawn(units: dict[str, list[Case]], seed: int, wanted: Sequence[tuple[Side,
                     owed[side] -= size
                     sides[unit] = side
                     left.remove(unit)
-    for side, share in wanted:  # where all patients are too large for their share, the smallest that is free
-        if share and side not in sides.values():
-            free = [unit for unit in units if unit not in sides]
-            sides[min(free, key=lambda unit: (len(units[unit]), unit))] = side
-    return sides
+    whole: dict[str, Side] = {unit: sides.get(unit, "train") for unit in units}
+    # Where patients are too large for their share, the smallest that can be spared.
+    for side, share in [("train", 1.0), *wanted]:
+        if share and side not in whole.values():
+            count = Counter(whole.values())
+            spare = [unit for unit in units if count[whole[unit]] > 1]
+            whole[min(spare, key=lambda unit: (whole[unit] != "train", len(units[unit]), unit))] = side
+    return whole
 
 
 def _group(cases: Sequence[Case]) -> str:

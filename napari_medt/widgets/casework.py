@@ -197,7 +197,9 @@ class Casework(QObject):
         for image, work, who in self._open_lessons():
             try:
                 labels = work.snapshot()
-                taken.append((who, layers.take(image), labels, bridge.aside(work.edited_mask), work.status == "accepted"))
+                taken.append(
+                    (who, layers.take(image), labels, bridge.aside(work.edited_mask), work.status == "accepted")
+                )
             except MedtError as error:
                 failed(error)
                 return

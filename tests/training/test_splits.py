@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_medt.core import BadTrainingData
@@ -49,6 +49,7 @@ def test_the_same_in_any_order_and_other_by_seed():
 
 
 @settings(max_examples=60, deadline=None)
+@example([("a", "p"), *[("a", "q")] * 6, ("a", "r")], 0)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("pqrstuvw")), min_size=4, max_size=40),
     st.integers(0, 99),

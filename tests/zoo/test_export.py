@@ -123,7 +123,11 @@ def test_form_goes_before_the_ending(model, tmp_path):
 @pytest.mark.parametrize(
     ("name", "form", "sentence"),
     [
-        ("m.tar", None, r"m\.tar does not say in which form to write; choose one of folder, file, onnx, torch, bioimageio, or an"),
+        (
+            "m.tar",
+            None,
+            r"m\.tar does not say in which form to write; choose one of folder, file, onnx, torch, bioimageio, or an",
+        ),
         ("m.pt2", "keras", "No form of models is called 'keras'; choose one of"),
         ("unet", None, "There is .*unet already; choose another name"),
     ],
