@@ -119,7 +119,7 @@ class CaseBar(QFrame):
         self.refresh()
 
     def _ask_hand_over(self) -> None:
-        from napari_medt.widgets.correct_step import mask_endings
+        from napari_medt.widgets.mask_files import mask_endings
 
         image = self.review.image
         if image is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_medt.core import AttentionMap, AxisMap, Cancel, Geometry, Progress, Volume
 from napari_medt.widgets.answers import Belief, HeadLine, Question
+from napari_medt.widgets.latest import kept
 from napari_medt.widgets.straight import labels_on_scan, map_on_copy
 
 if TYPE_CHECKING:
@@ -233,12 +234,7 @@ class Looks:
         return self._scales[key]
 
     def _kept(self, key: tuple[Any, ...], make: Callable[[], AttentionExplorer]) -> AttentionExplorer:
-        if key not in self._explorers:
-            while len(self._explorers) >= EXPLORERS:
-                self._explorers.popitem(last=False)
-            self._explorers[key] = make()
-        self._explorers.move_to_end(key)
-        return self._explorers[key]
+        return kept(self._explorers, key, make, EXPLORERS)
 
     # ------------------------------------------------------------------------------------------------ one slice for itself
 

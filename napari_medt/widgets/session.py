@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_medt.core import AttentionMap, Cancel, Geometry, Prediction, Progress, Volume
 from napari_medt.widgets.answers import Ahead, Belief, Block, Doubt, Found, HeadLine, Hint, Question
+from napari_medt.widgets.latest import keep_latest, kept
 from napari_medt.widgets.looks import Looks, Subject
 from napari_medt.widgets.straight import found_on_copy, region_of_scan
 
 if TYPE_CHECKING:
     from napari_medt.engine.planes import Plane
-    from napari_medt.engine.prepare import Scale
     from napari_medt.zoo import Model
 
 MISSING = "napari-medt: the image has not been sent"
@@ -28,8 +28,6 @@ MISSING = "napari-medt: the image has not been sent"
 
 ONLY_THERE = "Only the chosen region was segmented"
 """How `engine.predict` begins its note that the mask is empty outside a region."""
-
-T = TypeVar("T")
 
 
 class Session:
@@ -57,12 +55,12 @@ class Session:
 
     def put_image(self, token: str, volume: Volume, fixes: Sequence[Hint] = (), scan: Volume | None = None) -> None:
         """Take an image, and do about it what the user clicked; `scan` is what it is a straight copy of. Two are kept."""
-        self._images[token] = _mended(volume, fixes)
-        _keep_latest(self._images, 2)
+        self._images[token] = mended(volume, fixes)
+        keep_latest(self._images, 2)
         known = set(self._images)
         self._scans = {key: kept for key, kept in self._scans.items() if key in known}
         if scan is not None:
-            self._scans[token] = _mended(scan, fixes)
+            self._scans[token] = mended(scan, fixes)
         self._planes = {key: plane for key, plane in self._planes.items() if key[0] in known}
         self._looks.forget(but=known)
 
@@ -207,14 +205,7 @@ class Session:
     def _model(self, key: str, device: str) -> Model:
         from napari_medt.zoo import load_model
 
-        return _kept(self._models, (key, device), lambda: load_model(key, device=device), 2)
-
-    def _scale(self, token: str, model: Model) -> Scale | None:
-        """Intensities as a run on the whole scan sees them; None for a 2D image, which is fitted by itself."""
-        from napari_medt.engine.prepare import fit
-
-        volume = self._seen(token)
-        return fit(volume, model.card).scale if volume.geometry.ndim > 2 else None
+        return kept(self._models, (key, device), lambda: load_model(key, device=device), 2)
 
     def _subject(self, token: str, key: str, device: str) -> Subject:
         plane = self._planes.get((token, key))
@@ -256,7 +247,8 @@ def _hints(volume: Volume, model: Model) -> tuple[Hint, ...]:
     return tuple(found)
 
 
-def _mended(volume: Volume, fixes: Sequence[Hint]) -> Volume:
+def mended(volume: Volume, fixes: Sequence[Hint]) -> Volume:
+    """Return a picture with what hints proposed done about it."""
     from napari_medt.engine.suitability import Fix, mend
 
     for hint in fixes:
@@ -270,19 +262,6 @@ def _mended(volume: Volume, fixes: Sequence[Hint]) -> Volume:
 def _effort(model_key: str, device: str, wishes: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the time of a window depends on."""
     return model_key, device, bool(wishes.get("flips")), wishes.get("uncertainty"), wishes.get("compute", "local")
-
-
-def _kept(store: OrderedDict[Any, T], key: Any, make: Callable[[], T], limit: int) -> T:
-    if key not in store:
-        store[key] = make()
-    _keep_latest(store, limit)
-    store.move_to_end(key)
-    return store[key]
-
-
-def _keep_latest(store: OrderedDict[Any, Any], limit: int) -> None:
-    while len(store) > limit:
-        store.popitem(last=False)
 
 
 def one_slice(volume: Volume, z: int) -> Volume:

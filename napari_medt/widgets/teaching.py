@@ -10,8 +10,7 @@ import numpy as np
 
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Prediction, Progress, Volume, silent
 from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt, Lesson, Who, patients
-from napari_medt.widgets.session import Session, one_slice
-from napari_medt.widgets.session import _mended as mended
+from napari_medt.widgets.session import Session, mended, one_slice
 from napari_medt.widgets.straight import labels_on_scan
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def test_learning_sees_a_slice_as_a_run_on_its_scan_does(session, tiny_model, rn
     scan = Volume.from_array(np.stack([rng.random((48, 40)) * 0.2, rng.random((48, 40))]), rgb=False)
     session.put_image("scan", scan)
     model = session._model(tiny_model, "cpu")
-    assert session._scale("scan", model) == fit(scan, model.card).scale
+    assert session._looks._scale(session._subject("scan", tiny_model, "cpu")) == fit(scan, model.card).scale
 
 
 def test_forgetting(session, tiny_model, picture):
