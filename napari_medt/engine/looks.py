@@ -12,7 +12,7 @@ from napari_medt.core import Volume
 from napari_medt.engine.rows import in_rows
 
 Array = npt.NDArray[Any]
-Looks = Literal["CT", "MR"]
+Looks = Literal["CT", "MR", "fundus photographs"]
 AIR = -900.0  # Hounsfield units; scanners give about -1000, and fill what they did not see with that or less
 SHIFT = 1024.0  # often added to them, so that they are not negative
 
@@ -42,12 +42,16 @@ def is_hounsfield(volume: Volume, sample: Array) -> bool:
 
 
 def looks_like(volume: Volume, sample: Array) -> Looks | None:
-    """Where the values of a scan in the frame of a patient seem to come from; `None` where that cannot be told.
+    """Where the values of an image seem to come from; `None` where that cannot be told.
 
-    In CT, half of all values or more are those of air and of soft tissue. MR has hardly any negative values. What has no
-    negative values may also be CT to which 1024 was added, if there are two such heaps; and a mask has few different values.
+    A photograph of the fundus is a bright disc, redder than green and greener than blue, in a dark frame. CT and MR are looked
+    for in scans in the frame of a patient only. In CT, half of all values or more are those of air and of soft tissue. MR has
+    hardly any negative values. What has no negative values may also be CT to which 1024 was added, if there are two such heaps;
+    and a mask has few different values.
     """
     values = sample[np.isfinite(sample)]
+    if values.size and volume.geometry.ndim == 2 and len(sample) == 3:
+        return "fundus photographs" if _is_fundus(sample) else None
     if volume.geometry.frame != "patient" or not values.size:
         return None
     low, high = float(values.min()), float(values.max())
@@ -58,6 +62,16 @@ def looks_like(volume: Volume, sample: Array) -> Looks | None:
     if SHIFT <= high < 5 * SHIFT and low >= 0 and _heaps(values.astype(np.float32) - SHIFT, at_least=0.1) > 0.8:
         return None
     return "MR"
+
+
+def _is_fundus(sample: Array) -> bool:
+    """Whether colours `(3, y, x)` show a disc of the fundus in a dark frame."""
+    colours = sample.astype(np.float32)
+    rows, columns = (max(1, size // 20) for size in colours.shape[1:])
+    edges = (slice(None, rows), slice(-rows, None)), (slice(None, columns), slice(-columns, None))
+    corners = [colours[:, row, column].mean() for row in edges[0] for column in edges[1]]
+    red, green, blue = (float(colour.mean()) for colour in colours[:, colours.shape[1] // 4 : -colours.shape[1] // 4])
+    return red > 1.2 * green and green > 1.1 * blue and max(corners) < 0.25 * red
 
 
 def _heaps(values: Array, *, at_least: float) -> float:

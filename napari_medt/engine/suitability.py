@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ COARSE, FINE = 2.0, 5.0  # how many times coarser or finer than the training ima
 FIELD = 2.0  # how many times larger or smaller a field of view is told
 OUTSIDE = 0.5  # share of values beyond those of the training images that is told
 FLAT = 0.05  # share of their range that values must at least span
+FUNDUS = "fundus photographs"
 _KINDS = {
     "CT": ("ct", "computed"),
     "MR": ("mr", "mri", "magnetic"),
@@ -33,7 +34,7 @@ _KINDS = {
     "X-ray": ("cr", "dx", "x-ray", "radiography"),
     "mammography": ("mg", "mammography"),
     "microscopy": ("sm", "gm", "microscopy", "histology", "pathology"),
-    "fundus photographs": ("op", "fundus", "retina"),
+    FUNDUS: ("op", "fundus", "retina"),
 }
 
 
@@ -91,11 +92,39 @@ def check(volume: Volume, card: ModelCard) -> tuple[Misfit, ...]:
     card
         Of the model. What it does not say is not checked.
     """
+    return _misfits(volume, card, sampled(volume.array, at_most=SAMPLE)[0])
+
+
+def suiting(volume: Volume, cards: Iterable[ModelCard]) -> tuple[ModelCard, ...]:
+    """Those of the models that an image suits, as far as can be told, the best on held-out images first.
+
+    Parameters
+    ----------
+    volume
+        The image; a sample of its values is read once.
+    cards
+        Of the models to choose from. Left out are those made for other images and those that want other channels.
+    """
+    sample, _ = sampled(volume.array, at_most=SAMPLE)
+    found = [
+        card
+        for card in cards
+        if not isinstance(_channels(volume, card), Misfit)
+        and not any(misfit.fix == Fix("other model") for misfit in _misfits(volume, card, sample))
+    ]
+    return tuple(sorted(found, key=_held_out, reverse=True))
+
+
+def _held_out(card: ModelCard) -> float:
+    """Mean Dice over all structures of all held-out images; 0 of a model that was never scored."""
+    return max((score.dice for score in card.scores if score.group == "all" and not score.structure), default=0.0)
+
+
+def _misfits(volume: Volume, card: ModelCard, sample: Array) -> tuple[Misfit, ...]:
     if card.spatial_dims > volume.geometry.ndim:
         what = "This is a 2D image, but the model segments whole 3D scans"
         return (Misfit(what, "open the whole scan, or choose a 2D model", Fix("other model")),)
     channels = _channels(volume, card)
-    sample, _ = sampled(volume.array, at_most=SAMPLE)
     picked = (channels if isinstance(channels, Channels) else Channels((0,))).pick(sample)
     found = [channels] if isinstance(channels, Misfit) else []
     found += [*_names(volume, card, channels), *_modality(volume, card, picked), *_values(volume, card, picked)]
@@ -164,14 +193,15 @@ def _names(volume: Volume, card: ModelCard, channels: Channels | Misfit) -> Iter
 
 def _modality(volume: Volume, card: ModelCard, sample: Array) -> Iterator[Misfit]:
     trained, said = _kind(card.modality), _kind(volume.acquisition.modality)
-    seen = (
-        None if volume.acquisition.modality or trained not in ("CT", "MR", "microscopy") else looks_like(volume, sample)
-    )
-    there = said or seen
+    known = volume.acquisition.modality or trained not in ("CT", "MR", "microscopy", FUNDUS)
+    there = said or (None if known else looks_like(volume, sample))
     if trained and there and there != trained:
         is_it = "is" if said else "looks like"
         what = f"This {is_it} {there}, but the model was trained on {trained}"
         yield Misfit(what, f"choose a model for {there}", Fix("other model"))
+    elif trained == FUNDUS and not there and not known:
+        what = "This does not look like a photograph of the fundus, a disc in colour with a dark frame, as the model knows them"
+        yield Misfit(what, "choose another model if it is none", Fix("other model"))
     elif card.spatial_dims == 2 and volume.geometry.ndim == 3 and volume.spatial_shape[0] > 1:
         what = "This is a 3D scan, but the model sees one slice at a time and nothing of its neighbours"
         yield Misfit(what, "choose a 3D model if there is one", Fix("other model"))

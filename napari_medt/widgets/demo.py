@@ -12,6 +12,7 @@ import numpy as np
 
 LIMIT_S = 300
 SIZE = (1440, 900)
+MODEL = "medt-nuclei"
 
 
 class Demo:
@@ -42,8 +43,8 @@ class Demo:
             return str(run.message.text)
         if self._dock.review.models_listed and not self._dock.review.cards:
             return "There is no model to show: the one that comes with napari-medt is missing; install it again."
-        if run.run_button.isEnabled():
-            run.run()
+        if run.run_button.isEnabled() and not run.choosing:
+            self._dock.run(MODEL)
             self._step = self._ran
         return None
 

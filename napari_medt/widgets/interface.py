@@ -40,15 +40,30 @@ class Interface:
     def busy(self) -> bool:
         """Whether something is being read, calculated or written."""
         review = self.review
-        starting = not review.models_listed or not self.run_step.ready
+        starting = not review.models_listed or not self.run_step.ready or self.run_step.choosing
         return bool(starting or review.busy or self.case_bar.opened.busy or not review.bridge.idle)
 
     def open_case(self, path: str | Path) -> None:
         """Open an image, or a folder of images as a list of cases."""
         self.case_bar.opened.open_path(path)
 
-    def run(self) -> None:
-        """Let the chosen model segment the chosen image."""
+    def run(self, model: str = "") -> None:
+        """Let a model segment the chosen image; without one the model that is chosen in the dock.
+
+        Parameters
+        ----------
+        model
+            Its name or key, `"medt-nuclei@1"`, as `napari-medt models` lists them.
+
+        Raises
+        ------
+        BadModel
+            If there is none of this name.
+        """
+        if model:
+            from napari_medt.zoo import find_model
+
+            self.run_step.choose(find_model(model)[1].key)
         self.run_step.run()
 
     def next_doubtful(self) -> None:

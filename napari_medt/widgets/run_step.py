@@ -76,6 +76,7 @@ class RunStep(Step):
 
         self.image_box.currentIndexChanged.connect(self._image_chosen)
         self.model_box.currentIndexChanged.connect(self._model_chosen)
+        self.model_box.activated.connect(self._chosen_by_hand)
         self.device_box.currentIndexChanged.connect(self._model_chosen)
         review.image_changed.connect(self.show_image)
         review.models_changed.connect(self._models_listed)
@@ -84,10 +85,14 @@ class RunStep(Step):
         review.progressed.connect(self._progressed)
         self.hints.mended.connect(self._mend)
         self.wished: dict[str, Any] = {}  # what the last run was asked for besides the usual
-        self._asked = ""
+        self._suiting: tuple[str, ...] = ()  # models that the picture suits, the best first
+        self._choosing = False
+        self._by_hand = False  # whether the model was chosen by the user, who is not overruled
+        self._asked = self._asked_suiting = ""
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(AHEAD_MS)
+        self._soon.timeout.connect(self._ask_suiting)
         self._soon.timeout.connect(self._look_ahead)
         self._ready = False
         for changed in (review.image_changed, review.model_changed, self.more.changed, self.uncertainty.toggled):
@@ -100,6 +105,11 @@ class RunStep(Step):
     def ready(self) -> bool:
         """Whether the calculation process is there."""
         return self._ready
+
+    @property
+    def choosing(self) -> bool:
+        """Whether it is still to be found out which models the picture suits."""
+        return self._choosing or self._soon.isActive()
 
     def list_images(self) -> None:
         """Fill the image chooser from the viewer's layers, and keep the choice where it is still there."""
@@ -152,20 +162,67 @@ class RunStep(Step):
         self._refresh_button()
 
     def _models_listed(self, choose: str) -> None:
-        wanted = choose or self.review.model_key or self.review.preferred or DEFAULT_MODEL
+        self._by_hand = self._by_hand or bool(choose or self.review.preferred)
+        self._list_models(choose or self.review.model_key or self.review.preferred or DEFAULT_MODEL)
+        self._asked_suiting = ""
+        self._soon.start()
+
+    def _list_models(self, wanted: str) -> None:
+        """Fill the chooser: the models that the picture suits, the best first, then under a line the others."""
+        cards = self.review.cards
+        first = [key for key in self._suiting if key in cards]
         self.model_box.blockSignals(True)
         self.model_box.clear()
-        for key, card in self.review.cards.items():
+        for key in [*first, *(key for key in cards if key not in first)]:
+            if self.model_box.count() == len(first) > 0:
+                self.model_box.insertSeparator(len(first))
+            card = cards[key]
             self.model_box.addItem(f"{card.title}, version {card.version}" if card.version > 1 else card.title, key)
             self.model_box.setItemData(
                 self.model_box.count() - 1, f"{key}: {card.description}", Qt.ItemDataRole.ToolTipRole
             )
-        if not self.review.cards:
+        if not cards:
             self.model_box.addItem(texts.NO_MODEL, "")
         self.model_box.setCurrentIndex(max(0, self.model_box.findData(wanted)))
-        self.model_box.setEnabled(bool(self.review.cards))
+        self.model_box.setEnabled(bool(cards))
         self.model_box.blockSignals(False)
         self._model_chosen()
+
+    def choose(self, key: str) -> None:
+        """Choose a model by its key, as a user does."""
+        self._by_hand = True
+        self.model_box.setCurrentIndex(self.model_box.findData(key))
+
+    def _chosen_by_hand(self, _: int) -> None:
+        self._by_hand = True
+
+    def _ask_suiting(self) -> None:
+        """Ask which models the picture suits, once for each picture; until the user chooses one, the best of them is taken."""
+        review, image = self.review, self.review.image
+        if not self._ready or review.busy or image is None or not review.cards:
+            return
+        try:
+            picture = layers.take(image)
+        except MedtError:
+            return  # Run says it
+        if picture.token == self._asked_suiting:
+            return
+        self._asked_suiting = asked = picture.token
+
+        self._choosing = True
+
+        def answered(found: tuple[str, ...]) -> None:
+            if asked != self._asked_suiting:
+                return
+            self._suiting = found
+            work = review.work
+            ran = bool(review.busy) or (work is not None and bool(work.model_key))
+            self._list_models(review.model_key if ran or self._by_hand or not found else found[0])
+
+        def finished() -> None:
+            self._choosing = self._choosing and asked != self._asked_suiting
+
+        review.client.ask("suiting", picture=picture, then=answered, failed=lambda _: None, finished=finished)
 
     def _devices_listed(self, known: dict[str, Any]) -> None:
         self._ready = True

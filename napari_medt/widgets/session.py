@@ -116,6 +116,19 @@ class Session:
         seconds = None if pace is None else pace * planned.windows
         return Ahead(planned.windows, planned.memory_mb, seconds, hints)
 
+    def suiting(self, token: str) -> tuple[str, ...] | str:
+        """Keys of the models that an image suits: first those whose attention can be shown, of these the best first."""
+        from napari_medt.engine.suitability import suiting
+        from napari_medt.nets import list_nets
+        from napari_medt.zoo import list_models
+
+        if token not in self._images:
+            return MISSING
+        found = suiting(self._seen(token), list_models())
+        used = {card.architecture for card in found}
+        shown = {net.name for net in list_nets() if net.name in used and net.sources}
+        return tuple(card.key for card in sorted(found, key=lambda card: card.architecture not in shown))
+
     def sources(self, model_key: str, device: str = "auto") -> tuple[Block, ...]:
         """What can be asked of a model, from its input towards its output; empty where it shows no attention."""
         from napari_medt.attention import list_sources

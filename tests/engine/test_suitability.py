@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_medt.core import Acquisition, Geometry, Volume
-from napari_medt.engine.suitability import Fix, check, mend
+from napari_medt.engine.suitability import Fix, check, mend, suiting
 from napari_medt.io import read
 from napari_medt.zoo import list_models
 
@@ -289,3 +289,61 @@ def test_the_bundled_model_suits_the_images_it_was_trained_on(data_folder):
     (nuclei,) = (model for model in list_models() if model.name == "medt-nuclei")
     for path in sorted((data_folder / "nuclei_dsb2018" / "images").iterdir())[:5]:
         assert check(read(path), nuclei) == ()
+
+
+def photograph(*, disc=True):
+    """A disc in the colours of the fundus in a dark frame, or pink tissue everywhere."""
+    y, x = np.mgrid[-1:1:96j, -1:1:100j]
+    inside = (y**2 + x**2 < 0.9) | (not disc)
+    colours = np.array([180, 90, 40] if disc else [220, 150, 190])[:, None, None] * inside
+    noise = np.random.default_rng(0).normal(0, 4, colours.shape)
+    return Volume(np.clip(colours + noise, 0, 255).astype(np.uint8), Geometry.from_spacing((1, 1), units="px"))
+
+
+FLAT_CARD = {
+    "channels": "rgb",
+    "spatial_dims": 2,
+    "window": (64, 64),
+    "intensity": {"kind": "percentile"},
+    "orientation": "",
+    "spacing": None,
+    "value_range": None,
+    "field_of_view_mm": None,
+}
+
+
+def test_photographs_of_the_fundus_and_tissue_are_told_apart(card):
+    fundus = card(**FLAT_CARD, modality="fundus photographs, colour")
+    cells = card(**FLAT_CARD, modality="microscopy, 2D")
+    assert not check(photograph(), fundus)
+    assert not check(photograph(disc=False), cells)
+    assert [misfit.fix for misfit in check(photograph(), cells)] == [OTHER]
+    assert [misfit.fix for misfit in check(photograph(disc=False), fundus)] == [OTHER]
+
+
+def test_the_models_that_suit_come_by_their_held_out_scores(card):
+    def scored(name, dice, **changes):
+        score = {"dataset": "held out", "group": "all", "images": 3, "dice": dice, "iou": 0.5, "f1": 0.5}
+        return card(name=name, scores=(score,), **changes)
+
+    abdomen, better = scored("abdomen", 0.7), scored("better", 0.8)
+    cards = [abdomen, scored("brain", 0.9, **MRI), card(name="unscored"), better, scored("cells", 0.9, **FLAT_CARD)]
+    found = suiting(scan(body()), cards)
+    assert [card.name for card in found] == ["better", "abdomen", "unscored"]
+    assert not suiting(scan(np.stack([brain()] * 3)), [abdomen, better])
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern", "name"),
+    [
+        ("nuclei_dsb2018", "images/*.png", "nuclei"),
+        ("retina_chasedb1", "images/*.jpg", "vessels"),
+        ("hippocampus_mri", "images/*.nii.gz", "hippocampus"),
+        ("headneck_ct_openkbp", "images/*.nii.gz", "headneck"),
+    ],
+)
+def test_every_kind_of_image_finds_the_models_made_for_it(data_folder, folder, pattern, name):
+    cards = list_models()
+    made = {card.name for card in cards if card.name.endswith(name)}
+    for path in sorted((data_folder / folder).glob(pattern))[:60:15]:
+        assert {card.name for card in suiting(read(path), cards)} == made, path

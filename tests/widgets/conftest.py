@@ -24,9 +24,9 @@ from napari_medt.zoo import Intensity, ModelCard
 WAIT_MS = 60_000
 
 
-def card(version: int = 1) -> ModelCard:
+def card(version: int = 1, *, name: str = "quick") -> ModelCard:
     return ModelCard(
-        name="quick",
+        name=name,
         version=version,
         title="Quick cells",
         description="Finds what is bright.",
@@ -56,6 +56,7 @@ class QuickSession:
         self.learnt_with: list[dict[str, Any]] = []
         self.measured, self.after = 2, 0.8
         self.hints: tuple[Any, ...] = ()
+        self.suits: tuple[str, ...] = ("quick@1",)
         self.doubtful: tuple[Any, ...] = ()
         self.wishes: list[dict[str, Any]] = []
         self.ran_with: list[dict[str, Any]] = []
@@ -83,6 +84,11 @@ class QuickSession:
             progress(done, 5, f"Window {done} of 5")
         if self.fail is not None:
             raise self.fail
+
+    def suiting(self, token):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        return self.suits
 
     def look_ahead(self, token, model_key, device="auto", **wishes):
         if self._missing(token):

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 
 from napari_medt.core import BadImage, OutOfMemory
 from napari_medt.widgets import layers, texts
+from tests.widgets.conftest import card
 
 WAIT_MS = 60_000
 
@@ -324,6 +325,26 @@ def test_a_picture_that_cannot_be_used_says_why(dock, viewer, qtbot):
     assert not dock.run_step.run_button.isEnabled()
     with pytest.raises(BadImage):
         layers.take(odd)
+
+
+def test_the_best_model_for_the_picture_is_taken_until_the_user_takes_another(viewer, worker, open_dock, qtbot, cells):
+    plain, best = worker.session.cards[0], card(name="best")
+    worker.session.cards = [plain, best]
+    worker.session.suits = (best.key,)
+    viewer.add_image(cells, name="cells")
+    dock = open_dock(worker)
+    dock.wait()
+    box = dock.run_step.model_box
+    assert dock.review.model_key == best.key
+    assert [box.itemData(row) for row in range(box.count())] == [best.key, None, plain.key], "the rest is under a line"
+
+    dock.run_step.choose(plain.key)
+    viewer.add_image(cells.T, name="others")
+    dock.wait()
+    dock.run_step.image_box.setCurrentIndex(0)
+    dock.wait()
+    assert dock.review.image.name == "others"
+    assert dock.review.model_key == plain.key, "the user is not overruled"
 
 
 def test_without_an_image_the_dock_says_what_to_do(viewer, worker, open_dock):
