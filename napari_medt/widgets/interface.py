@@ -41,7 +41,8 @@ class Interface:
         """Whether something is being read, calculated or written."""
         review = self.review
         starting = not review.models_listed or not self.run_step.ready or self.run_step.choosing
-        return bool(starting or review.busy or self.case_bar.opened.busy or not review.bridge.idle)
+        asking = self.look_step.looking.asking
+        return bool(starting or asking or review.busy or self.case_bar.opened.busy or not review.bridge.idle)
 
     def open_case(self, path: str | Path) -> None:
         """Open an image, or a folder of images as a list of cases."""
@@ -61,10 +62,34 @@ class Interface:
             If there is none of this name.
         """
         if model:
-            from napari_medt.zoo import find_model
+            from napari_medt.zoo.shelf import find_model
 
             self.run_step.choose(find_model(model)[1].key)
         self.run_step.run()
+
+    def look(self, source: str = "", *, at: tuple[int, ...] | None = None, head: int | None = None) -> None:
+        """Show where the model looked: for one place, or on average over the picture.
+
+        Parameters
+        ----------
+        source
+            The attention block, as `napari_medt.attention.list_sources` names them; by default the one chosen in the dock.
+        at
+            Array index of the place asked about; `None` for the whole picture.
+        head
+            Which head; `None` for their mean.
+
+        Raises
+        ------
+        MedtError
+            If the model has no such block.
+        """
+        there = [block.name for block in self.look_step.looking.blocks]
+        if not there or (source and source not in there):
+            raise MedtError(texts.no_such_source(source, self.review.model_key), remedy=texts.sources_there(there))
+        self.look_step.choose(source or self.look_step.source, head, ask=at is None)
+        if at is not None:
+            self.look_step.pick(tuple(at))
 
     def next_doubtful(self) -> None:
         """Show the next place in which the last run was unsure."""

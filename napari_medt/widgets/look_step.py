@@ -128,8 +128,8 @@ class LookStep(Step):
         maps = self._answer[3]
         return next((found for found in maps if found.kind == self.part_box.currentData()), maps[0])
 
-    def choose(self, source: str, head: int | None) -> None:
-        """Show the map of another block and head, over the whole picture."""
+    def choose(self, source: str, head: int | None, *, ask: bool = True) -> None:
+        """Choose another block and head, and show their map of the whole picture."""
         if source not in (self.source_box.itemData(row) for row in range(self.source_box.count())):
             return
         for box, value in ((self.source_box, source), (self.head_box, head)):
@@ -138,7 +138,8 @@ class LookStep(Step):
             box.blockSignals(False)
             if box is self.source_box:
                 self._list_heads()
-        self.show_mean()
+        if ask:
+            self.show_mean()
 
     def step_source(self, by: int) -> None:
         """Go to the next attention block, or the one before."""

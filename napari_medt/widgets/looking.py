@@ -73,6 +73,11 @@ class Looking(QObject):
         return bool(self.blocks) and self._warming is None
 
     @property
+    def asking(self) -> bool:
+        """Whether an answer, or the preparation that the first of them needs, is on the way."""
+        return self._pending is not None or self._warming is not None
+
+    @property
     def busy(self) -> bool:
         """Whether a long question is being answered."""
         return self._pending is not None and self._long

@@ -569,6 +569,18 @@ def doubtful_place(number: int, size: float, unit: str, axes: int, share: float,
     return f"{number}.  {name or BACKGROUND}, {said}, unsure by {share * 100:.0f} %"
 
 
+def no_such_source(source: str, model: str) -> str:
+    """Say that a model has no attention of this name, or none at all."""
+    return (
+        f"The model {model} has no attention called {source!r}" if source else f"The model {model} shows no attention"
+    )
+
+
+def sources_there(sources: Sequence[str]) -> str:
+    """What can be asked for instead."""
+    return f"choose one of {', '.join(sources)}" if sources else "run a model that attends first"
+
+
 def source_name(source: str, kind: str = "") -> str:
     """Name an attention block for people: `"global.layer1.0"` becomes `"Global, stage 1, block 1"`."""
     if source == "rollout":

@@ -9,7 +9,7 @@ import pytest
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 from qtpy.QtCore import Qt
 
-from napari_medt.core import BadImage, OutOfMemory
+from napari_medt.core import BadImage, MedtError, OutOfMemory
 from napari_medt.widgets import layers, texts
 from tests.widgets.conftest import card
 
@@ -220,6 +220,17 @@ def test_one_map_is_replaced_by_the_next(dock, viewer, walk, qtbot):
     qtbot.waitUntil(lambda: shown.data.shape == (96, 128), timeout=WAIT_MS)
     assert not shown.bounding_box.visible
     assert len(viewer.layers) == count
+
+
+def test_a_script_asks_as_a_click_does(dock, viewer):
+    dock.wait().run()
+    dock.wait().look("level2")
+    dock.wait()
+    assert dock.look_step.map_shown.source == "level2"
+    dock.look(at=(40, 90))
+    assert dock.wait().look_step.answered_query == (40, 90)
+    with pytest.raises(MedtError, match="has no attention called 'level9'; choose one of global.layer1.0"):
+        dock.look("level9")
 
 
 def test_a_drag_moves_the_picture_and_asks_nothing(dock, viewer, walk, qtbot):
