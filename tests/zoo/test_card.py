@@ -230,3 +230,14 @@ def test_every_bundled_card_tells_what_a_clinician_asks(bundled):
     )
     assert [entry for entry in asked if not getattr(bundled, entry)] == []
     assert bundled.scores
+
+
+@pytest.mark.parametrize("bundled", list_models(), ids=lambda card: card.key)
+def test_the_readme_states_the_scores_of_the_card(bundled, root):
+    """All figures of its row, the mean first, each that of a group or a structure."""
+    rows = [line for line in (root / "README.md").read_text(encoding="utf-8").splitlines() if line[2:].startswith("`")]
+    told = next(line for line in rows if line.startswith(f"| `{bundled.name}` |")).split("|")[2:-1]
+    overall = next(score for score in bundled.scores if score.group == "all" and not score.structure)
+    assert float(told[0].split()[0]) == round(overall.dice, 3)
+    known = {round(score.dice, 3) for score in bundled.scores}
+    assert {float(figure) for figure in told[1:]} <= known
