@@ -80,6 +80,9 @@ def take(name: str, shot: Shot) -> None:
     dock.wait()
     dock.look(shot.source, at=shot.at or None)
     dock.wait()
+    image = dock.review.image
+    if shot.at:
+        viewer.dims.set_point(range(image.ndim), image.data_to_world(shot.at))
     if shot.part:
         dock.look_step.part_box.setCurrentIndex(dock.look_step.part_box.findData(shot.part))
     if shot.three_d:
