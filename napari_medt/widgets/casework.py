@@ -42,6 +42,8 @@ class Casework(QObject):
         self.settings: Callable[[], dict[str, Any]] = dict
         """With which wishes the last run was made."""
         self.hold_out: set[str] = set()
+        self.exports = 0
+        """How many masks are being handed over, each from a case that must stay open for it."""
         self._seen: dict[str, SlicesSeen] = {}
         self._state = ("", "")
         review.mask_changed.connect(self._look_at_state)
@@ -96,6 +98,9 @@ class Casework(QObject):
         work, image = review.work, review.image
         if work is None or image is None or review.busy == "run" or work.status == decision:
             return
+        if work.moving:
+            work.when_still(lambda: self._decide(decision, act) if review.work is work else None)
+            return
         if not work.has_mask:
             review.said.emit("correct", texts.NOTHING_TO_ACCEPT, "error")
             return
@@ -115,7 +120,7 @@ class Casework(QObject):
         work.on_case(sign, then=signed, failed=lambda error: review.said.emit("correct", str(error), "error"))
 
     def hand_over(self, path: str | Path) -> None:
-        """Write the accepted mask and the record of how it came about, off the window's thread."""
+        """Write the accepted mask and the record of how it came about, beside the thread that keeps changes."""
         review = self.review
         work, image = review.work, review.image
         if work is None or image is None:
@@ -123,14 +128,25 @@ class Casework(QObject):
         names = dict(enumerate(work.classes))
         picture = layers.take(image)
 
-        def write(case: CaseFolder) -> Path:
-            return export(case, Path(path), names=names, source=picture.load())[0]
+        def failed(error: MedtError) -> None:
+            review.said.emit("correct", str(error), "error")
 
-        work.on_case(
-            write,
-            then=lambda written: review.said.emit("correct", texts.HANDED_OVER.format(name=written.name), "good"),
-            failed=lambda error: review.said.emit("correct", str(error), "error"),
-        )
+        def write(case: CaseFolder) -> None:
+            self.exports += 1
+            review.bridge.aside(
+                lambda: export(case, Path(path), names=names, source=picture.load())[0], then=written, failed=ended
+            )
+
+        def written(file: Path) -> None:
+            ended(None)
+            review.said.emit("correct", texts.HANDED_OVER.format(name=file.name), "good")
+
+        def ended(error: MedtError | None) -> None:
+            self.exports -= 1
+            if error is not None:
+                failed(error)
+
+        work.on_case(lambda case: case, then=write, failed=failed)
 
     # --------------------------------------------------------------------------------------------------------------- log
 
@@ -193,13 +209,11 @@ class Casework(QObject):
 
     def lessons(self, *, then: Callable[[tuple[Lesson, ...]], Any], failed: Callable[[MedtError], Any]) -> None:
         """Gather the cases that can be learnt from, off the window's thread."""
-        taken, bridge = [], self.review.bridge
+        taken, review = [], self.review
         for image, work, who in self._open_lessons():
             try:
-                labels = work.snapshot()
-                taken.append(
-                    (who, layers.take(image), labels, bridge.aside(work.edited_mask), work.status == "accepted")
-                )
+                labels, edited = work.snapshot(), review.changes.aside(work.edited_mask)
+                taken.append((who, layers.take(image), labels, edited, work.status == "accepted"))
             except MedtError as error:
                 failed(error)
                 return
@@ -213,14 +227,14 @@ class Casework(QObject):
                     picture.scan,
                     picture.fixes,
                     labels,
-                    edited.result(),  # ended before this began: both are file work
+                    edited.result(),  # this thread may wait, the window's may not
                     accepted=accepted,
                 )
                 for who, picture, labels, edited, accepted in taken
             ]
             return (*opened, *listed)
 
-        bridge.aside(gather, then=then, failed=failed)
+        review.bridge.aside(gather, then=then, failed=failed)
 
 
 def person() -> str:

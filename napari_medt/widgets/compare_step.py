@@ -156,7 +156,10 @@ class CompareStep(Step):
 
     def compare(self, key: str = "") -> None:
         """Measure the version in use and another on the held-out cases and the present one."""
-        review = self.review
+        review, work = self.review, self.review.work
+        if work is not None and work.moving:
+            work.when_still(lambda: self.compare(key))
+            return
         new = key or self._other
         if review.busy or not new or not self.cases.who():
             return

@@ -258,6 +258,9 @@ class CorrectStep(Step):
         work, image = self.review.work, self.review.image
         if work is None or image is None:
             return
+        if work.moving:
+            work.when_still(lambda: self.save(path))
+            return
         self.review.bridge.aside(
             writer(work, image, path),
             then=lambda written: self.message.say(texts.MASK_SAVED.format(name=written.name), kind="good"),

@@ -1,6 +1,6 @@
 """The mask as it lies on disk after every change, its history, and the one that is found there from an earlier session.
 
-All of `Draft` but its construction runs on the bridge's thread for file work, in the order of the changes.
+All of `Draft` but its construction runs on the thread for changes of masks, in their order.
 """
 
 from __future__ import annotations
@@ -149,12 +149,10 @@ class Draft:
         if not folder.read_only:
             folder.protect(kept)
 
-    def go_on(self) -> bool:
-        """Continue the found draft; False when it was put aside meanwhile."""
-        if self._found is None:
-            return False
-        self._journal, self._found = self._found, None
-        return True
+    def go_on(self) -> None:
+        """Continue the found draft."""
+        if self._found is not None:
+            self._journal, self._found = self._found, None
 
     def discard(self) -> None:
         """Put the found draft aside."""

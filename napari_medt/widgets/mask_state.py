@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +111,15 @@ class MaskState(QObject):
     def redo_name(self) -> str:
         """What `redo` would bring back."""
         return self.timeline.redo_name
+
+    @property
+    def moving(self) -> bool:
+        """Whether a step back or forth is being unpacked; `when_still` says when that has ended."""
+        return self._history.moving
+
+    def when_still(self, act: Callable[[], Any]) -> None:
+        """Do something once no step back or forth is being unpacked; it is forgotten when the mask goes before."""
+        self._history.when_still(act)
 
     @property
     def structures(self) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ class OpenCases(QObject):
                     worklist.keep_screen(key, screen)
                 worklist.close()
 
-            self.review.bridge.aside(leave)
+            self.review.changes.aside(leave)
         self._cancel.set()
         self._reading.close()
 
@@ -103,7 +103,7 @@ class OpenCases(QObject):
             self.opening = ""
             self.leave()
             if self.worklist is not None:
-                self.review.bridge.aside(self.worklist.close)
+                self.review.changes.aside(self.worklist.close)
             self.worklist, self.items, self._ahead = worklist, items, {}
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
             if worklist.notes:
@@ -262,7 +262,7 @@ class OpenCases(QObject):
             )
 
     def _note(self, change: Callable[[], Any]) -> None:
-        """Change the list's notes off the window's thread, and show it as it is then."""
+        """Change the list's notes after all that is kept of the cases so far, and show it as it is then."""
         worklist = self.worklist
 
         def noted() -> tuple[Item, ...]:
@@ -274,7 +274,7 @@ class OpenCases(QObject):
                 self.items = items
                 self.changed.emit()
 
-        self.review.bridge.aside(noted, then=show, failed=self._failed)
+        self.review.changes.aside(noted, then=show, failed=self._failed)
 
     def _accepted(self) -> list[Lesson]:
         """Accepted cases of the folder that are not open."""

@@ -16,6 +16,7 @@ from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.client import Client, Job, Worker
 from napari_medt.widgets.mask_editor import MaskEditor
+from napari_medt.widgets.slice_shown import slice_shown
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -77,6 +78,7 @@ class Review(QObject):
         super().__init__(parent)
         self.viewer = viewer
         self.bridge = Bridge(self)
+        self.changes = Bridge(self)  # so that no save or export keeps a change from being undone, or from the disk
         self.client = Client(self.bridge, worker)
         self.layers = layers.OurLayers(viewer)
         self.cards: dict[str, Any] = {}
@@ -230,11 +232,12 @@ class Review(QObject):
 
     def _plane(self, image: Image) -> tuple[slice, ...] | None:
         """Return the slice of a scan that is shown, where strokes land."""
-        if image.ndim != 3 or self.viewer.dims.ndisplay != 2 or self.viewer.dims.order[0] != 0:
+        found, shape = slice_shown(self.viewer, image), layers.spatial_shape_of(image)
+        if found is None or not 0 <= found[1] < shape[found[0]]:
             return None
-        z = round(float(image.world_to_data(self.viewer.dims.point[-3:])[0]))
-        shape = layers.spatial_shape_of(image)
-        return (slice(max(0, z - 1), z + 2), slice(0, shape[1]), slice(0, shape[2])) if 0 <= z < shape[0] else None
+        box = [slice(0, size) for size in shape]
+        box[found[0]] = slice(max(0, found[1] - 1), found[1] + 2)
+        return tuple(box)
 
     def _begin(self, image: Image) -> None:
         key = layers.identity(image)
@@ -261,7 +264,7 @@ class Review(QObject):
             return None if layer is None else self._plane(layer)
 
         opener = self._openers.get(key)
-        work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane, opener=opener)
+        work = MaskEditor(picture, key, mask, self.changes, self.classes, plane=plane, opener=opener)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
         work.counted.connect(self.mask_counted)
@@ -376,11 +379,12 @@ class Review(QObject):
         self.closed = True
         if self.busy != "learn":  # what was learnt is gone on with another time, from its checkpoint
             self.cancel()
+        self.bridge.close()  # an export may still need a case
         for work in list(self._works.values()):
             if work.untouched:
                 self._drop(work)
             else:
                 work.close()
         self._works.clear()
-        self.bridge.close()
+        self.changes.close()
         self.client.close()

@@ -294,6 +294,9 @@ class RunStep(Step):
         editor = self.review.editor_for(image)
         if editor is None:
             return
+        if editor.moving:
+            editor.when_still(lambda: self._apply(picture, key, found, roi, took))
+            return
         editor.set_classes(prediction.classes)
         labels = prediction.labels
         if roi is not None:
