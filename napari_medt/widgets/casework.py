@@ -29,10 +29,13 @@ class Casework(QObject):
         The present mask was accepted, or sent to a second look.
     state_changed
         The state of the present case changed.
+    exported
+        A mask was handed over, or could not be.
     """
 
     decided = Signal(str)
     state_changed = Signal()
+    exported = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__()
@@ -143,6 +146,7 @@ class Casework(QObject):
 
         def ended(error: MedtError | None) -> None:
             self.exports -= 1
+            self.exported.emit()
             if error is not None:
                 failed(error)
 

@@ -47,10 +47,13 @@ class OpenCases(QObject):
         self._reading.aside(layers.compile_colours)
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
+        self._waiting: Callable[[], Any] | None = None
         cases.listed = self._accepted
         cases.decided.connect(lambda _: self.note_state())
         cases.state_changed.connect(self.note_state)
         review.ran_on.connect(self._note_doubt)
+        review.busy_changed.connect(lambda _: review.bridge.post(self._go_ahead))  # after what a job that ended brings
+        cases.exported.connect(self._go_ahead)
 
     @property
     def busy(self) -> bool:
@@ -91,10 +94,17 @@ class OpenCases(QObject):
             self._open_file(place)
 
     def open_folder(self, folder: Path) -> None:
-        """Open a folder of images, and the case that was open last or the first that is left."""
+        """Open a folder of images, and the case that was open last or the first that is left; the open one is read anew."""
         from napari_medt.cases import Worklist
 
+        if not self._may_open():
+            return
+        known = self.worklist
+
         def look() -> tuple[Worklist, tuple[Item, ...], Item | None]:
+            if known is not None and known.folder == folder.expanduser().absolute():
+                known.refresh()
+                return known, known.items, known.current
             worklist = Worklist.open(folder)
             return worklist, worklist.items, worklist.current
 
@@ -102,7 +112,7 @@ class OpenCases(QObject):
             worklist, items, current = found
             self.opening = ""
             self.leave()
-            if self.worklist is not None:
+            if self.worklist is not None and self.worklist is not worklist:
                 self.review.changes.aside(self.worklist.close)
             self.worklist, self.items, self._ahead = worklist, items, {}
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
@@ -116,6 +126,9 @@ class OpenCases(QObject):
 
     def _open_file(self, place: Path) -> None:
         from napari_medt._napari_io.reading import name_of
+
+        if not self._may_open():
+            return
 
         def read_it() -> list[Any]:
             from napari_medt.io import read
@@ -137,9 +150,34 @@ class OpenCases(QObject):
             self.review.said.emit("run", str(error), "error")
             self.changed.emit()
 
+        def arrived(found: Any) -> None:
+            if self._busy_now:  # begun while this was being read: its picture stays until it has ended
+                self._waiting = lambda: arrived(found)
+                self.review.said.emit("run", texts.OPENS_LATER.format(name=name), "plain")
+            else:
+                then(found)
+
         self.opening = name
         self.changed.emit()
-        self._reading.aside(work, then=then, failed=failed)
+        self._reading.aside(work, then=arrived, failed=failed)
+
+    @property
+    def _busy_now(self) -> bool:
+        """Whether something is under way that needs the picture, or the case, that is open."""
+        return bool(self.review.busy or self.cases.exports)
+
+    def _may_open(self) -> bool:
+        """Whether something else can be opened now; says why not."""
+        free = not self.opening and not self._busy_now
+        if not free:
+            self.review.said.emit("run", texts.BUSY_NOW, "plain")
+        return free
+
+    def _go_ahead(self) -> None:
+        """Show what was read while something else was under way, once that has ended."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
 
     # ---------------------------------------------------------------------------------------------------------------- go
 
@@ -154,21 +192,13 @@ class OpenCases(QObject):
     def go(self, key: str) -> None:
         """Put a case into the viewer, in the place of the one that is there."""
         worklist = self.worklist
-        if worklist is None or self.opening or key == self.key:
-            return
-        if self.review.busy:
-            self.review.said.emit("run", texts.BUSY_NOW, "plain")
+        if worklist is None or key == self.key or not self._may_open():
             return
         item = next(item for item in self.items if item.key == key)
         ready = self._ahead.pop(key, None)
 
         def shown(found: Read) -> None:
             self.opening = ""
-            if self.review.busy:  # begun while this was being read: its picture stays
-                self._ahead[key] = found
-                self.review.said.emit("run", texts.BUSY_NOW, "plain")
-                self.changed.emit()
-                return
             self._show(item, *found)
 
         if ready is not None:
