@@ -168,7 +168,7 @@ class MaskEditor(MaskState):
             return False
         self.settle()
         if not self._history.go_on(found):
-            return self.replace(found.labels, texts.RESTORED_NAME)
+            return self.replace(found.labels, texts.RESTORED_NAME, by="file")
         self._hold(found.labels.dtype)
         self._shadow[...] = found.labels
         self._show_all(mask)
@@ -184,7 +184,7 @@ class MaskEditor(MaskState):
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "") -> bool:
+    def replace(self, labels: np.ndarray, name: str, *, by: By = "model", model_key: str = "") -> bool:
         """Put a whole new mask in the place of the present one, as one step of the history, as far as the rules allow.
 
         Parameters
@@ -193,6 +193,8 @@ class MaskEditor(MaskState):
             Of the mask's shape.
         name
             Of the step, for the undo button.
+        by
+            A model, or the file it was taken from.
         model_key
             The model that made it, or empty.
 
@@ -206,7 +208,7 @@ class MaskEditor(MaskState):
         if mask is None or labels.shape != self.shape:
             return False
         if self.moving:
-            self.when_still(lambda: self.replace(labels, name, model_key=model_key))
+            self.when_still(lambda: self.replace(labels, name, by=by, model_key=model_key))
             return True
         self.settle()
         self._hold(labels.dtype)
@@ -221,13 +223,13 @@ class MaskEditor(MaskState):
                 return judge(rules, make_edit(name, (), whole, before, labels.astype(before.dtype, copy=False)))
 
             def again() -> None:
-                self.replace(labels, name, model_key=model_key)
+                self.replace(labels, name, by=by, model_key=model_key)
 
-            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by="model", again=again), failed=self._no)
+            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by=by, again=again), failed=self._no)
             return True
         self._shadow = labels.astype(before.dtype)  # a copy: what came from elsewhere may change or be read-only
         self._show_all(mask)
-        self._history.record(Change(name, "model"), name, whole, before, self._shadow.copy())
+        self._history.record(Change(name, by), name, whole, before, self._shadow.copy())
         return True
 
     def make(self, verdict: Verdict, *, by: By, again: Callable[[], None] | None = None) -> bool:
@@ -270,7 +272,7 @@ class MaskEditor(MaskState):
             forget_history(mask)
             mask.refresh()
             self._history.record_edit(edit, by)
-            if by != "model":
+            if by in ("hand", "tool"):
                 self.edited.emit()
         self._tell(verdict, by)
         return edit is not None

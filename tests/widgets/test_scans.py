@@ -62,7 +62,7 @@ def test_a_mask_made_in_the_dock_is_saved_on_the_grid_of_the_file(scan, scan_fil
     dock.correct_step.undo()
     qtbot.waitUntil(lambda: not dock.review.work.mask.data.any(), timeout=WAIT_MS)
     dock.correct_step.load(tmp_path / "mask.seg.nrrd")
-    qtbot.waitUntil(lambda: dock.review.work.undo_name == "loaded mask", timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: dock.review.work.undo_name == "mask from mask.seg.nrrd", timeout=WAIT_MS)
     np.testing.assert_array_equal(dock.review.work.mask.data, shown)
 
 
