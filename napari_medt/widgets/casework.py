@@ -18,6 +18,7 @@ from napari_medt.widgets.lessons import Lesson, Who
 if TYPE_CHECKING:
     from napari_medt.widgets.mask_editor import MaskEditor
     from napari_medt.widgets.review import Review
+    from napari_medt.widgets.runs import Ran
 
 
 class Casework(QObject):
@@ -42,8 +43,6 @@ class Casework(QObject):
         self.review = review
         self.listed: Callable[[], list[Lesson]] = list
         """Accepted cases that are not open; set by who knows the worklist."""
-        self.settings: Callable[[], dict[str, Any]] = dict
-        """With which wishes the last run was made."""
         self.hold_out: set[str] = set()
         self.exports = 0
         """How many masks are being handed over, each from a case that must stay open for it."""
@@ -51,7 +50,7 @@ class Casework(QObject):
         self._state = ("", "")
         review.mask_changed.connect(self._look_at_state)
         review.image_changed.connect(self._look_at_state)
-        review.ran_on.connect(self._log_run)
+        review.ran_on.connect(self._keep_run)
         self._dims = review.viewer.dims.events
         for emitter in (self._dims.current_step, self._dims.order, self._dims.ndisplay):
             emitter.connect(self._looked)
@@ -183,18 +182,18 @@ class Casework(QObject):
         if seen is not None and work.status != "to do":
             work.on_case(lambda case: None if case.read_only else case.log.looked(seen))
 
-    def _log_run(self) -> None:
-        review = self.review
-        work, card = review.work, review.cards.get(review.model_key)
-        if work is None or card is None:
-            return
-        settings = {name: str(value) for name, value in self.settings().items()} | {"device": review.device}
+    def _keep_run(self, ran: Ran) -> None:
+        """Write down which model was run, and keep with the case what a later session needs of it."""
+        review, work, run = self.review, self.review.work, ran.run
+        name, _, version = run.model.partition("@")
 
-        def log(case: CaseFolder) -> None:
+        def keep(case: CaseFolder) -> None:
             if not case.read_only:
-                case.log.ran(card.name, version=str(card.version), weights_sha256=card.sha256, settings=settings)
+                case.log.ran(name, version=version, weights_sha256=run.weights_sha256, settings=run.settings)
+                case.keep_run(run, ran.uncertainty)
 
-        work.on_case(log, failed=lambda error: review.said.emit("run", str(error), "error"))
+        if work is not None:
+            work.on_case(keep, failed=lambda error: review.said.emit("run", str(error), "error"))
 
     # ----------------------------------------------------------------------------------------------------------- lessons
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.cases import CaseFolder, Journal, Protection, cases_folder, image_digest
+from napari_medt.cases import CaseFolder, Journal, LastRun, Protection, cases_folder, image_digest
 from napari_medt.core import BadCase, MedtError
 from napari_medt.widgets import texts
 from napari_medt.widgets.timeline import Timeline
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A mask from an earlier session, with its history, its locks, and what to tell about it."""
+    """A mask from an earlier session, with its history, its locks, the run it began with, and what to tell about it."""
 
     labels: np.ndarray
     edits: int
@@ -32,6 +32,8 @@ class Found:
     notes: tuple[str, ...]
     timeline: Timeline = field(default_factory=Timeline)
     protection: Protection = field(default_factory=Protection)
+    run: LastRun | None = None
+    uncertainty: np.ndarray | None = None
 
 
 class Draft:
@@ -78,14 +80,18 @@ class Draft:
         self._offered = bool(found.labels.any())
         if not self._offered:
             return None
-        notes, protection = found.notes, Protection()
+        notes, protection, run = found.notes, Protection(), None
         try:
             protection = folder.protection
         except BadCase as error:
             notes += (str(error),)
+        try:
+            run = folder.last_run
+        except BadCase as error:
+            notes += (str(error),)
         when = texts.moment(found.when, datetime.now().astimezone())
         timeline = Timeline.of(self._found.timeline, self._found.position)
-        return Found(found.labels, found.edits, when, notes, timeline, protection)
+        return Found(found.labels, found.edits, when, notes, timeline, protection, *(run or ()))
 
     @property
     def journal(self) -> Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
@@ -15,6 +15,9 @@ from napari_medt.widgets import layers
 from napari_medt.widgets.answers import Block, Question
 from napari_medt.widgets.client import Job
 from napari_medt.widgets.review import Review
+
+if TYPE_CHECKING:
+    from napari_medt.cases import LastRun
 
 Asked = tuple[str, str]
 
@@ -111,6 +114,19 @@ class Looking(QObject):
                 at=self.place_shown(),
                 failed=lambda _: None,  # a model without attention is no failure of the run; the first question says it
                 finished=self._warmed,
+            )
+
+    def take_up(self, run: LastRun) -> None:
+        """Prepare to answer about the mask of an earlier session, in whose run slices may have been cut in a plane of their own."""
+        image = self._review.image
+        if image is not None and not self._review.busy:
+            self._review.client.ask(
+                "take_up",
+                run.model,
+                run.settings.get("plane"),
+                picture=layers.take(image),
+                then=lambda _: self.prepare(),
+                failed=self._tell,
             )
 
     def ask(self, question: Question) -> None:

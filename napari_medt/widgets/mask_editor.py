@@ -167,8 +167,14 @@ class MaskEditor(MaskState):
         if found is None or mask is None:
             return False
         self.settle()
+        run = self.run = found.run
+        if run is not None:
+            self.set_classes(run.classes)
         if not self._history.go_on(found):
-            return self.replace(found.labels, texts.RESTORED_NAME, by="file")
+            done = self.replace(found.labels, texts.RESTORED_NAME, by="file")
+            if run is not None:
+                self.on_case(lambda case: case.read_only or case.keep_run(run, found.uncertainty), failed=self._no)
+            return done
         self._hold(found.labels.dtype)
         self._shadow[...] = found.labels
         self._show_all(mask)

@@ -19,6 +19,8 @@ from napari_medt.widgets.timeline import Timeline
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+    from napari_medt.cases import LastRun
+
 
 class MaskState(QObject):
     """The part of `MaskEditor` that changes nothing.
@@ -34,7 +36,9 @@ class MaskState(QObject):
     shape
         Of the mask.
     model_key
-        The model that ran last; empty without one.
+        The model that ran last; empty without one, or where that of an earlier session is no longer there.
+    run
+        Which model made a mask of an earlier session, and how.
     found
         A mask from an earlier session that is offered.
     protection
@@ -50,6 +54,7 @@ class MaskState(QObject):
         self.classes = classes
         self.shape = tuple(mask.data.shape)
         self.model_key = ""
+        self.run: LastRun | None = None
         self.found: Found | None = None
         self.protection = Protection()
         self._overlap: OverlapPolicy = "replace"

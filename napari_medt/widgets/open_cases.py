@@ -14,12 +14,14 @@ from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.lessons import Lesson, Who
 from napari_medt.widgets.remembered import remember
+from napari_medt.widgets.runs import REGION
 from napari_medt.widgets.screens import screen_of, show_as
 
 if TYPE_CHECKING:
     from napari_medt.cases import Item, Screen, Worklist
     from napari_medt.core import Volume
     from napari_medt.widgets.review import Review
+    from napari_medt.widgets.runs import Ran
 
     Read = tuple[list[Any], Screen | None]
 
@@ -48,6 +50,7 @@ class OpenCases(QObject):
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
         self._waiting: Callable[[], Any] | None = None
+        self._anew = False
         cases.listed = self._accepted
         cases.decided.connect(lambda _: self.note_state())
         cases.state_changed.connect(self.note_state)
@@ -115,6 +118,7 @@ class OpenCases(QObject):
             if self.worklist is not None and self.worklist is not worklist:
                 self.review.changes.aside(self.worklist.close)
             self.worklist, self.items, self._ahead = worklist, items, {}
+            self._anew = True
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
             if worklist.notes:
                 self.review.said.emit("run", " ".join(worklist.notes), "plain")
@@ -219,6 +223,9 @@ class OpenCases(QObject):
             review.keep_case_with(layer, lambda volume: worklist.open_case(item.key, volume))
             self._shown.append(layer)
         viewer.reset_view()
+        if screen is not None and self._anew:
+            review.go_on_with(screen.model)
+        self._anew = False
         review.choose_image(self._shown[0])
         if screen is not None:
             show_as(review, screen)
@@ -280,15 +287,14 @@ class OpenCases(QObject):
         if worklist is not None and key:
             self._note(lambda: worklist.update(key))
 
-    def _note_doubt(self) -> None:
-        """Take over how unsure the model was of the case, which the list can be ordered by."""
-        worklist, key, review = self.worklist, self.key, self.review
-        image, card = review.image, review.cards.get(review.model_key)
-        doubt = None if image is None else review.layers.find(image, "uncertainty")
-        if worklist is not None and key and doubt is not None and card is not None:
-            values = doubt.data
+    def _note_doubt(self, ran: Ran) -> None:
+        """Take over how unsure the model that ran was of the whole case, which the list can be ordered by."""
+        worklist, key, run, values = self.worklist, self.key, ran.run, ran.uncertainty
+        if worklist is not None and key and values is not None and REGION not in run.settings:
             self._note(
-                lambda: worklist.keep_doubt(key, float(values.mean()), model=card.key, weights_sha256=card.sha256)
+                lambda: worklist.keep_doubt(
+                    key, float(values.mean()), model=run.model, weights_sha256=run.weights_sha256
+                )
             )
 
     def _note(self, change: Callable[[], Any]) -> None:

@@ -493,6 +493,12 @@ BOX_OUTSIDE = "What is drawn in {name} lies beside the picture"
 OUTSIDE = "That point lies outside the picture."
 KEPT = "Kept on this computer, {when}."
 RESTORED = "The mask from {when} is back, with its history: Undo goes on where you left off."
+MODEL_GONE = "{name}, which made the mask, is not installed: Look cannot ask it, but what you correct still counts."
+MODEL_CHANGED = (
+    "{name} has other weights than when it made the mask: Look cannot ask it, but what you correct still counts."
+)
+MODEL_LATER = "It was made by {old}; {new} stays in use."
+UNSURE_OF = "Unsure places of {name}"
 UNANSWERED = "A mask from an earlier session was found for this picture"
 UNANSWERED_REMEDY = "restore it or start anew first"
 NOTHING_TO_ACCEPT = "There is no mask yet to decide on. Run or paint first."

@@ -60,6 +60,7 @@ class QuickSession:
         self.wishes: list[dict[str, Any]] = []
         self.ran_with: list[dict[str, Any]] = []
         self.questions: list[Question] = []
+        self.taken_up: list[tuple[str, Any]] = []
         self.checked: list[tuple[Question, int]] = []
         self.verdict = "chance"
 
@@ -106,6 +107,12 @@ class QuickSession:
             found = replace(found, labels=labels)
         self.ran_with.append({"uncertainty": uncertainty, "roi": roi, **wishes})
         return Found(found, [1 - float(labels.mean()), float(labels.mean())], self.doubtful)
+
+    def take_up(self, token, model_key, plane=None):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self.taken_up.append((model_key, plane))
+        return True
 
     def sources(self, model_key, device="auto"):
         return (

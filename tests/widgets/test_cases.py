@@ -101,6 +101,9 @@ def test_a_restart_finds_case_and_view_again(listed, walk, viewer):
     assert scene_camera(viewer).zoom == 2.5
     assert viewer.dims.current_step[0] == 3
     np.testing.assert_array_equal(again.review.work.mask.data, mine)
+    assert again.review.work.model_key == "quick@1", "what it was made with is known, too"
+    again.wait()
+    assert again.look_step.pick_button.isEnabled()
     assert states(again)[again.opened.place] == "draft"
 
 

@@ -255,7 +255,7 @@ def test_a_fix_makes_another_picture_of_the_same_layer(model):
     image = model.add_image(np.zeros((8, 9)))
     before = layers.take(image)
     fix = Hint("what", "remedy", "shift values", (-1024.0,))
-    layers.add_fix(image, fix)
+    layers.add_fixes(image, [fix])
     after = layers.take(image)
     assert after.fixes == (fix,)
     assert after.token != before.token
