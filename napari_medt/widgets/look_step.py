@@ -71,7 +71,7 @@ class LookStep(Step):
         review.ran_on.connect(lambda _: looking.prepare())
         review.taken_up.connect(looking.take_up)
         review.image_changed.connect(self._forget)
-        review.model_changed.connect(self._forget)
+        review.model_changed.connect(self._another_model)
         review.busy_changed.connect(lambda _: self._refresh())
         self._refresh()
 
@@ -191,6 +191,12 @@ class LookStep(Step):
             self.head_box.clear()
         self.pick_button.setChecked(False)
         self._refresh()
+
+    def _another_model(self) -> None:
+        """Take the maps of the former model out of the viewer; those that were kept stay."""
+        self._forget()
+        for image, _ in self.review.works:
+            map_layers.remove(self.review.layers, image)
 
     def _refresh(self) -> None:
         work = self.review.work

@@ -2,60 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from napari.components import ViewerModel
 
 from napari_medt.widgets.answers import Doubt, Hint
-from napari_medt.widgets.casework import Casework
-from napari_medt.widgets.compare_step import CompareStep
-from napari_medt.widgets.learn_step import LearnStep
-from napari_medt.widgets.look_step import LookStep
-from napari_medt.widgets.review import Review
-from napari_medt.widgets.run_step import RunStep
 from napari_medt.widgets.texts import MODEL_CHANGED, MODEL_GONE, MODEL_LATER
 from tests.widgets.conftest import card
-
-
-@pytest.fixture
-def session(qtbot, worker, until):
-    """Opens the steps of the dock without a window, as often as one likes, each time as a program begun anew."""
-    opened = []
-
-    def close():
-        for steps in opened:
-            steps.look.leave()
-            steps.cases.close()
-            steps.review.close()
-        opened.clear()
-
-    def open_it(*pictures):
-        close()
-        worker.start()
-        worker.session.images.clear()
-        model = ViewerModel()
-        for number, picture in enumerate(pictures):
-            model.add_image(picture, name=f"scan {number}")
-        review = Review(model, worker=worker)
-        cases, said = Casework(review), []
-        review.said.connect(lambda step, text, kind: said.append(text))
-        steps = SimpleNamespace(review=review, cases=cases, run=RunStep(review), look=LookStep(review), said=said)
-        steps.learn, steps.compare = LearnStep(review, cases), CompareStep(review, cases)
-        for step in (steps.run, steps.look, steps.learn, steps.compare):
-            qtbot.addWidget(step)
-        opened.append(steps)
-        steps.calm = lambda: until(
-            lambda: bool(not review.busy and review.bridge.idle and review.changes.idle and review.cards)
-        )
-        review.choose_image(model.layers[0])
-        review.start()
-        steps.calm()
-        return steps
-
-    yield open_it
-    close()
 
 
 @pytest.fixture
@@ -64,10 +16,10 @@ def picture(cells):
 
 
 @pytest.fixture
-def left(session, worker, picture):
+def left(steps_on, worker, picture):
     """A mask that was run in coronal slices, with doubts, and corrected; the session is over."""
     worker.session.doubtful = (Doubt((1.0, 60.0, 90.0), 30.0, 0.6, "cell"),)
-    steps = session(picture)
+    steps = steps_on(picture)
     steps.run.uncertainty.setChecked(True)
     steps.run.more.plane_box.setCurrentIndex(steps.run.more.plane_box.findData("coronal"))
     steps.run.more.mirror.setChecked(True)
@@ -89,10 +41,10 @@ def restore(steps, until):
     return steps.review.work
 
 
-def test_everything_goes_on_without_a_new_run(left, session, worker, picture, until):
+def test_everything_goes_on_without_a_new_run(left, steps_on, worker, picture, until):
     runs = len(worker.session.ran_with)
     worker.session.cards.append(card().model_copy(update={"name": "another", "classes": ("background", "a", "b")}))
-    steps = session(picture)
+    steps = steps_on(picture)
     steps.run.model_box.setCurrentIndex(steps.run.model_box.findData("another@1"))
     work, review = restore(steps, until), steps.review
     np.testing.assert_array_equal(work.mask.data, left)
@@ -124,10 +76,10 @@ def test_everything_goes_on_without_a_new_run(left, session, worker, picture, un
 
 
 @pytest.mark.parametrize("what", ["gone", "changed"])
-def test_a_model_that_is_not_what_it_was_is_told(left, session, worker, picture, until, what):
+def test_a_model_that_is_not_what_it_was_is_told(left, steps_on, worker, picture, until, what):
     other = {"gone": {"name": "another"}, "changed": {"sha256": "ab" * 32}}[what]
     worker.session.cards = [card().model_copy(update=other)]
-    steps = session(picture)
+    steps = steps_on(picture)
     work = restore(steps, until)
     words = {"gone": MODEL_GONE, "changed": MODEL_CHANGED}[what].format(name="Quick cells")
     assert sum(words in said for said in steps.said) == 1
@@ -138,18 +90,18 @@ def test_a_model_that_is_not_what_it_was_is_told(left, session, worker, picture,
     assert steps.learn.learn_button.isEnabled()
 
 
-def test_a_later_version_stays_in_use(left, session, worker, picture, until):
+def test_a_later_version_stays_in_use(left, steps_on, worker, picture, until):
     worker.session.cards.append(card(2))
-    steps = session(picture)
+    steps = steps_on(picture)
     steps.run.model_box.setCurrentIndex(steps.run.model_box.findData("quick@2"))
     work = restore(steps, until)
     assert (steps.review.model_key, work.model_key) == ("quick@2", "quick@1")
     assert any(MODEL_LATER.format(old="quick@1", new="quick@2") in said for said in steps.said)
 
 
-def test_the_next_picture_gets_the_model_of_the_users_choice(left, session, worker, picture, until):
+def test_the_next_picture_gets_the_model_of_the_users_choice(left, steps_on, worker, picture, until):
     worker.session.cards.append(card().model_copy(update={"name": "another"}))
-    steps = session(picture, picture[::-1].copy())
+    steps = steps_on(picture, picture[::-1].copy())
     steps.run.model_box.setCurrentIndex(steps.run.model_box.findData("another@1"))
     review = steps.review
     restore(steps, until)
@@ -161,12 +113,12 @@ def test_the_next_picture_gets_the_model_of_the_users_choice(left, session, work
     assert review.model_key == "quick@1"
 
 
-def test_a_mask_that_is_taken_back_after_a_change_keeps_its_model_for_the_next_time(left, session, picture, until):
-    steps = session(picture)
+def test_a_mask_that_is_taken_back_after_a_change_keeps_its_model_for_the_next_time(left, steps_on, picture, until):
+    steps = steps_on(picture)
     until(lambda: steps.review.work.found is not None)
     steps.review.work.mask.paint((0, 5, 5), 1)
     steps.review.work.settle()
     steps.calm()
     restore(steps, until)
-    steps = session(picture)
+    steps = steps_on(picture)
     assert restore(steps, until).model_key == "quick@1"
