@@ -115,7 +115,7 @@ class Casework(QObject):
             return act(case)
 
         def signed(made: Any) -> None:
-            if work.depth == depth and work.status == decision:
+            if review.work is work and work.depth == depth and work.status == decision:
                 review.said.emit("correct", texts.signed(decision, made.by), "good")
                 self.decided.emit(decision)
 

@@ -168,10 +168,16 @@ class CompareStep(Step):
         self.list_versions(new)
         self.progress.begin(texts.STARTING)
         review.hold("compare")
-        old = review.model_key
+        old, image = review.model_key, review.image
+
+        def compared(found: Compared) -> None:
+            if (review.model_key, review.image) == (old, image):
+                self._compared(found)
+            else:
+                self.message.say(texts.COMPARED_OTHER, kind="plain")
 
         def gathered(lessons: tuple[Lesson, ...]) -> None:
-            review.begin("compare", "compare", "compare", lessons, old, new, review.device, then=self._compared)
+            review.begin("compare", "compare", "compare", lessons, old, new, review.device, then=compared)
 
         def failed(error: MedtError) -> None:
             review.release()

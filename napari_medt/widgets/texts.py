@@ -498,6 +498,7 @@ MODEL_CHANGED = (
     "{name} has other weights than when it made the mask: Look cannot ask it, but what you correct still counts."
 )
 MODEL_LATER = "It was made by {old}; {new} stays in use."
+COMPARED_OTHER = "The comparison was of another picture or model than is chosen now, so it was put aside."
 UNSURE_OF = "Unsure places of {name}"
 UNANSWERED = "A mask from an earlier session was found for this picture"
 UNANSWERED_REMEDY = "restore it or start anew first"
