@@ -5,6 +5,7 @@ from napari_medt.cases.entry import Entry
 from napari_medt.cases.folder import CaseFolder, Recovered
 from napari_medt.cases.identity import CaseCard, SignOff, cases_folder, image_digest, mask_digest
 from napari_medt.cases.journal import Journal
+from napari_medt.cases.last_run import DoubtfulPlace, Fix, LastRun
 from napari_medt.cases.log import CaseLog, Line
 from napari_medt.cases.protection import Protection
 from napari_medt.cases.report import export
@@ -19,10 +20,13 @@ __all__ = [
     "CaseFolder",
     "CaseLog",
     "Doubt",
+    "DoubtfulPlace",
     "EditedMask",
     "Entry",
+    "Fix",
     "Item",
     "Journal",
+    "LastRun",
     "Line",
     "Order",
     "Protection",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medt.cases import recovery
+from napari_medt.cases import last_run, recovery
 from napari_medt.cases.edited import Corrections
 from napari_medt.cases.entry import Entry, changed_box, make_entry
 from napari_medt.cases.framed_log import FramedLog, Place, frame
@@ -121,6 +121,7 @@ class Draft:
         self._start_log(0, History(), blank=True)
         try:
             (self.path / recovery.MASK).unlink(missing_ok=True)
+            (self.path / last_run.NAME).unlink(missing_ok=True)
             sync_folder(self.path)
         except OSError as error:
             raise storage_error(error, self.path / recovery.MASK, doing="removed") from error

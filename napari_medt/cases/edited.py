@@ -19,7 +19,7 @@ _CODES = {"hand": HAND, "tool": TOOL}
 
 @dataclass(frozen=True, eq=False)
 class EditedMask:
-    """Where a mask differs from what the model, or nobody, had put there.
+    """Where a mask differs from what the model, a file, or nobody, had put there.
 
     Attributes
     ----------
@@ -37,7 +37,8 @@ class EditedMask:
 class Corrections:
     """Corrections gathered change by change, in the order in which they were made.
 
-    A later run of a model takes what it changed out again. So does a correction that ends at the value before.
+    A later run of a model, or a mask from a file, takes what it changed out again. So does a correction that ends at the
+    value before.
     """
 
     def __init__(self) -> None:

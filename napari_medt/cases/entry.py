@@ -16,7 +16,7 @@ from napari_medt.core import BadCase
 from napari_medt.core.volume import Array
 
 Kind = Literal["edit", "undo", "redo"]
-By = Literal["hand", "tool", "model", "undo"]
+By = Literal["hand", "tool", "model", "file", "undo"]
 Box = tuple[slice, ...]
 
 _LEVEL = 1  # label values compress well at once; higher levels cost a stroke its few milliseconds
@@ -44,7 +44,8 @@ class Entry:
     kind
         `"edit"`, or `"undo"` or `"redo"` of one: then `after` is what the mask became by that.
     by
-        Who changed the mask: a brush in the user's `"hand"`, a `"tool"`, a `"model"`, or `"undo"`, which redo is too.
+        Who changed the mask: a brush in the user's `"hand"`, a `"tool"`, a `"model"`, a `"file"` it was taken from, or `"undo"`,
+        which redo is too.
     value
         Of the structure in the mask; None where it was about several or none.
     id

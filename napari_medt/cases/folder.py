@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from napari_medt.cases import protection, recovery
+from napari_medt.cases import last_run, protection, recovery
 from napari_medt.cases.draft import Draft
 from napari_medt.cases.edited import Corrections
 from napari_medt.cases.entry import Entry
@@ -30,6 +30,7 @@ from napari_medt.cases.identity import (
     store_card,
 )
 from napari_medt.cases.journal import BUDGET_BYTES, Journal
+from napari_medt.cases.last_run import LastRun
 from napari_medt.cases.lock import CaseLock
 from napari_medt.cases.log import CaseLog
 from napari_medt.cases.protection import Protection
@@ -361,6 +362,32 @@ class CaseFolder:
         with self._guard:
             self._check_writable()
             protection.store(self.path, kept, self.card.shape)
+
+    @property
+    def last_run(self) -> tuple[LastRun, Array | None] | None:
+        """The run that `keep_run` kept, and its uncertainty; None before the first, and after `discard`.
+
+        Raises
+        ------
+        BadCase
+            If what lies on disk is damaged.
+        StorageError
+            If it cannot be read.
+        """
+        with self._guard:
+            return last_run.load(self.path, self.card.shape)
+
+    def keep_run(self, run: LastRun, uncertainty: Array | None = None) -> None:
+        """Keep which model was run, and how unsure it was, in the place of what was kept before.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses it.
+        """
+        with self._guard:
+            self._check_writable()
+            last_run.store(self.path, run, uncertainty)
 
     def close(self) -> None:
         """Save what is not yet in `mask.tif` and let other windows have the case.

@@ -160,7 +160,7 @@ class Journal:
         structure, value
             Name of the structure it was about, and its value in the mask.
         by
-            Who changed it: the user's `"hand"`, a `"tool"` or a `"model"`.
+            Who changed it: the user's `"hand"`, a `"tool"`, a `"model"`, or a `"file"` it was taken from.
 
         Returns
         -------
@@ -205,7 +205,7 @@ class Journal:
         structure, value
             Name of the structure it was about, and its value in the mask.
         by
-            Who changed it: the user's `"hand"`, a `"tool"` or a `"model"`.
+            Who changed it: the user's `"hand"`, a `"tool"`, a `"model"`, or a `"file"` it was taken from.
 
         Raises
         ------

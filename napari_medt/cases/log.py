@@ -34,7 +34,8 @@ class Line:
     time
         ISO 8601, UTC.
     what
-        In a word or two: `"opened"`, `"run"`, `"edited"`, `"looked"`, `"decided"`, `"no longer accepted"`, `"exported"`.
+        In a word or two: `"opened"`, `"run"`, `"loaded"`, `"edited"`, `"looked"`, `"decided"`, `"no longer accepted"`,
+        `"exported"`.
     facts
         What else there is to say, as JSON.
     before
@@ -110,6 +111,10 @@ class CaseLog:
     def ran(self, model: str, *, version: str, weights_sha256: str, settings: Mapping[str, Any]) -> Line:
         """Write down that a model was run: its name, its version, the digest of its weights, and how; errors as for `add`."""
         return self.add("run", model=model, version=version, weights_sha256=weights_sha256, settings=dict(settings))
+
+    def loaded(self, file: str) -> Line:
+        """Write down that a mask was taken from a file, by the file's name; errors as for `add`."""
+        return self.add("loaded", file=file)
 
     def looked(self, seen: SlicesSeen) -> Line:
         """Write down which slices were looked at; errors as for `add`."""

@@ -24,7 +24,8 @@ def export(
     """Write the accepted mask, and a record of facts beside it.
 
     The record holds who accepted what and when, digests of image, mask and log, the structures with their volumes, the models
-    that were run and with which settings, how many changes were made by whom, and which slices were looked at.
+    that were run and with which settings, the files masks were taken from, how many changes were made by whom, and which slices
+    were looked at.
 
     Parameters
     ----------
@@ -106,4 +107,5 @@ def _history(lines: tuple[Line, ...], shape: tuple[int, ...], case: CaseFolder) 
                 changes[by] = changes.get(by, 0) + count
     seen = {axis: told["share"] for axis, told in case.log.seen(shape).facts().items()}
     models = [{"when": line.time, **line.facts} for line in lines if line.what == "run"]
-    return {"models": models, "changes": changes, "share_of_slices_seen": seen}
+    files = [{"when": line.time, **line.facts} for line in lines if line.what == "loaded"]
+    return {"models": models, "files": files, "changes": changes, "share_of_slices_seen": seen}

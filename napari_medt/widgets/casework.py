@@ -18,6 +18,7 @@ from napari_medt.widgets.lessons import Lesson, Who
 if TYPE_CHECKING:
     from napari_medt.widgets.mask_editor import MaskEditor
     from napari_medt.widgets.review import Review
+    from napari_medt.widgets.runs import Ran
 
 
 class Casework(QObject):
@@ -29,24 +30,27 @@ class Casework(QObject):
         The present mask was accepted, or sent to a second look.
     state_changed
         The state of the present case changed.
+    exported
+        A mask was handed over, or could not be.
     """
 
     decided = Signal(str)
     state_changed = Signal()
+    exported = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__()
         self.review = review
         self.listed: Callable[[], list[Lesson]] = list
         """Accepted cases that are not open; set by who knows the worklist."""
-        self.settings: Callable[[], dict[str, Any]] = dict
-        """With which wishes the last run was made."""
         self.hold_out: set[str] = set()
+        self.exports = 0
+        """How many masks are being handed over, each from a case that must stay open for it."""
         self._seen: dict[str, SlicesSeen] = {}
         self._state = ("", "")
         review.mask_changed.connect(self._look_at_state)
         review.image_changed.connect(self._look_at_state)
-        review.ran_on.connect(self._log_run)
+        review.ran_on.connect(self._keep_run)
         self._dims = review.viewer.dims.events
         for emitter in (self._dims.current_step, self._dims.order, self._dims.ndisplay):
             emitter.connect(self._looked)
@@ -96,6 +100,9 @@ class Casework(QObject):
         work, image = review.work, review.image
         if work is None or image is None or review.busy == "run" or work.status == decision:
             return
+        if work.moving:
+            work.when_still(lambda: self._decide(decision, act) if review.work is work else None)
+            return
         if not work.has_mask:
             review.said.emit("correct", texts.NOTHING_TO_ACCEPT, "error")
             return
@@ -108,14 +115,14 @@ class Casework(QObject):
             return act(case)
 
         def signed(made: Any) -> None:
-            if work.depth == depth and work.status == decision:
+            if review.work is work and work.depth == depth and work.status == decision:
                 review.said.emit("correct", texts.signed(decision, made.by), "good")
                 self.decided.emit(decision)
 
         work.on_case(sign, then=signed, failed=lambda error: review.said.emit("correct", str(error), "error"))
 
     def hand_over(self, path: str | Path) -> None:
-        """Write the accepted mask and the record of how it came about, off the window's thread."""
+        """Write the accepted mask and the record of how it came about, beside the thread that keeps changes."""
         review = self.review
         work, image = review.work, review.image
         if work is None or image is None:
@@ -123,14 +130,26 @@ class Casework(QObject):
         names = dict(enumerate(work.classes))
         picture = layers.take(image)
 
-        def write(case: CaseFolder) -> Path:
-            return export(case, Path(path), names=names, source=picture.load())[0]
+        def failed(error: MedtError) -> None:
+            review.said.emit("correct", str(error), "error")
 
-        work.on_case(
-            write,
-            then=lambda written: review.said.emit("correct", texts.HANDED_OVER.format(name=written.name), "good"),
-            failed=lambda error: review.said.emit("correct", str(error), "error"),
-        )
+        def write(case: CaseFolder) -> None:
+            self.exports += 1
+            review.bridge.aside(
+                lambda: export(case, Path(path), names=names, source=picture.load())[0], then=written, failed=ended
+            )
+
+        def written(file: Path) -> None:
+            ended(None)
+            review.said.emit("correct", texts.HANDED_OVER.format(name=file.name), "good")
+
+        def ended(error: MedtError | None) -> None:
+            self.exports -= 1
+            self.exported.emit()
+            if error is not None:
+                failed(error)
+
+        work.on_case(lambda case: case, then=write, failed=failed)
 
     # --------------------------------------------------------------------------------------------------------------- log
 
@@ -163,18 +182,18 @@ class Casework(QObject):
         if seen is not None and work.status != "to do":
             work.on_case(lambda case: None if case.read_only else case.log.looked(seen))
 
-    def _log_run(self) -> None:
-        review = self.review
-        work, card = review.work, review.cards.get(review.model_key)
-        if work is None or card is None:
-            return
-        settings = {name: str(value) for name, value in self.settings().items()} | {"device": review.device}
+    def _keep_run(self, ran: Ran) -> None:
+        """Write down which model was run, and keep with the case what a later session needs of it."""
+        review, work, run = self.review, self.review.work, ran.run
+        name, _, version = run.model.partition("@")
 
-        def log(case: CaseFolder) -> None:
+        def keep(case: CaseFolder) -> None:
             if not case.read_only:
-                case.log.ran(card.name, version=str(card.version), weights_sha256=card.sha256, settings=settings)
+                case.log.ran(name, version=version, weights_sha256=run.weights_sha256, settings=run.settings)
+                case.keep_run(run, ran.uncertainty)
 
-        work.on_case(log, failed=lambda error: review.said.emit("run", str(error), "error"))
+        if work is not None:
+            work.on_case(keep, failed=lambda error: review.said.emit("run", str(error), "error"))
 
     # ----------------------------------------------------------------------------------------------------------- lessons
 
@@ -193,13 +212,11 @@ class Casework(QObject):
 
     def lessons(self, *, then: Callable[[tuple[Lesson, ...]], Any], failed: Callable[[MedtError], Any]) -> None:
         """Gather the cases that can be learnt from, off the window's thread."""
-        taken, bridge = [], self.review.bridge
+        taken, review = [], self.review
         for image, work, who in self._open_lessons():
             try:
-                labels = work.snapshot()
-                taken.append(
-                    (who, layers.take(image), labels, bridge.aside(work.edited_mask), work.status == "accepted")
-                )
+                labels, edited = work.snapshot(), review.changes.aside(work.edited_mask)
+                taken.append((who, layers.take(image), labels, edited, work.status == "accepted"))
             except MedtError as error:
                 failed(error)
                 return
@@ -213,14 +230,14 @@ class Casework(QObject):
                     picture.scan,
                     picture.fixes,
                     labels,
-                    edited.result(),  # ended before this began: both are file work
+                    edited.result(),  # this thread may wait, the window's may not
                     accepted=accepted,
                 )
                 for who, picture, labels, edited, accepted in taken
             ]
             return (*opened, *listed)
 
-        bridge.aside(gather, then=then, failed=failed)
+        review.bridge.aside(gather, then=then, failed=failed)
 
 
 def person() -> str:

@@ -156,7 +156,10 @@ class CompareStep(Step):
 
     def compare(self, key: str = "") -> None:
         """Measure the version in use and another on the held-out cases and the present one."""
-        review = self.review
+        review, work = self.review, self.review.work
+        if work is not None and work.moving:
+            work.when_still(lambda: self.compare(key))
+            return
         new = key or self._other
         if review.busy or not new or not self.cases.who():
             return
@@ -165,10 +168,16 @@ class CompareStep(Step):
         self.list_versions(new)
         self.progress.begin(texts.STARTING)
         review.hold("compare")
-        old = review.model_key
+        old, image = review.model_key, review.image
+
+        def compared(found: Compared) -> None:
+            if (review.model_key, review.image) == (old, image):
+                self._compared(found)
+            else:
+                self.message.say(texts.COMPARED_OTHER, kind="plain")
 
         def gathered(lessons: tuple[Lesson, ...]) -> None:
-            review.begin("compare", "compare", "compare", lessons, old, new, review.device, then=self._compared)
+            review.begin("compare", "compare", "compare", lessons, old, new, review.device, then=compared)
 
         def failed(error: MedtError) -> None:
             review.release()

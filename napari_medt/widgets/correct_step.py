@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QButtonGroup, QFileDialog, QSpinBox
 
 from napari_medt._napari_io.reading import name_of
 from napari_medt.cases.entry import By
+from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.guard import Verdict
 from napari_medt.widgets.history_list import HistoryList
@@ -258,6 +259,9 @@ class CorrectStep(Step):
         work, image = self.review.work, self.review.image
         if work is None or image is None:
             return
+        if work.moving:
+            work.when_still(lambda: self.save(path))
+            return
         self.review.bridge.aside(
             writer(work, image, path),
             then=lambda written: self.message.say(texts.MASK_SAVED.format(name=written.name), kind="good"),
@@ -270,14 +274,18 @@ class CorrectStep(Step):
         if work is None or image is None:
             return
 
-        def loaded(found: tuple[Any, Any]) -> None:
-            if work.replace(found[0], texts.LOADED_NAME):
-                layers.made_of(work.mask, found[1])
-                self.message.say(texts.MASK_LOADED.format(name=Path(path).name), kind="good")
+        name = Path(path).name
 
-        self.review.bridge.aside(
-            reader(work, image, path), then=loaded, failed=lambda error: self.message.say(str(error), kind="error")
-        )
+        def loaded(found: tuple[Any, Any]) -> None:
+            if work.replace(found[0], texts.LOADED_NAME.format(name=name), by="file"):
+                layers.made_of(work.mask, found[1])
+                self.message.say(texts.MASK_LOADED.format(name=name), kind="good")
+                work.on_case(lambda case: case.read_only or case.log.loaded(name), failed=failed)
+
+        def failed(error: MedtError) -> None:
+            self.message.say(str(error), kind="error")
+
+        self.review.bridge.aside(reader(work, image, path), then=loaded, failed=failed)
 
     # ----------------------------------------------------------------------------------------------------------- recovery
 

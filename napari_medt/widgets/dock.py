@@ -64,7 +64,6 @@ class ReviewDock(Interface, QWidget):
         self.case_bar = CaseBar(self.opened, self.cases)
         self.sign_off = SignOffLine(self.review, self.cases)
         self.correct_step.content.addWidget(self.sign_off)
-        self.cases.settings = lambda: self.run_step.wished
         self._to_compare = ""
         self.steps: dict[str, Step] = {
             "run": self.run_step,

@@ -1,6 +1,6 @@
 """The mask as it lies on disk after every change, its history, and the one that is found there from an earlier session.
 
-All of `Draft` but its construction runs on the bridge's thread for file work, in the order of the changes.
+All of `Draft` but its construction runs on the thread for changes of masks, in their order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.cases import CaseFolder, Journal, Protection, cases_folder, image_digest
+from napari_medt.cases import CaseFolder, Journal, LastRun, Protection, cases_folder, image_digest
 from napari_medt.core import BadCase, MedtError
 from napari_medt.widgets import texts
 from napari_medt.widgets.timeline import Timeline
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A mask from an earlier session, with its history, its locks, and what to tell about it."""
+    """A mask from an earlier session, with its history, its locks, the run it began with, and what to tell about it."""
 
     labels: np.ndarray
     edits: int
@@ -32,6 +32,8 @@ class Found:
     notes: tuple[str, ...]
     timeline: Timeline = field(default_factory=Timeline)
     protection: Protection = field(default_factory=Protection)
+    run: LastRun | None = None
+    uncertainty: np.ndarray | None = None
 
 
 class Draft:
@@ -78,14 +80,18 @@ class Draft:
         self._offered = bool(found.labels.any())
         if not self._offered:
             return None
-        notes, protection = found.notes, Protection()
+        notes, protection, run = found.notes, Protection(), None
         try:
             protection = folder.protection
         except BadCase as error:
             notes += (str(error),)
+        try:
+            run = folder.last_run
+        except BadCase as error:
+            notes += (str(error),)
         when = texts.moment(found.when, datetime.now().astimezone())
         timeline = Timeline.of(self._found.timeline, self._found.position)
-        return Found(found.labels, found.edits, when, notes, timeline, protection)
+        return Found(found.labels, found.edits, when, notes, timeline, protection, *(run or ()))
 
     @property
     def journal(self) -> Journal:
@@ -149,12 +155,10 @@ class Draft:
         if not folder.read_only:
             folder.protect(kept)
 
-    def go_on(self) -> bool:
-        """Continue the found draft; False when it was put aside meanwhile."""
-        if self._found is None:
-            return False
-        self._journal, self._found = self._found, None
-        return True
+    def go_on(self) -> None:
+        """Continue the found draft."""
+        if self._found is not None:
+            self._journal, self._found = self._found, None
 
     def discard(self) -> None:
         """Put the found draft aside."""

@@ -42,7 +42,8 @@ class Interface:
         review = self.review
         starting = not review.models_listed or not self.run_step.ready or self.run_step.choosing
         asking = self.look_step.looking.asking
-        return bool(starting or asking or review.busy or self.case_bar.opened.busy or not review.bridge.idle)
+        idle = review.bridge.idle and review.changes.idle
+        return bool(starting or asking or review.busy or self.case_bar.opened.busy or not idle)
 
     def open_case(self, path: str | Path) -> None:
         """Open an image, or a folder of images as a list of cases."""

@@ -176,11 +176,13 @@ def identity(layer: Layer) -> str:
     return str(mark["id"])
 
 
-def add_fix(layer: Layer, fix: Any) -> None:
-    """Note something to be done about a picture before a model sees it; the layer itself is left as it is."""
+def add_fixes(layer: Layer, fixes: Sequence[Any]) -> None:
+    """Note what is to be done about a picture before a model sees it, each once; the layer itself is left as it is."""
     identity(layer)
     mark = layer.metadata[KEY]
-    mark["fixes"] = (*mark.get("fixes", ()), fix)
+    known = [(fix.fix, fix.values) for fix in mark.get("fixes", ())]
+    new = [fix for fix in fixes if (fix.fix, fix.values) not in known]
+    mark["fixes"] = (*mark.get("fixes", ()), *new)
 
 
 def made_of(mask: Layer, exact: np.ndarray | None) -> None:

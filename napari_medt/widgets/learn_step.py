@@ -158,6 +158,9 @@ class LearnStep(Step):
     def learn(self, minutes: float | None = None) -> None:
         """Teach the chosen model all cases that can be learnt from."""
         review, image, work = self.review, self.review.image, self.review.work
+        if work is not None and work.moving:
+            work.when_still(lambda: self.learn(minutes))
+            return
         if work is not None:
             work.settle()  # a stroke that was just made counts
         if review.busy or not self.cases.who() or not review.model_key:

@@ -125,6 +125,7 @@ class LookMore(QFrame):
         if work is None or work.mask is None:
             return
         labels, last = work.mask.data, self._looking.clicked
+        asked = work, self._looking.model
         if label == PIECE and last is None:
             self.said.emit(texts.NO_POINT, "plain")
             return
@@ -136,10 +137,14 @@ class LookMore(QFrame):
                 raise BadImage(texts.NO_STRUCTURE, remedy=texts.NO_STRUCTURE_REMEDY)
             return tuple(part.start for part in box), inside[box].copy()
 
+        def if_meant(tell: Any, *answer: Any) -> None:
+            if asked == (self._review.work, self._looking.model):
+                tell.emit(*answer)
+
         self._review.bridge.aside(
             cut,
-            then=lambda crop: self.asked.emit(label, crop),
-            failed=lambda error: self.said.emit(str(error), "error"),
+            then=lambda crop: if_meant(self.asked, label, crop),
+            failed=lambda error: if_meant(self.said, str(error), "error"),
         )
 
     # ------------------------------------------------------------------------------------------------------------- all heads

@@ -68,9 +68,10 @@ class LookStep(Step):
         self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
         self.more.against_changed.connect(lambda key: looking.again(against=key))
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
-        review.ran_on.connect(looking.prepare)
+        review.ran_on.connect(lambda _: looking.prepare())
+        review.taken_up.connect(looking.take_up)
         review.image_changed.connect(self._forget)
-        review.model_changed.connect(self._forget)
+        review.model_changed.connect(self._another_model)
         review.busy_changed.connect(lambda _: self._refresh())
         self._refresh()
 
@@ -191,6 +192,12 @@ class LookStep(Step):
             self.head_box.clear()
         self.pick_button.setChecked(False)
         self._refresh()
+
+    def _another_model(self) -> None:
+        """Take the maps of the former model out of the viewer; those that were kept stay."""
+        self._forget()
+        for image, _ in self.review.works:
+            map_layers.remove(self.review.layers, image)
 
     def _refresh(self) -> None:
         work = self.review.work

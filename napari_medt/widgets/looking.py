@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
@@ -15,6 +17,9 @@ from napari_medt.widgets import layers
 from napari_medt.widgets.answers import Block, Question
 from napari_medt.widgets.client import Job
 from napari_medt.widgets.review import Review
+
+if TYPE_CHECKING:
+    from napari_medt.cases import LastRun
 
 Asked = tuple[str, str]
 
@@ -108,14 +113,33 @@ class Looking(QObject):
         if asked != self.asked_model or not self.blocks:
             self.asked_model = asked
             self._review.client.ask("sources", *asked, then=listed, failed=self._tell)
+
+        def warmed() -> None:
+            if self._warming is job[0]:
+                self._warming = None
+
+        job: list[Job | None] = [None]
         with suppress(MedtError):
-            self._warming = self._review.client.ask(
+            self._warming = job[0] = self._review.client.ask(
                 "prepare_attention",
                 *asked,
                 picture=layers.take(image),
                 at=self.place_shown(),
                 failed=lambda _: None,  # a model without attention is no failure of the run; the first question says it
-                finished=self._warmed,
+                finished=warmed,
+            )
+
+    def take_up(self, run: LastRun) -> None:
+        """Prepare to answer about the mask of an earlier session, in whose run slices may have been cut in a plane of their own."""
+        image = self._review.image
+        if image is not None and not self._review.busy:
+            self._review.client.ask(
+                "take_up",
+                run.model,
+                run.settings.get("plane"),
+                picture=layers.take(image),
+                then=lambda _: self.prepare(),
+                failed=self._tell,
             )
 
     def ask(self, question: Question) -> None:
@@ -131,14 +155,11 @@ class Looking(QObject):
                 self._pending.cancel()
             return
         self._next = None
-        picture, asked, began = layers.take(image), self.model, time.perf_counter()
+        picture, began = layers.take(image), time.perf_counter()
 
         def answered(maps: list[AttentionMap]) -> None:
-            layer = picture.still_there(self._review.viewer)
-            if layer is None or layer is not self._review.image or asked != self.model:
-                return
             self.last = question
-            self.answered.emit(layer, picture, question, maps)
+            self.answered.emit(self._review.image, picture, question, maps)
             self.last_answer_s = time.perf_counter() - began
 
         long = question.what != "point" or bool(question.against)
@@ -185,12 +206,27 @@ class Looking(QObject):
             self._warming.cancel()
         self._send(method, *args, picture=layers.take(image), long=True, then=then, **options)
 
-    def _send(self, method: str, *args: Any, long: bool, **options: Any) -> None:
+    def _send(self, method: str, *args: Any, picture: layers.Picture, long: bool, then: Any, **options: Any) -> None:
+        """Ask; an answer, and a failure, for another picture or model than is chosen when it comes is put aside."""
+        asked = self.model
+
+        def if_meant(tell: Callable[[Any], Any], answer: Any) -> None:
+            layer = picture.still_there(self._review.viewer)
+            if layer is not None and layer is self._review.image and asked == self.model:
+                tell(answer)
+
         self._long = long
         if long:
             options["on_progress"] = self.progressed.emit
         self._pending = self._review.client.ask(
-            method, *self.model, *args, failed=self._tell, finished=self._finished, **options
+            method,
+            *asked,
+            *args,
+            picture=picture,
+            then=partial(if_meant, then),
+            failed=partial(if_meant, self._tell),
+            finished=self._finished,
+            **options,
         )
         if long:
             self.busy_changed.emit(True)
@@ -206,9 +242,6 @@ class Looking(QObject):
         question, self._next = self._next, None
         if question is not None:
             self.ask(question)
-
-    def _warmed(self) -> None:
-        self._warming = None
 
     def _make_way(self, busy: str) -> None:
         """A run or learning has begun: what is only prepared can wait."""

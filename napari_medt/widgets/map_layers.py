@@ -160,6 +160,12 @@ def show_marks(ours: OurLayers, image: Image, found: AttentionMap) -> None:
     _mark(ours, image, at, lines, arrows)
 
 
+def remove(ours: OurLayers, image: Image) -> None:
+    """Take a map and its marks out of the viewer."""
+    for role in ("attention", "point", "window", "arrows"):
+        ours.remove(image, role)
+
+
 def clear_marks(ours: OurLayers, image: Image) -> None:
     """Have the marks there, but not to be seen, so that a click only has to move them."""
     nothing = np.zeros((0, 2, image.ndim))

@@ -103,16 +103,15 @@ class MaskEditor(MaskState):
         failed: Callable[[Any], Any] | None = None,
     ) -> None:
         """Run `act(case)` on the case's folder, off the window's thread, once all changes so far are kept there."""
-        self._history.settle()
         self.flush()
         self._history.on_case(act, then=then, failed=failed)
 
     def edited_mask(self) -> np.ndarray:
-        """Return where a person changed the mask; to be called on the bridge's thread for file work."""
+        """Return where a person changed the mask; to be called on the bridge's thread."""
         return self._history.edited_mask(self.shape)
 
     def snapshot(self) -> np.ndarray:
-        """Return a copy of the mask as it is now."""
+        """Return a copy of the mask as it is now; a step that is being unpacked is not in it yet, see `when_still`."""
         self.settle()
         return self._shadow.copy()
 
@@ -168,8 +167,14 @@ class MaskEditor(MaskState):
         if found is None or mask is None:
             return False
         self.settle()
+        run = self.run = found.run
+        if run is not None:
+            self.set_classes(run.classes)
         if not self._history.go_on(found):
-            return self.replace(found.labels, texts.RESTORED_NAME)
+            done = self.replace(found.labels, texts.RESTORED_NAME, by="file")
+            if run is not None:
+                self.on_case(lambda case: case.read_only or case.keep_run(run, found.uncertainty), failed=self._no)
+            return done
         self._hold(found.labels.dtype)
         self._shadow[...] = found.labels
         self._show_all(mask)
@@ -185,7 +190,7 @@ class MaskEditor(MaskState):
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def replace(self, labels: np.ndarray, name: str, *, model_key: str = "") -> bool:
+    def replace(self, labels: np.ndarray, name: str, *, by: By = "model", model_key: str = "") -> bool:
         """Put a whole new mask in the place of the present one, as one step of the history, as far as the rules allow.
 
         Parameters
@@ -194,6 +199,8 @@ class MaskEditor(MaskState):
             Of the mask's shape.
         name
             Of the step, for the undo button.
+        by
+            A model, or the file it was taken from.
         model_key
             The model that made it, or empty.
 
@@ -201,11 +208,14 @@ class MaskEditor(MaskState):
         -------
         bool
             Whether the layer was still there and the shape fits. With locks, or others to keep, what is left of the change
-            is worked out beside the window and made soon.
+            is worked out beside the window and made soon; so it is while a step of the history is being unpacked.
         """
         mask = self.mask
         if mask is None or labels.shape != self.shape:
             return False
+        if self.moving:
+            self.when_still(lambda: self.replace(labels, name, by=by, model_key=model_key))
+            return True
         self.settle()
         self._hold(labels.dtype)
         mask.visible = True
@@ -219,13 +229,13 @@ class MaskEditor(MaskState):
                 return judge(rules, make_edit(name, (), whole, before, labels.astype(before.dtype, copy=False)))
 
             def again() -> None:
-                self.replace(labels, name, model_key=model_key)
+                self.replace(labels, name, by=by, model_key=model_key)
 
-            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by="model", again=again), failed=self._no)
+            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by=by, again=again), failed=self._no)
             return True
         self._shadow = labels.astype(before.dtype)  # a copy: what came from elsewhere may change or be read-only
         self._show_all(mask)
-        self._history.record(Change(name, "model"), name, whole, before, self._shadow.copy())
+        self._history.record(Change(name, by), name, whole, before, self._shadow.copy())
         return True
 
     def make(self, verdict: Verdict, *, by: By, again: Callable[[], None] | None = None) -> bool:
@@ -243,11 +253,14 @@ class MaskEditor(MaskState):
         Returns
         -------
         bool
-            Whether anything was changed.
+            Whether anything was changed, or will be once a step of the history is unpacked.
         """
         mask = self.mask
         if mask is None:
             return False
+        if self.moving:
+            self.when_still(lambda: self.make(verdict, by=by, again=again))
+            return True
         self.settle()
         edit = verdict.edit
         if edit is not None:
@@ -265,13 +278,16 @@ class MaskEditor(MaskState):
             forget_history(mask)
             mask.refresh()
             self._history.record_edit(edit, by)
-            if by != "model":
+            if by in ("hand", "tool"):
                 self.edited.emit()
         self._tell(verdict, by)
         return edit is not None
 
     def take(self, asked: Edit, by: By) -> None:
         """Answer that a change may take voxels from other structures."""
+        if self.moving:
+            self.when_still(lambda: self.take(asked, by))
+            return
         self.settle()
         before = self._shadow[asked.box]
         after = np.where(asked.changed, asked.after, before)
@@ -291,7 +307,7 @@ class MaskEditor(MaskState):
 
     def go_to(self, position: int) -> None:
         """Go to a place in the timeline; the journal unpacks the way there aside."""
-        if not self._history.moving:
+        if not self.moving:
             self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
         self._history.go_to(position, self._shadow, self.rules)
 
@@ -313,7 +329,7 @@ class MaskEditor(MaskState):
             Also look where nobody said that something was painted, as other plugins write into layers without telling.
         """
         mask = self.mask
-        if mask is None or self._history.moving:
+        if mask is None or self.moving:
             return
         box, name = self._strokes.places(self.shape, everywhere=everywhere), self._strokes.name
         self._strokes.seen()
@@ -325,7 +341,7 @@ class MaskEditor(MaskState):
     def close(self) -> None:
         """Give the layer back to napari; the draft on disk stays."""
         mask = self.mask
-        self._history.settle()
+        self._history.leave()
         if mask is not None:
             self.flush(everywhere=True)
         self._history.close()
@@ -357,13 +373,12 @@ class MaskEditor(MaskState):
         self._tell(verdict, "hand")
 
     def _step(self, by: int) -> None:
-        if not self._history.moving:
+        if not self.moving:
             self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
         self.go_to(self._history.target + by)
 
     def settle(self) -> None:
-        """Bring everything that is under way into the history, also what nobody told of, before something else is done."""
-        self._history.settle()
+        """Bring what was painted into the history, also what nobody told of, before something else is done."""
         self.flush(everywhere=True)
 
     def _data_replaced(self) -> None:

@@ -1,7 +1,7 @@
 """The history of one mask for the window: what can be undone, how large each structure is, and what lies on disk.
 
-The journal, the counting and the case folder are only touched on the bridge's thread for file work, in the order of the
-changes; what comes of it arrives here.
+The journal, the counting and the case folder are only touched on the bridge's thread, in the order of the changes; what comes
+of it arrives here. The window never waits for it: what cannot go on before a step was unpacked is done when it was.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MaskHistory(QObject):
     draft
         The mask on disk.
     bridge
-        Brings the work to another thread.
+        Brings the work to another thread, which nothing but changes of masks keeps busy.
     write
         Puts values into the mask at a box, on the window's thread.
     name_of
@@ -75,6 +75,7 @@ class MaskHistory(QObject):
         self._counts = Counts()
         self._moving: Future[Any] | None = None
         self._target = 0
+        self._waiting: list[Callable[[], Any]] = []
 
     # ------------------------------------------------------------------------------------------------------------- draft
 
@@ -84,8 +85,9 @@ class MaskHistory(QObject):
 
     def go_on(self, found: Found) -> bool:
         """Continue the history of a mask that was found; False after changes that were made before the answer."""
-        if self.timeline.changes or not self._bridge.aside(self._draft.go_on).result():
+        if self.timeline.changes:
             return False
+        self._bridge.aside(self._draft.go_on, failed=self.failed.emit)
         self.timeline = found.timeline
         self._bridge.aside(lambda: self._counts.start(found.labels), then=self._counted)
         return True
@@ -127,13 +129,13 @@ class MaskHistory(QObject):
     def restart(self, labels: np.ndarray) -> None:
         """Begin anew, as a mask of another shape was put in the place of this one."""
         self.timeline, self._moving = Timeline(), None
+        self._go_ahead()
         self._bridge.aside(self._draft.forget)
         self._bridge.aside(lambda: self._counts.start(labels), then=self._counted)
         self.changed.emit()
 
     def close(self) -> None:
         """Let go of the case folder, after everything that was recorded."""
-        self._moving = None
         self._bridge.aside(self._draft.close, failed=self.failed.emit)
 
     # ----------------------------------------------------------------------------------------------------------- changes
@@ -177,13 +179,21 @@ class MaskHistory(QObject):
         if self._moving is None and self._target != self.timeline.position:
             self._begin(labels, rules)
 
-    def settle(self) -> None:
-        """Wait for a step that is being unpacked, and make it."""
-        if self._moving is not None:
-            job, self._moving = self._moving, None
-            if job.exception() is None:
-                self._arrive(job.result())
-            self.changed.emit()
+    def when_still(self, act: Callable[[], Any]) -> None:
+        """Do something once no step is being unpacked: now, or when the last that is wished has arrived."""
+        if self.moving:
+            self._waiting.append(act)
+        else:
+            act()
+
+    def leave(self) -> None:
+        """Forget what waits for a step; the step itself is still made on the disk."""
+        self._moving = None
+        self._waiting.clear()
+
+    def _go_ahead(self) -> None:
+        while self._waiting and not self.moving:
+            self._waiting.pop(0)()
 
     def _begin(self, labels: np.ndarray, rules: Rules) -> None:
         by, draft, name_of = self._target - self.timeline.position, self._draft, self._name_of
@@ -191,23 +201,31 @@ class MaskHistory(QObject):
 
         def arrived(moved: Moved | None) -> None:
             if self._moving is not mine[0]:
-                return  # it was waited for, or is no longer wanted
+                return  # it is no longer wanted
             self._moving = None
             self._arrive(moved)
             self.changed.emit()
             if moved is not None:
                 self.go_to(self._target, labels, rules)
+            self._go_ahead()
 
         def failed(error: Any) -> None:
             if self._moving is mine[0]:
                 self._moving = None
             (self.refused if isinstance(error, BadEdit) else self.failed).emit(error)
             self.changed.emit()
+            self._go_ahead()
+
+        def keep() -> str:
+            job = mine[0]  # ended before this began, on the same thread
+            moved: Moved | None = None if job.exception() else job.result()
+            return "" if moved is None else draft.record(*moved.steps)
 
         mine.append(
             self._bridge.aside(lambda: move(draft.journal, by, labels, rules, name_of), then=arrived, failed=failed)
         )
         self._moving = mine[0]
+        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
 
     def _arrive(self, moved: Moved | None) -> None:
         if moved is None:  # the oldest changes were forgotten to save memory
@@ -215,9 +233,8 @@ class MaskHistory(QObject):
             return
         self.timeline.moved(moved.position, moved.length)
         self._write(moved.box, moved.after)
-        draft, counts = self._draft, self._counts
+        counts = self._counts
         self._bridge.aside(lambda: counts.change(moved.before, moved.after), then=self._counted)
-        self._bridge.aside(lambda: draft.record(*moved.steps), then=self._kept, failed=self.failed.emit)
 
     # ------------------------------------------------------------------------------------------------------------ inside
 

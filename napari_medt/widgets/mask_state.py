@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from napari_medt.widgets.timeline import Timeline
 
 if TYPE_CHECKING:
     from napari.layers import Labels
+
+    from napari_medt.cases import LastRun
 
 
 class MaskState(QObject):
@@ -33,7 +36,9 @@ class MaskState(QObject):
     shape
         Of the mask.
     model_key
-        The model that ran last; empty without one.
+        The model that ran last; empty without one, or where that of an earlier session is no longer there.
+    run
+        Which model made a mask of an earlier session, and how.
     found
         A mask from an earlier session that is offered.
     protection
@@ -49,6 +54,7 @@ class MaskState(QObject):
         self.classes = classes
         self.shape = tuple(mask.data.shape)
         self.model_key = ""
+        self.run: LastRun | None = None
         self.found: Found | None = None
         self.protection = Protection()
         self._overlap: OverlapPolicy = "replace"
@@ -110,6 +116,15 @@ class MaskState(QObject):
     def redo_name(self) -> str:
         """What `redo` would bring back."""
         return self.timeline.redo_name
+
+    @property
+    def moving(self) -> bool:
+        """Whether a step back or forth is being unpacked; `when_still` says when that has ended."""
+        return self._history.moving
+
+    def when_still(self, act: Callable[[], Any]) -> None:
+        """Do something once no step back or forth is being unpacked; it is forgotten when the mask goes before."""
+        self._history.when_still(act)
 
     @property
     def structures(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,16 @@ class More(QFrame):
         if self.compute != "local":
             found["compute"] = self.compute
         return found
+
+    def wish(self, settings: Mapping[str, Any]) -> None:
+        """Choose the plane, the kind of uncertainty and the mirror images of an earlier run."""
+        _choose(self.plane_box, settings.get("plane", ""))
+        _choose(self.doubt_box, settings.get("uncertainty", DOUBTS[0]))
+        self.mirror.setChecked(bool(settings.get("flips")))
+
+
+def _choose(box: QComboBox, value: Any) -> None:
+    box.setCurrentIndex(max(0, box.findData(value)))
 
 
 def _ndim(image: Any) -> int:

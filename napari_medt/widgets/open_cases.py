@@ -14,12 +14,14 @@ from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.lessons import Lesson, Who
 from napari_medt.widgets.remembered import remember
+from napari_medt.widgets.runs import REGION
 from napari_medt.widgets.screens import screen_of, show_as
 
 if TYPE_CHECKING:
     from napari_medt.cases import Item, Screen, Worklist
     from napari_medt.core import Volume
     from napari_medt.widgets.review import Review
+    from napari_medt.widgets.runs import Ran
 
     Read = tuple[list[Any], Screen | None]
 
@@ -47,10 +49,14 @@ class OpenCases(QObject):
         self._reading.aside(layers.compile_colours)
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
+        self._waiting: Callable[[], Any] | None = None
+        self._anew = False
         cases.listed = self._accepted
         cases.decided.connect(lambda _: self.note_state())
         cases.state_changed.connect(self.note_state)
         review.ran_on.connect(self._note_doubt)
+        review.busy_changed.connect(lambda _: review.bridge.post(self._go_ahead))  # after what a job that ended brings
+        cases.exported.connect(self._go_ahead)
 
     @property
     def busy(self) -> bool:
@@ -73,7 +79,7 @@ class OpenCases(QObject):
                     worklist.keep_screen(key, screen)
                 worklist.close()
 
-            self.review.bridge.aside(leave)
+            self.review.changes.aside(leave)
         self._cancel.set()
         self._reading.close()
 
@@ -91,10 +97,17 @@ class OpenCases(QObject):
             self._open_file(place)
 
     def open_folder(self, folder: Path) -> None:
-        """Open a folder of images, and the case that was open last or the first that is left."""
+        """Open a folder of images, and the case that was open last or the first that is left; the open one is read anew."""
         from napari_medt.cases import Worklist
 
+        if not self._may_open():
+            return
+        known = self.worklist
+
         def look() -> tuple[Worklist, tuple[Item, ...], Item | None]:
+            if known is not None and known.folder == folder.expanduser().absolute():
+                known.refresh()
+                return known, known.items, known.current
             worklist = Worklist.open(folder)
             return worklist, worklist.items, worklist.current
 
@@ -102,9 +115,10 @@ class OpenCases(QObject):
             worklist, items, current = found
             self.opening = ""
             self.leave()
-            if self.worklist is not None:
-                self.review.bridge.aside(self.worklist.close)
+            if self.worklist is not None and self.worklist is not worklist:
+                self.review.changes.aside(self.worklist.close)
             self.worklist, self.items, self._ahead = worklist, items, {}
+            self._anew = True
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
             if worklist.notes:
                 self.review.said.emit("run", " ".join(worklist.notes), "plain")
@@ -116,6 +130,9 @@ class OpenCases(QObject):
 
     def _open_file(self, place: Path) -> None:
         from napari_medt._napari_io.reading import name_of
+
+        if not self._may_open():
+            return
 
         def read_it() -> list[Any]:
             from napari_medt.io import read
@@ -137,9 +154,34 @@ class OpenCases(QObject):
             self.review.said.emit("run", str(error), "error")
             self.changed.emit()
 
+        def arrived(found: Any) -> None:
+            if self._busy_now:  # begun while this was being read: its picture stays until it has ended
+                self._waiting = lambda: arrived(found)
+                self.review.said.emit("run", texts.OPENS_LATER.format(name=name), "plain")
+            else:
+                then(found)
+
         self.opening = name
         self.changed.emit()
-        self._reading.aside(work, then=then, failed=failed)
+        self._reading.aside(work, then=arrived, failed=failed)
+
+    @property
+    def _busy_now(self) -> bool:
+        """Whether something is under way that needs the picture, or the case, that is open."""
+        return bool(self.review.busy or self.cases.exports)
+
+    def _may_open(self) -> bool:
+        """Whether something else can be opened now; says why not."""
+        free = not self.opening and not self._busy_now
+        if not free:
+            self.review.said.emit("run", texts.BUSY_NOW, "plain")
+        return free
+
+    def _go_ahead(self) -> None:
+        """Show what was read while something else was under way, once that has ended."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
 
     # ---------------------------------------------------------------------------------------------------------------- go
 
@@ -154,21 +196,13 @@ class OpenCases(QObject):
     def go(self, key: str) -> None:
         """Put a case into the viewer, in the place of the one that is there."""
         worklist = self.worklist
-        if worklist is None or self.opening or key == self.key:
-            return
-        if self.review.busy:
-            self.review.said.emit("run", texts.BUSY_NOW, "plain")
+        if worklist is None or key == self.key or not self._may_open():
             return
         item = next(item for item in self.items if item.key == key)
         ready = self._ahead.pop(key, None)
 
         def shown(found: Read) -> None:
             self.opening = ""
-            if self.review.busy:  # begun while this was being read: its picture stays
-                self._ahead[key] = found
-                self.review.said.emit("run", texts.BUSY_NOW, "plain")
-                self.changed.emit()
-                return
             self._show(item, *found)
 
         if ready is not None:
@@ -189,6 +223,9 @@ class OpenCases(QObject):
             review.keep_case_with(layer, lambda volume: worklist.open_case(item.key, volume))
             self._shown.append(layer)
         viewer.reset_view()
+        if screen is not None and self._anew:
+            review.go_on_with(screen.model)
+        self._anew = False
         review.choose_image(self._shown[0])
         if screen is not None:
             show_as(review, screen)
@@ -250,19 +287,18 @@ class OpenCases(QObject):
         if worklist is not None and key:
             self._note(lambda: worklist.update(key))
 
-    def _note_doubt(self) -> None:
-        """Take over how unsure the model was of the case, which the list can be ordered by."""
-        worklist, key, review = self.worklist, self.key, self.review
-        image, card = review.image, review.cards.get(review.model_key)
-        doubt = None if image is None else review.layers.find(image, "uncertainty")
-        if worklist is not None and key and doubt is not None and card is not None:
-            values = doubt.data
+    def _note_doubt(self, ran: Ran) -> None:
+        """Take over how unsure the model that ran was of the whole case, which the list can be ordered by."""
+        worklist, key, run, values = self.worklist, self.key, ran.run, ran.uncertainty
+        if worklist is not None and key and values is not None and REGION not in run.settings:
             self._note(
-                lambda: worklist.keep_doubt(key, float(values.mean()), model=card.key, weights_sha256=card.sha256)
+                lambda: worklist.keep_doubt(
+                    key, float(values.mean()), model=run.model, weights_sha256=run.weights_sha256
+                )
             )
 
     def _note(self, change: Callable[[], Any]) -> None:
-        """Change the list's notes off the window's thread, and show it as it is then."""
+        """Change the list's notes after all that is kept of the cases so far, and show it as it is then."""
         worklist = self.worklist
 
         def noted() -> tuple[Item, ...]:
@@ -274,7 +310,7 @@ class OpenCases(QObject):
                 self.items = items
                 self.changed.emit()
 
-        self.review.bridge.aside(noted, then=show, failed=self._failed)
+        self.review.changes.aside(noted, then=show, failed=self._failed)
 
     def _accepted(self) -> list[Lesson]:
         """Accepted cases of the folder that are not open."""

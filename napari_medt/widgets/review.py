@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,13 @@ from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.client import Client, Job, Worker
 from napari_medt.widgets.mask_editor import MaskEditor
+from napari_medt.widgets.runs import Ran, doubts_of, hints_of
+from napari_medt.widgets.slice_shown import slice_shown
 
 if TYPE_CHECKING:
     from napari.layers import Image
+
+    from napari_medt.cases import LastRun
 
 Say = Callable[..., None]
 
@@ -49,7 +53,9 @@ class Review(QObject):
     devices_known
         The calculation process is ready; which devices there are.
     ran_on
-        A run on the chosen image put its result on the mask.
+        A run on the chosen image put its result on the mask: `runs.Ran`.
+    taken_up
+        The mask of the chosen image is gone on with from an earlier session, with the model of its `LastRun`.
     doubted
         The doubtful regions of the chosen image are others now.
     tool_taken
@@ -68,7 +74,8 @@ class Review(QObject):
     stage_changed = Signal(str)
     said = Signal(str, str, str)
     devices_known = Signal(dict)
-    ran_on = Signal()
+    ran_on = Signal(object)
+    taken_up = Signal(object)
     doubted = Signal(object)
     tool_taken = Signal()
     overlap_asked = Signal(object, object, str)
@@ -77,6 +84,7 @@ class Review(QObject):
         super().__init__(parent)
         self.viewer = viewer
         self.bridge = Bridge(self)
+        self.changes = Bridge(self)  # so that no save or export keeps a change from being undone, or from the disk
         self.client = Client(self.bridge, worker)
         self.layers = layers.OurLayers(viewer)
         self.cards: dict[str, Any] = {}
@@ -93,6 +101,7 @@ class Review(QObject):
         self._works: dict[str, MaskEditor] = {}
         self._openers: dict[str, Callable[[Any], Any]] = {}
         self._cancel_early = False
+        self._own_model = ""  # that was chosen before the one of a mask from an earlier session
 
     # ------------------------------------------------------------------------------------------------ image, model, mask
 
@@ -126,6 +135,8 @@ class Review(QObject):
         left = self.work
         if left is not None and left.untouched:
             self._drop(left)
+        if self._own_model:
+            self.models_changed.emit(self._own_model)
         self._image = None if layer is None else weakref.ref(layer)
         if layer is not None:
             self._begin(layer)
@@ -134,12 +145,13 @@ class Review(QObject):
         self.image_changed.emit()
         self.doubted.emit(self.doubtful)
         self.mask_changed.emit()
+        self._use_model_of_mask()
 
     def choose_model(self, key: str, device: str) -> None:
         """Use another model or device from now on."""
         if (key, device) == (self.model_key, self.device):
             return
-        self.model_key, self.device = key, device
+        self.model_key, self.device, self._own_model = key, device, ""
         work = self.work
         if work is not None and work.untouched:
             work.set_classes(self.classes)
@@ -198,22 +210,79 @@ class Review(QObject):
         card = self.cards.get(key)
         return card.title if card is not None else key
 
-    def ran(self, image: Image, doubtful: Sequence[Any] = ()) -> None:
-        """Take note that a run on an image put its result on the mask; `doubtful` regions can be gone through."""
-        self._doubtful[layers.identity(image)] = tuple(doubtful)
+    def ran(self, image: Image, ran: Ran) -> None:
+        """Take note that a run on an image put its result on the mask; its doubtful places can be gone through."""
+        self._show_doubt(image, ran.run, ran.uncertainty)
+        if image is self.image:
+            self.set_stage("look")
+            self.ran_on.emit(ran)
+
+    def _show_doubt(self, image: Image, run: LastRun, uncertainty: np.ndarray | None) -> None:
+        """Show where a run was unsure, in the place of what was shown of the one before."""
+        self._doubtful[layers.identity(image)] = doubts_of(run)
+        if uncertainty is None:
+            self.layers.remove(image, "uncertainty")
+        else:
+            self.layers.show_map(
+                image,
+                "uncertainty",
+                uncertainty,
+                layers.spatial_state(image),
+                name=texts.UNSURE_OF.format(name=image.name),
+                colormap="magma",
+                limits=(0.0, 1.0),
+            )
         if image is self.image:
             self.doubted.emit(self.doubtful)
-            self.set_stage("look")
-            self.ran_on.emit()
 
     def restore(self, work: MaskEditor) -> None:
         """Take the mask that was found from an earlier session."""
-        found = work.found
-        if found is not None and work.restore():
-            self.said.emit("correct", " ".join([texts.RESTORED.format(when=found.when), *found.notes]), "good")
+        found, image = work.found, work.picture.layer()
+        if found is not None and image is not None and work.restore():
+            if found.run is not None:
+                layers.add_fixes(image, hints_of(found.run))
+                self._show_doubt(image, found.run, found.uncertainty)
+            self._use_model_of_mask()
+            said = [texts.RESTORED.format(when=found.when), *found.notes, self._about_model(work.run)]
+            self.said.emit("correct", " ".join(filter(None, said)), "good")
             if work.status != "accepted":
                 self.set_stage("correct")
         self.mask_changed.emit()
+
+    def _use_model_of_mask(self) -> None:
+        """Choose the model that made a mask of an earlier session, until another picture is chosen; no later one gives way."""
+        work, before = self.work, self.model_key
+        run = None if work is None else work.run
+        if work is None or run is None or not self._same_weights(run):
+            return
+        if run.model != before and not self._later_version(run):
+            self.models_changed.emit(run.model)
+            self._own_model = before
+        work.model_key = run.model
+        self.taken_up.emit(run)
+
+    def go_on_with(self, key: str) -> None:
+        """Choose the model that was in use when a review was left, if it is still there."""
+        if key in self.cards:
+            self.models_changed.emit(key)
+
+    def _same_weights(self, run: LastRun) -> bool:
+        card = self.cards.get(run.model)
+        return card is not None and card.sha256 == run.weights_sha256
+
+    def _later_version(self, run: LastRun) -> bool:
+        """Whether a later version of the model of a run is in use."""
+        now, then = self.cards.get(self.model_key), self.cards[run.model]
+        return now is not None and now.name == then.name and now.version > then.version
+
+    def _about_model(self, run: LastRun | None) -> str:
+        """Say where the model in use is not the one that made a mask of an earlier session."""
+        if run is None or not self.models_listed:
+            return ""
+        if not self._same_weights(run):
+            gone = texts.MODEL_GONE if run.model not in self.cards else texts.MODEL_CHANGED
+            return gone.format(name=run.title)
+        return texts.MODEL_LATER.format(old=run.model, new=self.model_key) if self._later_version(run) else ""
 
     def start_anew(self, work: MaskEditor) -> None:
         """Put the found mask aside."""
@@ -230,11 +299,12 @@ class Review(QObject):
 
     def _plane(self, image: Image) -> tuple[slice, ...] | None:
         """Return the slice of a scan that is shown, where strokes land."""
-        if image.ndim != 3 or self.viewer.dims.ndisplay != 2 or self.viewer.dims.order[0] != 0:
+        found, shape = slice_shown(self.viewer, image), layers.spatial_shape_of(image)
+        if found is None or not 0 <= found[1] < shape[found[0]]:
             return None
-        z = round(float(image.world_to_data(self.viewer.dims.point[-3:])[0]))
-        shape = layers.spatial_shape_of(image)
-        return (slice(max(0, z - 1), z + 2), slice(0, shape[1]), slice(0, shape[2])) if 0 <= z < shape[0] else None
+        box = [slice(0, size) for size in shape]
+        box[found[0]] = slice(max(0, found[1] - 1), found[1] + 2)
+        return tuple(box)
 
     def _begin(self, image: Image) -> None:
         key = layers.identity(image)
@@ -261,7 +331,7 @@ class Review(QObject):
             return None if layer is None else self._plane(layer)
 
         opener = self._openers.get(key)
-        work = MaskEditor(picture, key, mask, self.bridge, self.classes, plane=plane, opener=opener)
+        work = MaskEditor(picture, key, mask, self.changes, self.classes, plane=plane, opener=opener)
         work.changed.connect(self._work_changed)
         work.edited.connect(self._work_edited)
         work.counted.connect(self.mask_counted)
@@ -306,9 +376,14 @@ class Review(QObject):
 
         def listed(found: tuple[list[Any], str]) -> None:
             cards, self.preferred = found
+            first, self.models_listed = not self.models_listed, True
             self.cards = {card.key: card for card in cards}
-            self.models_listed = True
             self.models_changed.emit(choose)
+            work = self.work
+            if first and work is not None and work.run is not None:  # a mask that was there before them
+                self._use_model_of_mask()
+                if said := self._about_model(work.run):
+                    self.said.emit("correct", said, "plain")
 
         self.bridge.aside(listing, then=listed, failed=lambda error: self.said.emit("run", str(error), "error"))
 
@@ -376,11 +451,12 @@ class Review(QObject):
         self.closed = True
         if self.busy != "learn":  # what was learnt is gone on with another time, from its checkpoint
             self.cancel()
+        self.bridge.close()  # an export may still need a case
         for work in list(self._works.values()):
             if work.untouched:
                 self._drop(work)
             else:
                 work.close()
         self._works.clear()
-        self.bridge.close()
+        self.changes.close()
         self.client.close()

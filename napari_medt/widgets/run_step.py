@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from napari_medt.widgets.hints import Hints
 from napari_medt.widgets.more import More, Roi
 from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.runs import REGION, Ran, ran
 from napari_medt.widgets.step import ProgressLine, Step
 
 AHEAD_MS = 400
@@ -81,10 +83,10 @@ class RunStep(Step):
         review.image_changed.connect(self.show_image)
         review.models_changed.connect(self._models_listed)
         review.devices_known.connect(self._devices_listed)
+        review.taken_up.connect(lambda run: self.wish(run.settings))
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
         self.hints.mended.connect(self._mend)
-        self.wished: dict[str, Any] = {}  # what the last run was asked for besides the usual
         self._suiting: tuple[str, ...] = ()  # models that the picture suits, the best first
         self._choosing = False
         self._by_hand = False  # whether the model was chosen by the user, who is not overruled
@@ -293,7 +295,7 @@ class RunStep(Step):
             self._toggle_more()
             self.more.region_box.setFocus()
         elif image is not None:
-            layers.add_fix(image, hint)
+            layers.add_fixes(image, [hint])
             self._look_ahead()
 
     def _toggle_more(self) -> None:
@@ -316,11 +318,12 @@ class RunStep(Step):
         except MedtError as error:
             self.message.say(str(error), kind="error")
             return
-        self.wished = wishes
-        key = review.model_key
+        key, device = review.model_key, review.device
+        card = review.cards[key]
 
         def done(result: Found) -> None:
-            self._apply(picture, key, result, wishes.get("roi"), self.progress.took)
+            noted = ran(result, card, wishes=wishes, device=device, fixes=picture.fixes)
+            self._apply(picture, result, noted, wishes.get(REGION), self.progress.took)
 
         self.progress.begin(texts.STARTING)
         review.begin(
@@ -341,15 +344,24 @@ class RunStep(Step):
             found["uncertainty"] = self.more.doubt_box.currentData()
         return found
 
-    def _apply(self, picture: layers.Picture, key: str, found: Found, roi: Roi | None, took: float) -> None:
+    def wish(self, settings: Mapping[str, Any]) -> None:
+        """Choose what was chosen for an earlier run, so that the next is as that was; the region and the computer stay."""
+        doubt = settings.get("uncertainty")
+        self.uncertainty.setChecked(bool(doubt))
+        self.more.wish(settings)
+
+    def _apply(self, picture: layers.Picture, found: Found, noted: Ran, roi: Roi | None, took: float) -> None:
         """Put a result on its picture's mask: all of it or nothing; outside a region the mask stays as it was."""
-        prediction = found.prediction
+        prediction, key = found.prediction, noted.run.model
         image = picture.still_there(self.review.viewer)
         if image is None:
             self.message.say(texts.IMAGE_GONE, kind="error")
             return
         editor = self.review.editor_for(image)
         if editor is None:
+            return
+        if editor.moving:
+            editor.when_still(lambda: self._apply(picture, found, noted, roi, took))
             return
         editor.set_classes(prediction.classes)
         labels = prediction.labels
@@ -361,23 +373,11 @@ class RunStep(Step):
             self.message.say(texts.IMAGE_GONE, kind="error")
             return
         layers.made_of(editor.mask, found.on_scan)
-        if prediction.uncertainty is None:
-            self.review.layers.remove(image, "uncertainty")
-        else:
-            self.review.layers.show_map(
-                image,
-                "uncertainty",
-                prediction.uncertainty,
-                layers.spatial_state(image),
-                name=f"Unsure places of {image.name}",
-                colormap="magma",
-                limits=(0.0, 1.0),
-            )
         named_shares = list(zip(prediction.classes[1:], found.shares[1:], strict=True))
         said = texts.run_done(self.review.title_of(key), took, named_shares)
         self.message.say(" ".join([said, *prediction.notes]), kind="good")
         self.set_summary(f"{key}, {texts.seconds(took)}")
-        self.review.ran(image, found.doubtful)
+        self.review.ran(image, noted)
         self._soon.start()
 
     def _run_or_cancel(self) -> None:

@@ -102,6 +102,13 @@ class Session:
             found = found_on_copy(found, self._images[token])
         return Found(found, shares, regions, on_scan)
 
+    def take_up(self, token: str, model_key: str, plane: Plane | None = None) -> bool | str:
+        """Go on from a run of an earlier session, in which slices were cut in a plane."""
+        if token not in self._images:
+            return MISSING
+        self._planes[token, model_key] = plane
+        return True
+
     def look_ahead(self, token: str, model_key: str, device: str = "auto", **wishes: Any) -> Ahead | str:
         """What a run with these wishes will take, and what about the image does not suit the model."""
         from napari_medt.engine.plan import plan

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Prediction, Progress, Volume, silent
 from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt, Lesson, Who, patients
+from napari_medt.widgets.reviewed import looked_at
 from napari_medt.widgets.session import Session, mended, one_slice
 from napari_medt.widgets.straight import labels_on_scan
 
@@ -30,7 +31,8 @@ TOLERANCE = 1.0  # of the surface Dice, in the unit of the image
 class Taught:
     """A lesson that was read: the image as a model sees it, with what is known of its mask there.
 
-    `reviewed` is `None` where all of it is vouched for; `shown` is the picture in the viewer, with its mask.
+    `reviewed` is `None` where all of it is vouched for, of a draft what somebody looked at; `shown` is the picture in the
+    viewer, with its mask.
     """
 
     who: Who
@@ -181,6 +183,8 @@ class TeachingSession(Session):
                 f"{card.title} finds structures that overlap, which one mask cannot teach",
                 remedy="choose another model",
             )
+        if taught.reviewed is not None and not taught.reviewed.any():
+            return
         known = {"patient": taught.who.patient, "held_out": held_out, "group": group}
         if taught.image.geometry.ndim in (2, card.spatial_dims):
             yield Correction(taught.image, taught.labels, reviewed=taught.reviewed, edited=taught.edited, **known)
@@ -216,11 +220,9 @@ def read_lesson(lesson: Lesson) -> Taught:
             f"The mask of {lesson.who.name} of shape {labels.shape} does not fit its picture of shape {shown.spatial_shape}",
             remedy="run the model again",
         )
-    edited = edited if edited is not None and edited.any() else None
-    reviewed = None
-    if not accepted and edited is not None and labels.ndim == 3:
-        touched = edited.any(axis=(1, 2))  # of a draft, the slices somebody worked on
-        reviewed = np.broadcast_to(touched[:, None, None], labels.shape)
+    edited = np.zeros(labels.shape, bool) if edited is None else edited
+    reviewed = None if accepted else looked_at(edited)
+    edited = edited if edited.any() else None
     if scan is None:
         return Taught(lesson.who, shown, labels, edited, reviewed, shown, labels)
 
@@ -296,11 +298,12 @@ def _scores(taught: Taught, found: Prediction, card: ModelCard) -> Scores:
 
 
 def _difference(taught: Taught, found: Sequence[Prediction]) -> np.ndarray:
-    """Where the new version is right and the old was not, and the other way round, over the picture that is shown."""
+    """Where the new version is right and the old was not, and the other way round, as far as anybody knows what is right."""
     old, new = (each.labels for each in found)
     made = np.zeros(taught.labels.shape, np.uint8)
-    made[(old != new) & (new == taught.labels)] = MENDED
-    made[(old != new) & (old == taught.labels)] = SPOILT
+    other = old != new if taught.reviewed is None else (old != new) & taught.reviewed
+    made[other & (new == taught.labels)] = MENDED
+    made[other & (old == taught.labels)] = SPOILT
     return made if taught.shown is taught.image else labels_on_scan(made, taught.image, taught.shown)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """One change as it stands in the list: what to call it, and whether `hand`, `tool` or `model` made it."""
+    """One change as it stands in the list: what to call it, and whether `hand`, `tool`, `model` or `file` made it."""
 
     title: str
     by: str

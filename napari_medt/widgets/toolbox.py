@@ -284,6 +284,9 @@ class Toolbox(QWidget):
         tool, outlook, work = self.tool, self.outlook, self.review.work
         if tool is None or outlook is None or work is None:
             return
+        if work.moving:
+            work.when_still(self.apply)
+            return
         self._forget()
         self.form.say("")
         if not work.make(outlook.verdict, by="tool", again=self.refresh) and outlook.verdict.asked is None:

@@ -254,6 +254,7 @@ def test_what_is_handed_over_says_how_it_came_about(scan, tmp_path):
         before = labels.copy()
         labels[1:4, 5:15, 5:15] = 1
         case.record(journal.record("run organs", before, labels, by="model"))
+        case.log.loaded("vessels.nii.gz")
         before = labels.copy()
         labels[2, 7, 7:9] = 2
         case.record(journal.record("brush", before, labels, by="hand", structure="vessel", value=2))
@@ -273,6 +274,7 @@ def test_what_is_handed_over_says_how_it_came_about(scan, tmp_path):
         assert facts["mask_digest"] == mask_digest(found)
         assert facts["changes"] == {"model": 1, "hand": 1}
         assert facts["models"][0]["weights_sha256"] == "ab"
+        assert [told["file"] for told in facts["files"]] == ["vessels.nii.gz"]
         assert facts["share_of_slices_seen"] == {"z": 0.0, "y": 0.0, "x": 0.0}
         assert case.log.verify(holding=facts["log_hash"]) == ""
         case.record(journal.undo(labels))

@@ -40,7 +40,7 @@ for number, at in enumerate(((10, 10), (30, 40), (50, 90), (70, 20)), start=2):
 dock.correct_step.undo()
 until(lambda: work.depth == 4)
 # What is on disk is what was said to be kept: wait for that, then die without a chance to tidy up.
-until(lambda: work.kept_words and dock.review.bridge.idle)
+until(lambda: work.kept_words and dock.review.changes.idle)
 np.save(expected, work.mask.data)
 with work.mask.block_history():  # in the middle of a stroke, whose first touch is not finished
     work.mask.paint((5, 120), 1)

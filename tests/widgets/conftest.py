@@ -61,6 +61,7 @@ class QuickSession:
         self.wishes: list[dict[str, Any]] = []
         self.ran_with: list[dict[str, Any]] = []
         self.questions: list[Question] = []
+        self.taken_up: list[tuple[str, Any]] = []
         self.checked: list[tuple[Question, int]] = []
         self.verdict = "chance"
 
@@ -112,6 +113,12 @@ class QuickSession:
             found = replace(found, labels=labels)
         self.ran_with.append({"uncertainty": uncertainty, "roi": roi, **wishes})
         return Found(found, [1 - float(labels.mean()), float(labels.mean())], self.doubtful)
+
+    def take_up(self, token, model_key, plane=None):
+        if self._missing(token):
+            return "napari-medt: the image has not been sent"
+        self.taken_up.append((model_key, plane))
+        return True
 
     def sources(self, model_key, device="auto"):
         return (
@@ -406,6 +413,55 @@ def walk(qtbot: Any) -> SimpleNamespace:
         qtbot.waitUntil(lambda: dock.review.work.depth == steps + 1, timeout=WAIT_MS)
 
     return SimpleNamespace(run=run, paint=paint, undo=undo, redo=redo)
+
+
+@pytest.fixture
+def steps_on(qtbot: Any, worker: QuickWorker, until: Callable[..., None]) -> Iterator[Callable[..., Any]]:
+    """Opens the steps of the dock without a window, as often as one likes, each time as a program begun anew."""
+    from napari.components import ViewerModel
+
+    from napari_medt.widgets.casework import Casework
+    from napari_medt.widgets.compare_step import CompareStep
+    from napari_medt.widgets.learn_step import LearnStep
+    from napari_medt.widgets.look_step import LookStep
+    from napari_medt.widgets.review import Review
+    from napari_medt.widgets.run_step import RunStep
+
+    opened: list[Any] = []
+
+    def close() -> None:
+        for steps in opened:
+            steps.look.leave()
+            steps.cases.close()
+            steps.review.close()
+        opened.clear()
+
+    def open_it(*pictures: np.ndarray) -> Any:
+        close()
+        worker.start()
+        worker.session.images.clear()
+        model = ViewerModel()
+        for number, picture in enumerate(pictures):
+            model.add_image(picture, name=f"scan {number}")
+        review = Review(model, worker=worker)
+        said: list[str] = []
+        cases = Casework(review)
+        review.said.connect(lambda step, text, kind: said.append(text))
+        steps = SimpleNamespace(review=review, cases=cases, run=RunStep(review), look=LookStep(review), said=said)
+        steps.learn, steps.compare = LearnStep(review, cases), CompareStep(review, cases)
+        for step in (steps.run, steps.look, steps.learn, steps.compare):
+            qtbot.addWidget(step)
+        opened.append(steps)
+        steps.calm = lambda: until(
+            lambda: bool(not review.busy and review.bridge.idle and review.changes.idle and review.cards)
+        )
+        review.choose_image(model.layers[0])
+        review.start()
+        steps.calm()
+        return steps
+
+    yield open_it
+    close()
 
 
 class Probe:

@@ -101,6 +101,9 @@ def test_a_restart_finds_case_and_view_again(listed, walk, viewer):
     assert scene_camera(viewer).zoom == 2.5
     assert viewer.dims.current_step[0] == 3
     np.testing.assert_array_equal(again.review.work.mask.data, mine)
+    assert again.review.work.model_key == "quick@1", "what it was made with is known, too"
+    again.wait()
+    assert again.look_step.pick_button.isEnabled()
     assert states(again)[again.opened.place] == "draft"
 
 
@@ -169,3 +172,47 @@ def test_an_accepted_mask_is_handed_over_with_its_record(listed, walk, tmp_path)
     assert (tmp_path / "mask.tif").is_file()
     assert "accepted_by" in (tmp_path / "mask.tif.json").read_text()
     assert "mask.tif" in dock.correct_step.message.text
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file", "a case"])
+def test_nothing_is_opened_while_something_is_calculated(listed, folder, viewer, worker, qtbot, tmp_path, cells, what):
+    dock = listed()
+    other = tmp_path / "others"
+    other.mkdir()
+    write(Volume.from_array(cells), other / "other.tif")
+    open_it = {
+        "a folder": lambda: dock.open_case(other),
+        "a file": lambda: dock.open_case(other / "other.tif"),
+        "a case": lambda: dock.opened.go(dock.opened.items[2].key),
+    }[what]
+    image, shown = dock.review.image, list(viewer.layers)
+    worker.session.gate.clear()
+    dock.run()
+    open_it()
+    assert dock.run_step.message.text == texts.BUSY_NOW
+    assert (dock.review.image, list(viewer.layers)) == (image, shown)
+    worker.session.gate.set()
+    dock.wait()
+    assert dock.review.image is image
+    assert dock.review.work.model_key == "quick@1"
+
+    worker.session.gate.clear()
+    worker.session.entered.clear()
+    open_it()  # while it is being read, a run begins
+    dock.run()
+    qtbot.waitUntil(worker.session.entered.is_set, timeout=60_000)
+    qtbot.waitUntil(lambda: "opens as soon as" in dock.run_step.message.text, timeout=60_000)
+    assert dock.review.image is image
+    worker.session.gate.set()
+    dock.wait()
+    assert dock.review.image is not image
+    assert not dock.opened.opening
+
+
+def test_a_folder_that_is_open_is_read_anew(listed, folder, cells):
+    dock = listed()
+    write(Volume.from_array(cells[:, ::-1].copy()), folder / "anna" / "three.tif")
+    dock.open_case(folder)
+    dock.wait()
+    assert len(dock.opened.items) == 4
+    assert not dock.opened.worklist.read_only

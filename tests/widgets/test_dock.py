@@ -270,8 +270,14 @@ def test_saving_and_loading_a_mask(dock, viewer, walk, qtbot, tmp_path):
     assert geometry.units == "um"
     walk.undo(dock)
     dock.correct_step.load(tmp_path / "mask.tif")
-    qtbot.waitUntil(lambda: dock.review.work.undo_name == "loaded mask", timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: dock.review.work.undo_name == "mask from mask.tif", timeout=WAIT_MS)
     np.testing.assert_array_equal(dock.review.work.mask.data, found)
+    work, told = dock.review.work, []
+    assert work.timeline.changes[-1].by == "file"
+    assert not dock.cases.who(), "nobody vouched for what a file says"
+    work.on_case(lambda case: told.append([line.facts for line in case.log.lines() if line.what == "loaded"]))
+    qtbot.waitUntil(lambda: bool(told), timeout=WAIT_MS)
+    assert told == [[{"file": "mask.tif"}]]
 
 
 def test_a_mask_of_another_size_is_refused(dock, qtbot, tmp_path):

@@ -62,7 +62,7 @@ def test_a_mask_made_in_the_dock_is_saved_on_the_grid_of_the_file(scan, scan_fil
     dock.correct_step.undo()
     qtbot.waitUntil(lambda: not dock.review.work.mask.data.any(), timeout=WAIT_MS)
     dock.correct_step.load(tmp_path / "mask.seg.nrrd")
-    qtbot.waitUntil(lambda: dock.review.work.undo_name == "loaded mask", timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: dock.review.work.undo_name == "mask from mask.seg.nrrd", timeout=WAIT_MS)
     np.testing.assert_array_equal(dock.review.work.mask.data, shown)
 
 
@@ -255,7 +255,7 @@ def test_a_fix_makes_another_picture_of_the_same_layer(model):
     image = model.add_image(np.zeros((8, 9)))
     before = layers.take(image)
     fix = Hint("what", "remedy", "shift values", (-1024.0,))
-    layers.add_fix(image, fix)
+    layers.add_fixes(image, [fix])
     after = layers.take(image)
     assert after.fixes == (fix,)
     assert after.token != before.token

@@ -30,7 +30,7 @@ def step(qtbot, worker, until):
     review.work.set_classes(("background", "gland", "stroma", "vessel"))
     review.work.replace(labels, "model run", model_key="quick@1")
     made.model = model
-    made.calm = lambda: until(lambda: review.bridge.idle and not review.work._history.moving)
+    made.calm = lambda: until(lambda: review.changes.idle and not review.work._history.moving)
     made.calm()
     yield made
     made.close_tools()

@@ -92,20 +92,37 @@ def test_cancelled_learning_stores_nothing(session, tiny_model, lessons):
     assert [card.version for card in versions("a-tiny")] == [1]
 
 
-def test_of_a_draft_only_the_slices_that_were_worked_on_are_learnt(session, tiny_model, cells):
-    scan = Volume.from_array(np.stack([cells[:48, :40]] * 6), rgb=False)
-    labels = np.stack([(cells[:48, :40] > 100).astype(np.uint8)] * 6)
+def test_of_a_draft_only_what_was_worked_on_and_lies_around_it_is_learnt(session, tiny_model, cells):
+    scan = Volume.from_array(np.stack([cells] * 6), rgb=False)
+    labels = np.stack([(cells > 100).astype(np.uint8)] * 6)
     edited = np.zeros(labels.shape, bool)
     edited[[1, 4], 5:9, 5:9] = True
     draft = Lesson(Who("scan", "p", current=True), scan, labels=labels, edited=edited)
     model = session._model(tiny_model, "cpu")
     found = list(session._corrections(read_lesson(draft), model, held_out=False, group="new"))
     assert len(found) == 2
-    assert all(case.reviewed.all() and case.edited.any() for case in found)
+    assert all(case.edited.any() and case.reviewed[:41, :41].all() for case in found)
+    assert {int(case.reviewed.sum()) for case in found} == {41 * 41}
     np.testing.assert_array_equal(found[1].labels, labels[4])
     whole = list(session._corrections(read_lesson(replace(draft, accepted=True)), model, held_out=False, group="new"))
     assert len(whole) == 6
     assert {case.patient for case in whole} == {"p"}
+    assert {case.reviewed for case in whole} == {None}
+
+
+def test_one_stroke_does_not_vouch_for_a_whole_picture(session, tiny_model, cells):
+    labels, edited = (cells > 100).astype(np.uint8), np.zeros(cells.shape, bool)
+    edited[60:64, 60:64] = True
+    draft = Lesson(Who("picture", "p", current=True), Volume.from_array(cells), labels=labels, edited=edited)
+    taught = read_lesson(draft)
+    assert taught.reviewed[28:96, 28:96].all()
+    assert int(taught.reviewed.sum()) == 68 * 68
+    model = session._model(tiny_model, "cpu")
+    (found,) = session._corrections(taught, model, held_out=False, group="new")
+    np.testing.assert_array_equal(found.reviewed, taught.reviewed)
+    assert read_lesson(replace(draft, accepted=True)).reviewed is None
+    undone = read_lesson(replace(draft, edited=np.zeros_like(edited)))
+    assert not list(session._corrections(undone, model, held_out=False, group="new")), "nobody looked at anything"
 
 
 def test_an_accepted_case_is_read_from_its_folder(tmp_path, cells):

@@ -58,7 +58,7 @@ def step(qtbot, worker, until):
         if axes == 3:
             model.dims.set_point(0, 4 * SPACING[0])
         step.model = model
-        step.calm = lambda: until(lambda: step.toolbox.idle and review.bridge.idle and not review.work._history.moving)
+        step.calm = lambda: until(lambda: step.toolbox.idle and review.changes.idle and not review.work._history.moving)
         return step
 
     yield make
