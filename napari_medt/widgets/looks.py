@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, AxisMap, Cancel, Geometry, Progress, Volume
+from napari_medt.core import AttentionMap, AxisMap, Cancel, Progress, Volume
 from napari_medt.widgets.answers import Belief, HeadLine, Question
 from napari_medt.widgets.latest import kept
+from napari_medt.widgets.one_slice import one_slice, slicing
 from napari_medt.widgets.straight import labels_on_scan, map_on_copy
 
 if TYPE_CHECKING:
@@ -215,14 +216,7 @@ class Looks:
         return (subject.token, subject.model, subject.device, subject.plane, here)
 
     def _slices(self, subject: Subject) -> AxisMap | None:
-        """How the axes of a scan are rearranged for a 2D model; `None` where the model sees the image as a whole."""
-        from napari_medt.engine.planes import plane_axes
-        from napari_medt.engine.prepare import axes_for
-
-        card, geometry = self._load(subject.model, subject.device).card, subject.seen.geometry
-        if card.spatial_dims == geometry.ndim:
-            return None
-        return axes_for(subject.seen, card)[0] if subject.plane is None else plane_axes(geometry, subject.plane)
+        return slicing(subject.seen, self._load(subject.model, subject.device).card, subject.plane)
 
     def _scale(self, subject: Subject) -> Scale:
         """Intensities as a run on the whole image sees them."""
@@ -252,23 +246,16 @@ class Looks:
         """The slice of a scan that a question is about, as a 2D image of its own."""
         axes = self._slices(subject)
         assert axes is not None
-        volume, shape = subject.seen, subject.seen.spatial_shape
+        shape = subject.seen.spatial_shape
         place = _on_scan(subject, question.at) if question.at else tuple(n // 2 for n in shape)
         turned = [
             shape[old] - 1 - place[old] if flip else place[old]
             for old, flip in zip(axes.order, axes.flips, strict=True)
         ]
-        spacing = [volume.geometry.spacing[old] for old in axes.order[1:]]
-        flat = Volume(
-            axes.apply(volume.array)[:, turned[0]],
-            Geometry.from_spacing(spacing, units=volume.geometry.units),
-            volume.channel_names,
-            volume.source,
-            acquisition=volume.acquisition,
-        )
+        flat = one_slice(subject.seen, axes, turned[0])
         inside = None
         if question.inside is not None:
-            inside = ((0, 0), axes.apply(_mask(subject, question)[None])[0, turned[0]])
+            inside = ((0, 0), axes.apply(_mask(subject, question))[turned[0]])
         asked = replace(question, at=tuple(turned[1:]), inside=inside)
         return replace(subject, shown=flat, seen=flat, plane=None), asked
 
