@@ -55,6 +55,7 @@ class LookStep(Step):
         self.head_box.currentIndexChanged.connect(self._repeat)
         self.part_box.currentIndexChanged.connect(lambda _: self._draw())
         self.picking.picked.connect(self.pick)
+        self.picking.overtaken.connect(self.close_picking)
         self.picking.missed.connect(lambda: self.message.say(texts.OUTSIDE, kind="plain"))
         looking = self.looking
         looking.listed.connect(self._list)

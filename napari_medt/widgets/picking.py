@@ -24,18 +24,22 @@ class Picking(QObject):
         Array index of a place in the picture.
     missed
         The place lies outside the picture.
+    overtaken
+        The user took a tool of the active layer, so that clicks belong to it now.
     """
 
     picked = Signal(object)
     missed = Signal()
+    overtaken = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__(review)
         self._review = review
         self._hovered: tuple[int, ...] | None = None
+        self._watched: Any = None
 
     def listen(self, on: bool) -> None:
-        """Begin or stop listening."""
+        """Begin or stop listening; when it begins, the tool of the active layer is put away."""
         viewer = self._review.viewer
         for callbacks, callback in (
             (viewer.mouse_drag_callbacks, self._on_mouse),
@@ -45,6 +49,13 @@ class Picking(QObject):
                 callbacks.append(callback)
             elif not on and callback in callbacks:
                 callbacks.remove(callback)
+        selection = viewer.layers.selection
+        selection.events.active.disconnect(self._active_changed)
+        if on:
+            if selection.active is not None:
+                selection.active.mode = "pan_zoom"
+            selection.events.active.connect(self._active_changed)
+        self._watch(selection.active if on else None)
 
     def pick_world(
         self, position: Sequence[float], direction: Sequence[float] | None = None, dims: Sequence[int] = ()
@@ -55,6 +66,22 @@ class Picking(QObject):
             self.missed.emit()
         else:
             self.picked.emit(index)
+
+    def _active_changed(self, event: Any) -> None:
+        self._watch(event.value)
+        self._mode_changed()
+
+    def _watch(self, layer: Any) -> None:
+        """Notice when a tool of this layer is taken, and of no other: only the active one is given what the mouse does."""
+        if self._watched is not None:
+            self._watched.events.mode.disconnect(self._mode_changed)
+        self._watched = layer
+        if layer is not None:
+            layer.events.mode.connect(self._mode_changed)
+
+    def _mode_changed(self, event: Any = None) -> None:
+        if self._watched is not None and str(self._watched.mode) != "pan_zoom":
+            self.overtaken.emit()
 
     def _on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
         """Take a click, but not the end of a drag, as a question."""

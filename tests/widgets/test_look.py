@@ -115,6 +115,45 @@ def test_the_map_follows_the_pointer_while_shift_is_held(look, viewer, qtbot, wo
     assert look.picking._on_move not in viewer.mouse_move_callbacks
 
 
+def test_picking_gives_way_to_any_tool_of_a_layer_and_comes_back_only_when_asked(look, viewer):
+    from qtpy.QtCore import Qt
+
+    mask, points = look.review.work.mask, viewer.add_points(ndim=2)
+
+    def picks():
+        on = look.pick_button.isChecked()
+        assert on == (look.picking._on_mouse in viewer.mouse_drag_callbacks)
+        return on
+
+    viewer.layers.selection.active = mask
+    for take in (lambda: press(viewer, Qt.Key.Key_2), lambda: setattr(mask, "mode", "fill")):
+        look.pick_button.click()
+        assert picks()
+        assert mask.mode == "pan_zoom"
+        take()
+        assert mask.mode != "pan_zoom"
+        assert not picks(), "a brush of napari's own"
+        mask.mode = "pan_zoom"
+        assert not picks()
+    points.mode = "add"
+    look.pick_button.click()
+    assert picks()
+    viewer.layers.selection.active = look.review.image
+    assert picks(), "nothing was taken"
+    look.review.image.mode = "transform"
+    assert not picks()
+    look.review.image.mode = "pan_zoom"
+    look.pick_button.click()
+    viewer.layers.selection.active = points
+    assert not picks(), "a layer whose tool was taken before"
+    look.pick_button.click()
+    assert picks()
+    assert points.mode == "pan_zoom"
+    look.pick_button.click()
+    points.mode = "add"
+    assert not picks()
+
+
 def test_a_structure_and_a_piece_of_it(look, ask, worker):
     labels = look.review.work.mask.data
     ask(lambda: look.pick((20, 30)))
