@@ -3,8 +3,8 @@
 from napari_medt.attention.comparing import component, difference, right_and_wrong
 from napari_medt.attention.explorer import AttentionExplorer, attention_maps
 from napari_medt.attention.faithfulness import Faithfulness, check_faithfulness
-from napari_medt.attention.heads import HeadRow
 from napari_medt.attention.sources import Source, list_sources
+from napari_medt.core import HeadRow
 
 __all__ = [
     "AttentionExplorer",

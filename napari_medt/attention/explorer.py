@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_medt.attention.heads import HeadRow, agreement, head_rows
+from napari_medt.attention.heads import agreement, head_rows
 from napari_medt.attention.keeping import Kept
 from napari_medt.attention.maps import NO_CAUSE, lay, looks_of
 from napari_medt.attention.scene import Scene
 from napari_medt.attention.sources import STILL, Source, state_of
 from napari_medt.attention.structures import Looks, still
 from napari_medt.attention.whole import Whole
-from napari_medt.core import AttentionMap, BadImage, Cancel, Progress, Volume, silent
+from napari_medt.core import AttentionMap, BadImage, Cancel, HeadRow, Progress, Volume, silent
 from napari_medt.engine.planes import Plane
 from napari_medt.engine.prepare import Scale
 from napari_medt.engine.windows import Floats

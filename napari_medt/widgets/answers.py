@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import Prediction
+from napari_medt.core import HeadRow, Prediction
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,17 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadLine:
-    """One head, on average over the image; values as of `attention.HeadRow`, None where there is none.
+class HeadLine(HeadRow):
+    """One head as the table shows it.
 
-    `agreement` is that of all heads of the source with each other, 0 to 1; `small` a small picture of its map, 8-bit.
+    Attributes
+    ----------
+    agreement
+        Of all heads of the source with each other, 0 to 1; `None` where there is one alone.
+    small
+        A small picture of its map, 8-bit.
     """
 
-    source: str
-    kind: str
-    level: int
-    head: int
-    entropy: float | None
-    distance: float | None
-    unit: str
     agreement: float | None
     small: npt.NDArray[np.uint8]
 

@@ -122,8 +122,7 @@ class Looks:
         for row in rows:
             found = by_source[row.source][row.head]
             kept[row.source, row.head if row.source in agreed else None] = found
-            figures = row.entropy, row.distance, row.unit, agreed.get(row.source)
-            lines.append(HeadLine(row.source, row.kind, row.level, row.head, *figures, small(found.data)))
+            lines.append(HeadLine(**vars(row), agreement=agreed.get(row.source), small=small(found.data)))
         self._compared = self._slice_key(subject, at), kept
         return tuple(lines)
 
