@@ -81,6 +81,11 @@ class AttentionExplorer:
         """Number of attention heads of a source; 1 where there are none."""
         return self._scene.source(source).heads
 
+    @property
+    def windows(self) -> int:
+        """How many windows the image is cut into; of a scan under a 2D model, those of all slices."""
+        return len(self._scene)
+
     def warm(self, *, progress: Progress | None = None, cancel: Cancel | None = None) -> None:
         """Pass windows through the network until all are kept or the memory is full, so that the first click is quick."""
         report, scene = progress or silent, self._scene

@@ -32,6 +32,9 @@ SMALL = 48
 PREPARED = 3
 """Along each axis of a slice, places whose windows are prepared before the first click."""
 
+FEW_WINDOWS = PREPARED**3
+"""Of so few windows of a scan all are prepared, so that every click is answered at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -73,7 +76,7 @@ class Looks:
     ) -> None:
         """Pass through the network what is likely to be asked about next."""
         explorer = self._explorer(subject)
-        if subject.seen.geometry.ndim == 2:
+        if subject.seen.geometry.ndim == 2 or explorer.windows <= FEW_WINDOWS:
             explorer.warm(progress=progress, cancel=cancel)
             return
         lines = [

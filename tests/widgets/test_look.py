@@ -65,6 +65,25 @@ def test_a_point_is_marked_with_its_window_and_arrows(look, ask):
     assert look.caption.text().startswith("The row.")
 
 
+def test_a_click_draws_nothing_anew_that_stays_as_it_is(look, ask, viewer):
+    look.source_box.setCurrentIndex(look.source_box.findData("local.layer1.0"))
+    ask(lambda: look.pick((40, 90)))
+    drawn, names = [], ("set_data", "opacity", "translate", "contrast_limits")
+    for role in ("attention", "point", "window", "arrows"):
+        for name in names[: 4 if role == "attention" else 2]:
+            getattr(layer_of(look, role).events, name).connect(lambda _, what=(role, name): drawn.append(what))
+    measured = []
+    viewer.dims.events.range.connect(measured.append)
+    ask(lambda: look.pick((30, 70)))  # in the same window
+    assert sorted(drawn) == [("arrows", "set_data"), ("attention", "set_data"), ("point", "set_data")]
+    drawn.clear()
+    ask(lambda: look.pick((10, 10)))
+    redrawn = [role for role, name in drawn if name == "set_data"]
+    assert sorted(redrawn) == ["arrows", "attention", "attention", "point", "window"], "the map, and where it lies"
+    assert [name for _, name in drawn if name != "set_data"] == ["translate"]
+    assert not measured
+
+
 def test_keys_go_through_blocks_heads_and_doubtful_places(dock, look, ask, viewer, worker, walk):
     from qtpy.QtCore import Qt
 

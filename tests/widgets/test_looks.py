@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_medt.attention import AttentionExplorer
+from napari_medt.attention.scene import Scene
 from napari_medt.core import Cancel, Cancelled, Geometry, Volume
 from napari_medt.io import resample
 from napari_medt.widgets import looks as looks_module
@@ -143,6 +144,15 @@ def test_preparing_can_be_stopped(looks, rng):
     cancel.set()
     with pytest.raises(Cancelled):
         looks.prepare(subject_of(scan_of(rng)), (1, 5, 5), progress=None, cancel=cancel)
+
+
+def test_a_small_volume_is_prepared_as_a_whole(make_model, rng, monkeypatch):
+    model = make_model("u-transformer", (16, 16, 16))
+    looks, subject = Looks(lambda key, device: model), subject_of(scan_of(rng, (20, 24, 28), (1.0, 1.0, 1.0)))
+    looks.prepare(subject, (10, 12, 14), **WATCH)
+    monkeypatch.setattr(Scene, "capture", lambda *_: pytest.fail("a window that was not prepared"))
+    for at in ((0, 0, 0), (19, 23, 27), (2, 20, 5)):
+        looks.look(subject, Question("point", "cross.1", at=at), **WATCH)
 
 
 @pytest.mark.parametrize("plane", [None, "sagittal"])
