@@ -254,7 +254,8 @@ class AttentionMap:
         `None` where there is no such value, as for a gate.
     extras
         Beside the map, in array indices of the image: `"window"` `(2, n)`, the first and the last edge of the window that the
-        network saw; `"targets"` `(k, n)`, the places that were looked at most, and `"shares"` `(k,)`, their values.
+        network saw; `"targets"` `(k, n)`, the places that were looked at most, and `"shares"` `(k,)`, their values. Of a map
+        that is the same for every structure, `"inside"`, its mean in the one asked about.
     """
 
     data: Array

@@ -91,21 +91,23 @@ class Question:
     Attributes
     ----------
     what
-        For one point, over the whole image, for a structure, for one connected piece of it, or how far the heads agree.
+        For one point, over the whole image, for a structure, for one connected piece of it, for what of a structure is right and
+        what is wrong, or how far the heads agree.
     source, head
         As of `AttentionExplorer.pick`.
     at
         Array index of the image shown: the point, or one of the piece; for maps of the whole image any in the slice that is
         meant, since of a scan a 2D model is asked about one slice.
     inside
-        Of a structure, the first index of the box around it, and where in the box it is.
+        Of a structure, the first index of the box around it, and where in the box it is; where it is held against a
+        reference, `(2, *box)`, where it is drawn and where it is meant to be.
     label
         Of the structure, or of what the mask has at the point; 0 where there is none.
     against
         Key of another model, to show how much more this one looked.
     """
 
-    what: Literal["point", "whole", "structure", "piece", "agreement"]
+    what: Literal["point", "whole", "structure", "piece", "right and wrong", "agreement"]
     source: str
     head: int | None = None
     at: tuple[int, ...] = ()

@@ -171,6 +171,8 @@ class Looks:
         if question.what == "point":
             explorer = explorer or self._explorer(subject)
             return explorer.pick(_on_scan(subject, question.at), source=source, head=head)
+        if question.what == "right and wrong":
+            return self._right_and_wrong(subject, question, **watch)
         if question.inside is not None:
             explorer = explorer or self._explorer(subject)
             return [explorer.structure(_mask(subject, question), source=source, head=head, **watch)]
@@ -180,6 +182,18 @@ class Looks:
         if (source, head) in kept and where == self._slice_key(subject, question.at):
             return [kept[source, head]]
         return [(explorer or self._of_slice(subject, question.at)).overview(source, head, **watch)]
+
+    def _right_and_wrong(self, subject: Subject, question: Question, **watch: Any) -> list[AttentionMap]:
+        from napari_medt.attention import right_and_wrong, wrong_against_right
+
+        assert question.inside is not None
+        start, (drawn, meant) = question.inside
+        explorer = self._explorer(subject)
+        maps = []
+        for part in right_and_wrong(drawn, meant, True):
+            mask = _mask(subject, replace(question, inside=(start, part)))
+            maps.append(explorer.structure(mask, source=question.source, head=question.head, **watch))
+        return wrong_against_right(*maps)
 
     # ---------------------------------------------------------------------------------------------------------- explorers
 

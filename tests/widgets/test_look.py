@@ -190,6 +190,38 @@ def test_a_structure_and_a_piece_of_it(look, ask, worker):
     assert (asked.what, asked.at) == ("piece", (20, 30))
 
 
+def test_right_and_wrong_of_a_structure_where_there_is_a_reference(look, ask, worker, viewer, qtbot):
+    more, labels = look.more, look.review.work.mask.data
+    look.more_button.click()
+    assert not more.right_button.isVisibleTo(look), "nothing says what is right"
+    truth = np.roll(labels, 5, axis=1)
+    layer = viewer.add_labels(
+        truth.astype(np.uint16) * 7, name="truth"
+    )  # numbered otherwise: there is one structure only
+    viewer.add_labels(np.ones((3, 3), np.uint8), name="of another picture")
+    assert [more.reference_box.itemText(row) for row in range(more.reference_box.count())] == ["truth"]
+    assert more.right_button.isVisibleTo(look)
+    found = ask(more.right_button.click)
+    assert found.kind == "difference"
+    start, crop = worker.session.questions[-1].inside
+    for part, expected in zip(crop, (labels == 1, truth == 1), strict=True):
+        whole = np.zeros(labels.shape, bool)
+        whole[tuple(slice(s, s + n) for s, n in zip(start, part.shape, strict=True))] = part
+        np.testing.assert_array_equal(whole, expected)
+    assert layer_of(look).name.endswith("difference, mean of all heads")
+    assert [look.part_box.itemData(row) for row in range(3)] == ["difference", "right", "wrong"]
+    look.part_box.setCurrentIndex(2)
+    assert layer_of(look).name.endswith("for what is wrong, mean of all heads")
+    assert tuple(layer_of(look).contrast_limits) == (0, 1)
+    look.check_button.click()
+    assert look.message.text == texts.NOTHING_TO_CHECK
+    layer.data = labels.copy()
+    more.right_button.click()
+    qtbot.waitUntil(lambda: texts.NOTHING_WRONG in look.message.text, timeout=WAIT_MS)
+    viewer.layers.remove(layer)
+    assert not more.right_button.isVisibleTo(look)
+
+
 def test_a_structure_that_is_not_there_is_said(look, qtbot):
     look.review.work.mask.data[:] = 0
     look.more.structure_button.click()

@@ -78,6 +78,27 @@ def test_a_piece_is_one_part_of_a_label(looks, flat_model, rng):
     np.testing.assert_allclose(piece.data, explorer.structure(labels, source="cross.1").data, rtol=1e-5)
 
 
+def test_what_is_right_and_wrong_is_asked_about_by_itself(looks, flat_model, rng):
+    volume = Volume(rng.random((1, 20, 24), dtype=np.float32), Geometry.from_spacing((1, 1)))
+    drawn, meant = np.zeros((2, 20, 24), bool)
+    drawn[4:12, 5:15] = meant[6:14, 5:18] = True
+    crop = ((4, 5), np.stack([drawn, meant])[:, 4:14, 5:18])
+    explorer = AttentionExplorer(flat_model, volume)
+    question = Question("right and wrong", "cross.1", inside=crop)
+    more, right, wrong = looks.look(subject_of(volume), question, **WATCH)
+    assert (more.kind, right.kind, wrong.kind) == ("difference", "right", "wrong")
+    for found, mask in ((right, drawn & meant), (wrong, drawn != meant)):
+        np.testing.assert_allclose(found.data, explorer.structure(mask, source="cross.1").data, rtol=1e-5)
+    np.testing.assert_allclose(more.data, wrong.data - right.data, atol=1e-6)
+    assert "drew wrongly" in more.caption
+    gates = looks.look(subject_of(volume), replace(question, source="gate.1"), **WATCH)
+    assert [found.kind for found in gates] == ["gate"], "it is the same whatever is asked about"
+    at = explorer.overview("gate.1").data
+    assert at.shape == drawn.shape
+    means = f"{at[drawn & meant].mean():.2f} where the mask is right, {at[drawn != meant].mean():.2f} where it is wrong"
+    assert means in gates[0].caption
+
+
 def test_maps_of_a_scan_at_an_angle_lie_over_its_straight_copy(rng):
     """The gate of the planted network is the image itself, so its map must look like the copy; the bright place stays put."""
     turn = np.radians(20)
