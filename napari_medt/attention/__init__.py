@@ -1,10 +1,10 @@
 """From a forward pass to named attention maps that lie over the image, and whether they deserve belief."""
 
-from napari_medt.attention.comparing import component, difference, right_and_wrong
+from napari_medt.attention.comparing import component, difference, right_and_wrong, wrong_against_right
 from napari_medt.attention.explorer import AttentionExplorer, attention_maps
 from napari_medt.attention.faithfulness import Faithfulness, check_faithfulness
-from napari_medt.attention.heads import HeadRow
 from napari_medt.attention.sources import Source, list_sources
+from napari_medt.core import HeadRow
 
 __all__ = [
     "AttentionExplorer",
@@ -17,4 +17,5 @@ __all__ = [
     "difference",
     "list_sources",
     "right_and_wrong",
+    "wrong_against_right",
 ]

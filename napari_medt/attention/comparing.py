@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_medt.attention.sources import STILL
 from napari_medt.core import AttentionMap, BadImage, Geometry
 
 Mask = npt.NDArray[np.bool_]
@@ -84,3 +86,27 @@ def right_and_wrong(labels: npt.NDArray[Any], reference: npt.NDArray[Any], value
     """Where a label is as the reference has it, and where it is missing or too much; both are masks for `structure`."""
     drawn, meant = labels == value, reference == value
     return drawn & meant, drawn ^ meant
+
+
+def wrong_against_right(right: AttentionMap, wrong: AttentionMap) -> list[AttentionMap]:
+    """What the model looked at for what it drew rightly and wrongly, of which both maps are, as of `AttentionExplorer.structure`.
+
+    Returns
+    -------
+    list of AttentionMap
+        How much more it looked somewhere for what is wrong, then both maps themselves. Of a source whose map is the same for
+        every structure that map alone, with its mean where the mask is right and where it is wrong.
+    """
+    if right.kind in STILL:
+        means = f"{right.extras['inside']:.2f} where the mask is right, {wrong.extras['inside']:.2f} where it is wrong"
+        return [replace(right, caption=f"{right.caption} It is {means}.")]
+    more = replace(
+        difference(wrong, right),
+        caption="Above 0 where the model looked more for what it drew wrongly than for what it drew rightly, below 0 where "
+        "less, in units of what even attention would give.",
+    )
+    said = (
+        (right, "right", "What is drawn as the reference has it"),
+        (wrong, "wrong", "What is missing or too much against the reference"),
+    )
+    return [more, *(replace(found, kind=kind, caption=f"{what}. {found.caption}") for found, kind, what in said)]

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_medt.attention.heads import HeadRow, agreement, head_rows
+from napari_medt.attention.heads import agreement, head_rows
 from napari_medt.attention.keeping import Kept
 from napari_medt.attention.maps import NO_CAUSE, lay, looks_of
 from napari_medt.attention.scene import Scene
 from napari_medt.attention.sources import STILL, Source, state_of
 from napari_medt.attention.structures import Looks, still
 from napari_medt.attention.whole import Whole
-from napari_medt.core import AttentionMap, BadImage, Cancel, Progress, Volume, silent
+from napari_medt.core import AttentionMap, BadImage, Cancel, HeadRow, Progress, Volume, silent
 from napari_medt.engine.planes import Plane
 from napari_medt.engine.prepare import Scale
 from napari_medt.engine.windows import Floats
@@ -80,6 +80,11 @@ class AttentionExplorer:
     def heads(self, source: str) -> int:
         """Number of attention heads of a source; 1 where there are none."""
         return self._scene.source(source).heads
+
+    @property
+    def windows(self) -> int:
+        """How many windows the image is cut into; of a scan under a 2D model, those of all slices."""
+        return len(self._scene)
 
     def warm(self, *, progress: Progress | None = None, cancel: Cancel | None = None) -> None:
         """Pass windows through the network until all are kept or the memory is full, so that the first click is quick."""

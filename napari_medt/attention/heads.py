@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from napari_medt.attention.scene import Scene
 from napari_medt.attention.sources import STILL, Source, state_of
-from napari_medt.core import Cancel, Progress, silent
+from napari_medt.core import Cancel, HeadRow, Progress, silent
 from napari_medt.engine.blocks import Job
 from napari_medt.engine.windows import Floats
 from napari_medt.nets.dual_attention import ChannelState
@@ -22,33 +21,6 @@ from napari_medt.nets.states import State
 
 WINDOWS = 12  # of the image, evenly spread, that are looked at
 PLACES = 24  # of each
-
-
-@dataclass(frozen=True)
-class HeadRow:
-    """One head of one source, on average over places spread evenly over the image.
-
-    Attributes
-    ----------
-    source, kind, level
-        As of `Source`.
-    head
-        Counted from 0.
-    entropy
-        Of its attention over the greatest it could be: 0 where it looks at one place, 1 where at all alike; None for gates.
-    distance
-        From the place that looks to what it looks at, in `unit`; None where nothing is looked at, as by a gate.
-    unit
-        `"mm"`, or `"px"` where the image does not say its spacing.
-    """
-
-    source: str
-    kind: str
-    level: int
-    head: int
-    entropy: float | None
-    distance: float | None
-    unit: str
 
 
 def head_rows(

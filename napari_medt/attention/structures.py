@@ -113,7 +113,8 @@ def still(scene: Scene, found: AttentionMap, mask: Mask) -> AttentionMap:
     at = np.round(found.geometry.index(scene.volume.geometry.position(inside))).astype(int)
     values = found.data[tuple(np.clip(at, 0, np.array(found.data.shape) - 1).T)]
     here = f"{values.mean():.2f} in this one, {found.data.mean():.2f} on average"
-    return replace(found, caption=f"{found.caption} It is the same for every structure: {here}.")
+    caption = f"{found.caption} It is the same for every structure: {here}."
+    return replace(found, caption=caption, extras={"inside": np.asarray(values.mean())})
 
 
 def weights_of(

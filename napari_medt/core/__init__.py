@@ -22,7 +22,7 @@ from napari_medt.core.errors import (
 )
 from napari_medt.core.geometry import Geometry
 from napari_medt.core.progress import Cancel, Control, Progress, silent
-from napari_medt.core.volume import Acquisition, AttentionMap, LabelMap, Prediction, Volume
+from napari_medt.core.volume import Acquisition, AttentionMap, HeadRow, LabelMap, Prediction, Volume
 
 __all__ = [
     "Acquisition",
@@ -43,6 +43,7 @@ __all__ = [
     "Control",
     "DeviceError",
     "Geometry",
+    "HeadRow",
     "LabelMap",
     "MedtError",
     "NothingToChange",

@@ -1,4 +1,4 @@
-"""`Volume`, `LabelMap`, `Prediction` and `AttentionMap`: the nouns every room speaks.
+"""`Volume`, `LabelMap`, `Prediction`, `AttentionMap` and `HeadRow`: the nouns every room speaks.
 
 Arrays are channels first, `(c, y, x)` or `(c, z, y, x)`; geometry speaks of the spatial axes only, in the same order.
 """
@@ -254,7 +254,8 @@ class AttentionMap:
         `None` where there is no such value, as for a gate.
     extras
         Beside the map, in array indices of the image: `"window"` `(2, n)`, the first and the last edge of the window that the
-        network saw; `"targets"` `(k, n)`, the places that were looked at most, and `"shares"` `(k,)`, their values.
+        network saw; `"targets"` `(k, n)`, the places that were looked at most, and `"shares"` `(k,)`, their values. Of a map
+        that is the same for every structure, `"inside"`, its mean in the one asked about.
     """
 
     data: Array
@@ -266,3 +267,30 @@ class AttentionMap:
     caption: str = ""
     even: float | None = None
     extras: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """One head of one attention source, on average over places spread evenly over the image.
+
+    Attributes
+    ----------
+    source, kind, level
+        Of the source: as of an `AttentionMap`, and how deep in the network it lies.
+    head
+        Counted from 0.
+    entropy
+        Of its attention over the greatest it could be: 0 where it looks at one place, 1 where at all alike; None for gates.
+    distance
+        From the place that looks to what it looks at, in `unit`; None where nothing is looked at, as by a gate.
+    unit
+        `"mm"`, or `"px"` where the image does not say its spacing.
+    """
+
+    source: str
+    kind: str
+    level: int
+    head: int
+    entropy: float | None
+    distance: float | None
+    unit: str

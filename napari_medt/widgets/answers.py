@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_medt.core import Prediction
+from napari_medt.core import HeadRow, Prediction
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,23 @@ class Question:
     Attributes
     ----------
     what
-        For one point, over the whole image, for a structure, for one connected piece of it, or how far the heads agree.
+        For one point, over the whole image, for a structure, for one connected piece of it, for what of a structure is right and
+        what is wrong, or how far the heads agree.
     source, head
         As of `AttentionExplorer.pick`.
     at
         Array index of the image shown: the point, or one of the piece; for maps of the whole image any in the slice that is
         meant, since of a scan a 2D model is asked about one slice.
     inside
-        Of a structure, the first index of the box around it, and where in the box it is.
+        Of a structure, the first index of the box around it, and where in the box it is; where it is held against a
+        reference, `(2, *box)`, where it is drawn and where it is meant to be.
     label
         Of the structure, or of what the mask has at the point; 0 where there is none.
     against
         Key of another model, to show how much more this one looked.
     """
 
-    what: Literal["point", "whole", "structure", "piece", "agreement"]
+    what: Literal["point", "whole", "structure", "piece", "right and wrong", "agreement"]
     source: str
     head: int | None = None
     at: tuple[int, ...] = ()
@@ -115,19 +117,17 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class HeadLine:
-    """One head, on average over the image; values as of `attention.HeadRow`, None where there is none.
+class HeadLine(HeadRow):
+    """One head as the table shows it.
 
-    `agreement` is that of all heads of the source with each other, 0 to 1; `small` a small picture of its map, 8-bit.
+    Attributes
+    ----------
+    agreement
+        Of all heads of the source with each other, 0 to 1; `None` where there is one alone.
+    small
+        A small picture of its map, 8-bit.
     """
 
-    source: str
-    kind: str
-    level: int
-    head: int
-    entropy: float | None
-    distance: float | None
-    unit: str
     agreement: float | None
     small: npt.NDArray[np.uint8]
 

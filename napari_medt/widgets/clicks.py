@@ -6,15 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_medt.widgets.pointing import Point, first_seen, held_still, line_of_sight, place_at
 from napari_medt.widgets.tools import Clicks
-
-STILL_PX = 5.0
-"""A click may tremble by so many pixels of the canvas before it is a drag."""
-
-Point = tuple[float, ...]
 
 
 class CanvasClicks(QObject):
@@ -87,13 +82,8 @@ class CanvasClicks(QObject):
         if self._kind in ("line", "stroke"):
             yield from self._dragged(event)
             return
-        began = np.asarray(event.pos if event.pos is not None else (0, 0), dtype=float)
         place = self._place(event)
-        yield
-        while event.type == "mouse_move":
-            yield
-        ended = np.asarray(event.pos if event.pos is not None else began, dtype=float)
-        if place is not None and np.abs(ended - began).max() <= STILL_PX:
+        if (yield from held_still(event)) and place is not None:
             self.clicked.emit(place)
 
     def _dragged(self, event: Any) -> Iterator[None]:
@@ -119,25 +109,9 @@ class CanvasClicks(QObject):
         mask = self._mask
         if mask is None:
             return None
-        if self._viewer.dims.ndisplay == 3 and mask.ndim == 3:
-            return _first_seen(mask, event)
-        place = np.asarray(mask.world_to_data(event.position), float)[-mask.ndim :]
-        shape = np.asarray(mask.data.shape)
-        hidden = [axis - (self._viewer.dims.ndim - mask.ndim) for axis in self._viewer.dims.not_displayed]
-        for axis in hidden:
-            if axis >= 0:
-                place[axis] = round(place[axis])
-        if (place < -0.5).any() or (place > shape - 0.5).any():
-            return None
-        return tuple(float(part) for part in np.clip(place, 0, shape - 1))
-
-
-def _first_seen(mask: Any, event: Any) -> Point | None:
-    start, end = mask.get_ray_intersections(event.position, event.view_direction, event.dims_displayed)
-    if start is None or end is None:
-        return None
-    steps = int(np.ceil(2 * np.linalg.norm(np.subtract(end, start)))) + 1
-    way = np.rint(np.linspace(start, end, steps)).astype(int)
-    way = way[((way >= 0) & (way < mask.data.shape)).all(axis=1)]
-    seen = np.flatnonzero(np.asarray(mask.data)[tuple(way.T)])
-    return tuple(float(part) for part in way[seen[0]]) if len(seen) else None
+        shape = mask.data.shape
+        if self._viewer.dims.ndisplay == 2 or mask.ndim == 2:
+            return place_at(mask, shape, event.position, displayed=event.dims_displayed)
+        line = line_of_sight(mask, shape, event.position, event.view_direction, event.dims_displayed)
+        seen = None if line is None else first_seen(mask.data, line)
+        return None if seen is None else tuple(map(float, seen))

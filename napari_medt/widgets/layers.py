@@ -8,7 +8,7 @@ import uuid
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -312,12 +312,14 @@ class OurLayers:
         colours = clear_in_the_middle() if both_ways else clear_where_low(colormap)
         layer = self.find(image, role)
         if layer is not None:
-            layer.data = data
-            for key, value in state.items():
-                if not _same(getattr(layer, key), value):
-                    setattr(layer, key, value)
-            layer.contrast_limits_range = (low, high)
-            layer.contrast_limits = (low, high)
+            moved = {key: value for key, value in state.items() if not _same(getattr(layer, key), value)}
+            with _unmeasured(layer) if moved else nullcontext():
+                layer.data = data
+            for key, value in moved.items():
+                setattr(layer, key, value)
+            if tuple(layer.contrast_limits) != (low, high):
+                layer.contrast_limits_range = (low, high)
+                layer.contrast_limits = (low, high)
             layer.name = name
             layer.bounding_box.visible = framed
             if layer.colormap.name != colours.name:
@@ -386,12 +388,11 @@ class OurLayers:
                 symbol="cross",
                 **spatial_state(image),
             )
-        else:
-            layer.data = np.asarray([place], dtype=float)
+        elif not np.array_equal(layer.data, [place]):
+            with _unmeasured(layer):
+                layer.data = np.asarray([place], dtype=float)
         # Clear rather than empty: what was drawn once is drawn again within milliseconds.
-        opacity = 0.0 if point is None else 1.0
-        if layer.opacity != opacity:
-            layer.opacity = opacity
+        _set_opacity(layer, 0.0 if point is None else 1.0)
         return layer
 
     def show_preview(self, image: Image, mask: Labels, data: np.ndarray, start: Sequence[int]) -> Any:
@@ -427,9 +428,10 @@ class OurLayers:
         data = (np.zeros((1, 2, image.ndim)) if empty else np.asarray(lines, dtype=float)) * wider
         if layer is None:
             layer = self._add(image, role, self._viewer.add_vectors, data, name=name, **look, **state)
-        else:
-            layer.data = data
-        layer.opacity = 0.0 if empty else 1.0
+        elif not np.array_equal(layer.data, data):
+            with _unmeasured(layer):
+                layer.data = data
+        _set_opacity(layer, 0.0 if empty else 1.0)
         return layer
 
     def keep(self, image: Layer, layer: Layer) -> Layer:
@@ -454,6 +456,17 @@ def _file_of(image: Layer) -> dict[str, Any]:
     """What a layer over a picture takes over from it, so that it is saved on the grid of the same file."""
     origin = origin_of(image.metadata)
     return {} if origin is None else {FILE_KEY: replace(origin, scan=None, copy=None)}
+
+
+def _unmeasured(layer: Layer) -> Any:
+    """Change the data of a layer that stays within the picture: the viewer does not measure its world anew, which is slow."""
+    return layer.events.data.blocker()
+
+
+def _set_opacity(layer: Layer, opacity: float) -> None:
+    """Set it where it is another; napari draws the layer's small picture anew even where it is not."""
+    if layer.opacity != opacity:
+        layer.opacity = opacity
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QFrame, QVBoxLayout
 
@@ -18,6 +19,7 @@ from napari_medt.widgets.heads_table import HeadsTable
 from napari_medt.widgets.looking import Looking
 from napari_medt.widgets.parts import FlowLayout, Form, button, chooser, named
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.tool_context import other_masks
 
 PIECE = 0
 
@@ -29,6 +31,8 @@ class LookMore(QFrame):
     -------
     asked
         Attention of a structure is wanted: its label, and where in the mask it is.
+    right_asked
+        The same for what of it is right and what is wrong: its label, and where it is drawn and meant to be.
     agreement_wanted
         A map of where the heads agree is wanted.
     against_changed
@@ -38,6 +42,7 @@ class LookMore(QFrame):
     """
 
     asked = Signal(int, object)
+    right_asked = Signal(int, object)
     agreement_wanted = Signal()
     against_changed = Signal(str)
     said = Signal(str, str)
@@ -48,6 +53,8 @@ class LookMore(QFrame):
         self._review, self._looking = review, looking
         self.structure_box = chooser("structure")
         self.structure_button = button(texts.SHOW_STRUCTURE, "show_structure", clicked=self.ask_structure)
+        self.reference_box = chooser("reference")
+        self.right_button = button(texts.RIGHT_AND_WRONG, "right_and_wrong", clicked=self.ask_right_and_wrong)
         self.against_box = chooser("against")
         self.colours = named(QCheckBox(texts.SAME_COLOURS), "same_colours")
         self.agreement_button = button(texts.AGREEMENT, "agreement", clicked=self.agreement_wanted.emit)
@@ -58,6 +65,7 @@ class LookMore(QFrame):
         self.table: HeadsTable | None = None
         self.form = form = Form()
         form.row(texts.STRUCTURE, self.structure_box, self.structure_button)
+        self._reference_title = form.row(texts.REFERENCE, self.reference_box, self.right_button)
         form.row(texts.AGAINST, self.against_box)
         form.below(self.colours)
         inside = QVBoxLayout(self)
@@ -68,7 +76,12 @@ class LookMore(QFrame):
         self.against_box.currentIndexChanged.connect(lambda _: self.against_changed.emit(self.against))
         for changed in (review.model_changed, review.models_changed, review.image_changed):
             changed.connect(lambda *_: self._offer())
+        self._events = review.viewer.layers.events
+        for event in (self._events.inserted, self._events.removed):
+            event.connect(self._offer_references)
+        review.image_changed.connect(self._offer_references)
         self._offer()
+        self._offer_references()
         self.hide()
 
     @property
@@ -88,7 +101,13 @@ class LookMore(QFrame):
 
     def refresh(self, ready: bool, *, shown: bool) -> None:
         """Enable what can be asked now; `shown` says that there is a map."""
-        for widget in (self.structure_box, self.structure_button, self.heads_button, self.agreement_button):
+        for widget in (
+            self.structure_box,
+            self.structure_button,
+            self.right_button,
+            self.heads_button,
+            self.agreement_button,
+        ):
             widget.setEnabled(ready and not self._looking.busy)
         self.against_box.setEnabled(ready and self.against_box.count() > 1)
         for widget in (self.keep_button, self.save_button, self.figure_button):
@@ -116,6 +135,18 @@ class LookMore(QFrame):
                 self.against_box.addItem(texts.version_name(other.title, other.version), key)
         self.against_box.setCurrentIndex(max(0, self.against_box.findData(chosen)))
         self.against_box.blockSignals(False)
+
+    def _offer_references(self, event: Any = None) -> None:
+        """Offer the masks that may say what is right; without one there is nothing to see of it."""
+        work, chosen = self._review.work, self.reference_box.currentData()
+        found = [] if work is None else other_masks(self._review, work)
+        self.reference_box.clear()
+        for layer in found:
+            self.reference_box.addItem(layer.name, layer)
+        if chosen in found:
+            self.reference_box.setCurrentIndex(found.index(chosen))
+        for widget in (self._reference_title, self.reference_box, self.right_button):
+            widget.setVisible(bool(found))
 
     # --------------------------------------------------------------------------------------------------------- structures
 
@@ -147,6 +178,33 @@ class LookMore(QFrame):
             failed=lambda error: if_meant(self.said, str(error), "error"),
         )
 
+    def ask_right_and_wrong(self) -> None:
+        """Hold the chosen structure against the reference, off the window's thread, and ask about what is right and wrong."""
+        work, reference, last = self._review.work, self.reference_box.currentData(), self._looking.clicked
+        if work is None or work.mask is None or reference is None:
+            return
+        labels, meant = work.mask.data, reference.data
+        label = self.label or (0 if last is None else int(labels[last]))
+        if not label:
+            self.said.emit(texts.NO_POINT, "plain")
+            return
+        alone = len(self._review.classes) == 2  # a reference of a single structure may number its pieces
+
+        def cut() -> Any:
+            both = np.stack([labels == label, np.asarray(meant) > 0 if alone else np.asarray(meant) == label])
+            box = bounding_box(both.any(axis=0))
+            for there, why in ((both.all(axis=0), texts.NOTHING_RIGHT), (both[0] != both[1], texts.NOTHING_WRONG)):
+                if not there.any():
+                    raise BadImage(why, remedy=texts.REFERENCE_REMEDY)
+            assert box is not None
+            return tuple(part.start for part in box), both[(slice(None), *box)].copy()
+
+        self._review.bridge.aside(
+            cut,
+            then=lambda crop: self.right_asked.emit(label, crop),
+            failed=lambda error: self.said.emit(str(error), "error"),
+        )
+
     # ------------------------------------------------------------------------------------------------------------- all heads
 
     def show_heads(self, lines: Sequence[HeadLine], choose: Callable[[str, int | None], None]) -> None:
@@ -157,6 +215,12 @@ class LookMore(QFrame):
         self.table.fill(lines, title=self._review.title_of(self._review.model_key))
         self.table.show()
         self.table.raise_()
+
+    def leave(self) -> None:
+        """Let go of the viewer, and close the window of heads."""
+        for event in (self._events.inserted, self._events.removed):
+            event.disconnect(self._offer_references)
+        self.close_table()
 
     def close_table(self) -> None:
         """Close the window of heads."""

@@ -55,6 +55,7 @@ class LookStep(Step):
         self.head_box.currentIndexChanged.connect(self._repeat)
         self.part_box.currentIndexChanged.connect(lambda _: self._draw())
         self.picking.picked.connect(self.pick)
+        self.picking.overtaken.connect(self.close_picking)
         self.picking.missed.connect(lambda: self.message.say(texts.OUTSIDE, kind="plain"))
         looking = self.looking
         looking.listed.connect(self._list)
@@ -65,6 +66,7 @@ class LookStep(Step):
         looking.busy_changed.connect(self._long)
         looking.progressed.connect(self.progress.report)
         self.more.asked.connect(self._ask_structure)
+        self.more.right_asked.connect(self._ask_right_and_wrong)
         self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
         self.more.against_changed.connect(lambda key: looking.again(against=key))
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
@@ -253,6 +255,10 @@ class LookStep(Step):
         else:
             self._ask("piece", inside=crop, at=self.looking.clicked)
 
+    def _ask_right_and_wrong(self, label: int, crop: Any) -> None:
+        self.message.clear()
+        self.looking.ask(Question("right and wrong", self.source, self.head, inside=crop, label=label))
+
     def _ask(self, what: Any, **options: Any) -> None:
         self.message.clear()
         self.looking.ask(Question(what, self.source, self.head, against=self.more.against, **options))
@@ -267,7 +273,7 @@ class LookStep(Step):
         last = self.looking.last
         if last is None:
             return
-        if last.against or last.what == "agreement":
+        if last.against or last.what in ("agreement", "right and wrong"):
             self.message.say(texts.NOTHING_TO_CHECK)
             return
         self.message.clear()
@@ -352,7 +358,7 @@ class LookStep(Step):
     def leave(self) -> None:
         """Let go of the viewer, and close the window of heads."""
         self.close_picking()
-        self.more.close_table()
+        self.more.leave()
 
 
 def _index_of(box: QComboBox, value: Any) -> int:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, AxisMap, Cancel, Geometry, Progress, Volume
+from napari_medt.core import AttentionMap, AxisMap, Cancel, Progress, Volume
 from napari_medt.widgets.answers import Belief, HeadLine, Question
 from napari_medt.widgets.latest import kept
+from napari_medt.widgets.one_slice import one_slice, slicing
 from napari_medt.widgets.straight import labels_on_scan, map_on_copy
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ SMALL = 48
 
 PREPARED = 3
 """Along each axis of a slice, places whose windows are prepared before the first click."""
+
+FEW_WINDOWS = PREPARED**3
+"""Of so few windows of a scan all are prepared, so that every click is answered at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,7 @@ class Looks:
     ) -> None:
         """Pass through the network what is likely to be asked about next."""
         explorer = self._explorer(subject)
-        if subject.seen.geometry.ndim == 2:
+        if subject.seen.geometry.ndim == 2 or explorer.windows <= FEW_WINDOWS:
             explorer.warm(progress=progress, cancel=cancel)
             return
         lines = [
@@ -121,8 +125,7 @@ class Looks:
         for row in rows:
             found = by_source[row.source][row.head]
             kept[row.source, row.head if row.source in agreed else None] = found
-            figures = row.entropy, row.distance, row.unit, agreed.get(row.source)
-            lines.append(HeadLine(row.source, row.kind, row.level, row.head, *figures, small(found.data)))
+            lines.append(HeadLine(**vars(row), agreement=agreed.get(row.source), small=small(found.data)))
         self._compared = self._slice_key(subject, at), kept
         return tuple(lines)
 
@@ -168,6 +171,8 @@ class Looks:
         if question.what == "point":
             explorer = explorer or self._explorer(subject)
             return explorer.pick(_on_scan(subject, question.at), source=source, head=head)
+        if question.what == "right and wrong":
+            return self._right_and_wrong(subject, question, **watch)
         if question.inside is not None:
             explorer = explorer or self._explorer(subject)
             return [explorer.structure(_mask(subject, question), source=source, head=head, **watch)]
@@ -177,6 +182,18 @@ class Looks:
         if (source, head) in kept and where == self._slice_key(subject, question.at):
             return [kept[source, head]]
         return [(explorer or self._of_slice(subject, question.at)).overview(source, head, **watch)]
+
+    def _right_and_wrong(self, subject: Subject, question: Question, **watch: Any) -> list[AttentionMap]:
+        from napari_medt.attention import right_and_wrong, wrong_against_right
+
+        assert question.inside is not None
+        start, (drawn, meant) = question.inside
+        explorer = self._explorer(subject)
+        maps = []
+        for part in right_and_wrong(drawn, meant, True):
+            mask = _mask(subject, replace(question, inside=(start, part)))
+            maps.append(explorer.structure(mask, source=question.source, head=question.head, **watch))
+        return wrong_against_right(*maps)
 
     # ---------------------------------------------------------------------------------------------------------- explorers
 
@@ -215,14 +232,7 @@ class Looks:
         return (subject.token, subject.model, subject.device, subject.plane, here)
 
     def _slices(self, subject: Subject) -> AxisMap | None:
-        """How the axes of a scan are rearranged for a 2D model; `None` where the model sees the image as a whole."""
-        from napari_medt.engine.planes import plane_axes
-        from napari_medt.engine.prepare import axes_for
-
-        card, geometry = self._load(subject.model, subject.device).card, subject.seen.geometry
-        if card.spatial_dims == geometry.ndim:
-            return None
-        return axes_for(subject.seen, card)[0] if subject.plane is None else plane_axes(geometry, subject.plane)
+        return slicing(subject.seen, self._load(subject.model, subject.device).card, subject.plane)
 
     def _scale(self, subject: Subject) -> Scale:
         """Intensities as a run on the whole image sees them."""
@@ -252,23 +262,16 @@ class Looks:
         """The slice of a scan that a question is about, as a 2D image of its own."""
         axes = self._slices(subject)
         assert axes is not None
-        volume, shape = subject.seen, subject.seen.spatial_shape
+        shape = subject.seen.spatial_shape
         place = _on_scan(subject, question.at) if question.at else tuple(n // 2 for n in shape)
         turned = [
             shape[old] - 1 - place[old] if flip else place[old]
             for old, flip in zip(axes.order, axes.flips, strict=True)
         ]
-        spacing = [volume.geometry.spacing[old] for old in axes.order[1:]]
-        flat = Volume(
-            axes.apply(volume.array)[:, turned[0]],
-            Geometry.from_spacing(spacing, units=volume.geometry.units),
-            volume.channel_names,
-            volume.source,
-            acquisition=volume.acquisition,
-        )
+        flat = one_slice(subject.seen, axes, turned[0])
         inside = None
         if question.inside is not None:
-            inside = ((0, 0), axes.apply(_mask(subject, question)[None])[0, turned[0]])
+            inside = ((0, 0), axes.apply(_mask(subject, question))[turned[0]])
         asked = replace(question, at=tuple(turned[1:]), inside=inside)
         return replace(subject, shown=flat, seen=flat, plane=None), asked
 

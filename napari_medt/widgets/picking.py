@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_medt.widgets import layers
+from napari_medt.widgets.pointing import first_seen, held_still, line_of_sight, place_at
 from napari_medt.widgets.review import Review
-
-STILL_PX = 4
-"""A press that moves farther than this on the screen is a drag."""
 
 
 class Picking(QObject):
@@ -24,18 +21,22 @@ class Picking(QObject):
         Array index of a place in the picture.
     missed
         The place lies outside the picture.
+    overtaken
+        The user took a tool of the active layer, so that clicks belong to it now.
     """
 
     picked = Signal(object)
     missed = Signal()
+    overtaken = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__(review)
         self._review = review
         self._hovered: tuple[int, ...] | None = None
+        self._watched: Any = None
 
     def listen(self, on: bool) -> None:
-        """Begin or stop listening."""
+        """Begin or stop listening; when it begins, the tool of the active layer is put away."""
         viewer = self._review.viewer
         for callbacks, callback in (
             (viewer.mouse_drag_callbacks, self._on_mouse),
@@ -45,29 +46,47 @@ class Picking(QObject):
                 callbacks.append(callback)
             elif not on and callback in callbacks:
                 callbacks.remove(callback)
+        selection = viewer.layers.selection
+        selection.events.active.disconnect(self._active_changed)
+        if on:
+            if selection.active is not None:
+                selection.active.mode = "pan_zoom"
+            selection.events.active.connect(self._active_changed)
+        self._watch(selection.active if on else None)
 
     def pick_world(
         self, position: Sequence[float], direction: Sequence[float] | None = None, dims: Sequence[int] = ()
     ) -> None:
-        """Take the place of the picture at a world position; in 3D, the first place of the mask along the line of sight."""
+        """Take the place of the picture at a world position; in 3D the first of the mask behind it, else the one half way."""
         index = self._index(position, direction, dims)
         if index is None:
             self.missed.emit()
         else:
             self.picked.emit(index)
 
+    def _active_changed(self, event: Any) -> None:
+        self._watch(event.value)
+        self._mode_changed()
+
+    def _watch(self, layer: Any) -> None:
+        """Notice when a tool of this layer is taken, and of no other: only the active one is given what the mouse does."""
+        if self._watched is not None:
+            self._watched.events.mode.disconnect(self._mode_changed)
+        self._watched = layer
+        if layer is not None:
+            layer.events.mode.connect(self._mode_changed)
+
+    def _mode_changed(self, event: Any = None) -> None:
+        if self._watched is not None and str(self._watched.mode) != "pan_zoom":
+            self.overtaken.emit()
+
     def _on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
-        """Take a click, but not the end of a drag, as a question."""
+        """Take a click, but no drag, as a question."""
         if event.button not in (1, None):
             return
-        began = np.asarray(event.pos if event.pos is not None else (0, 0), dtype=float)
         at = tuple(event.position), event.view_direction, tuple(event.dims_displayed)
-        yield
-        while event.type == "mouse_move":
-            if event.pos is not None and np.abs(np.asarray(event.pos) - began).max() > STILL_PX:
-                return
-            yield
-        self.pick_world(*at)
+        if (yield from held_still(event)):
+            self.pick_world(*at)
 
     def _on_move(self, viewer: Any, event: Any) -> None:
         """Follow the pointer while Shift is held; places beside the picture ask nothing."""
@@ -86,23 +105,11 @@ class Picking(QObject):
             return None
         shape = layers.spatial_shape_of(image)
         if direction is not None and len(dims) == 3 and image.ndim == 3:
-            first, last = image.get_ray_intersections(position, direction, list(dims))
-            if first is None:
+            line = line_of_sight(image, shape, position, direction, dims)
+            if line is None:
                 return None
             work = self._review.work
-            mask = work.mask.data if work is not None and work.mask is not None else None
-            return along_ray(mask, first, last, shape)
-        index = np.rint(np.asarray(image.world_to_data(position[-image.ndim :]))).astype(int)
-        inside = (index >= 0).all() and (index < shape).all()
-        return tuple(int(i) for i in index) if inside else None
-
-
-def along_ray(
-    mask: np.ndarray | None, first: Sequence[float], last: Sequence[float], shape: Sequence[int]
-) -> tuple[int, ...]:
-    """The first voxel of a mask on a line through a volume, else the one half way."""
-    first, last = np.asarray(first, dtype=float), np.asarray(last, dtype=float)
-    steps = int(2 * np.abs(last - first).max()) + 2
-    line = np.rint(np.linspace(first, last, steps)).astype(int).clip(0, np.array(shape) - 1)
-    hit = np.flatnonzero(mask[tuple(line.T)]) if mask is not None else np.zeros(0, int)
-    return tuple(int(i) for i in line[hit[0] if len(hit) else steps // 2])
+            seen = None if work is None or work.mask is None else first_seen(work.mask.data, line)
+            return seen or tuple(int(i) for i in line[len(line) // 2])
+        place = place_at(image, shape, position)
+        return None if place is None else tuple(round(part) for part in place)

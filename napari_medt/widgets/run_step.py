@@ -164,7 +164,7 @@ class RunStep(Step):
         self._refresh_button()
 
     def _models_listed(self, choose: str) -> None:
-        self._by_hand = self._by_hand or bool(choose or self.review.preferred)
+        self._by_hand = self._by_hand or bool(self.review.preferred)
         self._list_models(choose or self.review.model_key or self.review.preferred or DEFAULT_MODEL)
         self._asked_suiting = ""
         self._soon.start()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, Cancel, Geometry, Prediction, Progress, Volume
+from napari_medt.core import AttentionMap, Cancel, Prediction, Progress, Volume
 from napari_medt.widgets.answers import Ahead, Belief, Block, Doubt, Found, HeadLine, Hint, Question
 from napari_medt.widgets.latest import keep_latest, kept
 from napari_medt.widgets.looks import Looks, Subject
@@ -282,11 +282,3 @@ def mended(volume: Volume, fixes: Sequence[Hint]) -> Volume:
 def _effort(model_key: str, device: str, wishes: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the time of a window depends on."""
     return model_key, device, bool(wishes.get("flips")), wishes.get("uncertainty"), wishes.get("compute", "local")
-
-
-def one_slice(volume: Volume, z: int) -> Volume:
-    """Return the slice `z` of a scan; a 2D image as it is."""
-    if volume.geometry.ndim == 2:
-        return volume
-    geometry = Geometry.from_spacing(volume.geometry.spacing[1:], units=volume.geometry.units)
-    return Volume(volume.array[:, z], geometry, volume.channel_names, volume.source)

@@ -10,8 +10,9 @@ import numpy as np
 
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Prediction, Progress, Volume, silent
 from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt, Lesson, Who, patients
+from napari_medt.widgets.one_slice import one_slice, slicing
 from napari_medt.widgets.reviewed import looked_at
-from napari_medt.widgets.session import Session, mended, one_slice
+from napari_medt.widgets.session import Session, mended
 from napari_medt.widgets.straight import labels_on_scan
 
 if TYPE_CHECKING:
@@ -186,16 +187,20 @@ class TeachingSession(Session):
         if taught.reviewed is not None and not taught.reviewed.any():
             return
         known = {"patient": taught.who.patient, "held_out": held_out, "group": group}
-        if taught.image.geometry.ndim in (2, card.spatial_dims):
+        axes = slicing(taught.image, card)
+        if axes is None:
             yield Correction(taught.image, taught.labels, reviewed=taught.reviewed, edited=taught.edited, **known)
             return
+        labels, edited, reviewed = (
+            None if each is None else axes.apply(each) for each in (taught.labels, taught.edited, taught.reviewed)
+        )
         scale = fit(taught.image, card).scale
-        for z in _slices(taught):
+        for number in _slices(labels, edited, reviewed):
             yield Correction(
-                one_slice(taught.image, z),
-                taught.labels[z],
-                reviewed=None if taught.reviewed is None else taught.reviewed[z],
-                edited=None if taught.edited is None else taught.edited[z],
+                one_slice(taught.image, axes, number),
+                labels[number],
+                reviewed=None if reviewed is None else reviewed[number],
+                edited=None if edited is None else edited[number],
                 scale=scale,
                 **known,
             )
@@ -257,11 +262,11 @@ def _from_disk(lesson: Lesson) -> tuple[Volume, Volume | None, np.ndarray, np.nd
     raise MedtError(f"The mask of {lesson.who.name} was not found", remedy="open that case once")
 
 
-def _slices(taught: Taught) -> list[int]:
-    """Slices of a scan with something on them, or edited, at most so many, evenly spread."""
-    filled = taught.labels.astype(bool) if taught.edited is None else (taught.labels > 0) | taught.edited
-    if taught.reviewed is not None:
-        filled = filled & taught.reviewed
+def _slices(labels: np.ndarray, edited: np.ndarray | None, reviewed: np.ndarray | None) -> list[int]:
+    """Along the first axis, slices with something on them, or edited, at most so many, evenly spread."""
+    filled = labels.astype(bool) if edited is None else (labels > 0) | edited
+    if reviewed is not None:
+        filled = filled & reviewed
     at = np.flatnonzero(filled.any(axis=(1, 2)))
     if not at.size:
         return []

@@ -66,6 +66,8 @@ STRUCTURE = "To draw"
 SHOW_STRUCTURE = "Show"
 WHOLE_LABEL = "all of {name}"
 THIS_PIECE = "the piece at the point"
+REFERENCE = "Reference"
+RIGHT_AND_WRONG = "Right and wrong"
 AGAINST = "Against"
 NOTHING = "nothing"
 AGREEMENT = "Where heads agree"
@@ -97,12 +99,17 @@ PARTS = {
     "in its window": "Hop 1: from the point to its window",
     "by way of tokens": "Hop 2: by way of the windows' tokens",
     "volume": "Hop 3: from the tokens to the whole volume",
+    "difference": "More for what is wrong than for what is right",
+    "right": "For what is right",
+    "wrong": "For what is wrong",
 }
 MAP_KINDS = {
     "received": "whole picture",
     "structure": "for a structure",
     "agreement": "where heads agree",
     "difference": "difference",
+    "right": "for what is right",
+    "wrong": "for what is wrong",
     "row": "row",
     "column": "column",
     "in its window": "in its window",
@@ -252,6 +259,10 @@ TOOLTIPS = {
     "look_more": "Attention for a structure, against another model, all heads, figures and files.",
     "structure": "For which structure of the mask: all of it, or the connected piece at the point clicked last.",
     "show_structure": "Show what the model looked at to draw this structure, on average over it.",
+    "reference": "A mask that says what is right, of this picture and with the same numbers for the same structures: any labels "
+    "layer that is not ours.",
+    "right_and_wrong": "Show what the model looked at for what it drew as the reference has it, and for what is missing or too "
+    "much, each on average, and the difference.",
     "against": "Show how much more the chosen model looked somewhere than this one: another model, or a version before learning.",
     "agreement": "Show where all heads of this layer look alike: 1 where they all do, near 0 where one alone looks.",
     "heads": "Compare all heads of all layers in a table; a click on one shows it.",
@@ -476,6 +487,9 @@ NO_ATTENTION = "This model shows no attention."
 LOOKING = "Looking …"
 NO_STRUCTURE = "There is nothing of this structure in the mask"
 NO_STRUCTURE_REMEDY = "choose another, or run the model first"
+NOTHING_WRONG = "The mask is as the reference has it, so there is nothing wrong to ask about"
+NOTHING_RIGHT = "Nothing of this structure is as the reference has it"
+REFERENCE_REMEDY = "choose another structure or reference"
 NO_POINT = "Click a point in a structure first."
 NOTHING_TO_CHECK = "Only a map of the model itself can be checked, not a difference or an agreement."
 MAP_KEPT = "Kept as {name}."

@@ -15,17 +15,8 @@ from napari_medt.widgets.tools import Scale, Wish
 
 def offered_for(review: Review, work: MaskEditor, mask: Any) -> Offered:
     """Return what a form can offer now."""
-    from napari.layers import Labels
-
     image = review.image
-    masks = {
-        layer.name: layer.data
-        for layer in review.viewer.layers
-        if isinstance(layer, Labels)
-        and layer is not mask
-        and not layers.is_ours(layer)
-        and tuple(getattr(layer.data, "shape", ())) == work.shape
-    }
+    masks = {layer.name: layer.data for layer in other_masks(review, work)}
     limits = None if image is None or image.rgb else tuple(float(level) for level in image.contrast_limits)
     return Offered(
         Scale.of(work.picture.geometry),
@@ -36,6 +27,19 @@ def offered_for(review: Review, work: MaskEditor, mask: Any) -> Offered:
         levels=limits,
         masks=masks,
     )
+
+
+def other_masks(review: Review, work: MaskEditor) -> list[Any]:
+    """Return the layers with masks of the present picture that the dock did not make."""
+    from napari.layers import Labels
+
+    return [
+        layer
+        for layer in review.viewer.layers
+        if isinstance(layer, Labels)
+        and not layers.is_ours(layer)
+        and tuple(getattr(layer.data, "shape", ())) == work.shape
+    ]
 
 
 def wish_for(review: Review, points: Sequence[Point], given: Mapping[str, Any]) -> tuple[MaskEditor, Wish] | None:

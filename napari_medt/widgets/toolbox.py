@@ -12,9 +12,10 @@ from napari_medt.core import BadEdit, MedtError
 from napari_medt.editing import Edit
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.bridge import Bridge
-from napari_medt.widgets.clicks import CanvasClicks, Point
+from napari_medt.widgets.clicks import CanvasClicks
 from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.parts import FlowLayout, button, named
+from napari_medt.widgets.pointing import Point
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.tool_context import offered_for, wish_for
 from napari_medt.widgets.tool_form import ToolForm

@@ -140,6 +140,9 @@ class QuickSession:
             self._work(progress, cancel)
             data = np.ones(volume.spatial_shape, np.float32)
             kind = {"whole": "received", "piece": "structure"}.get(question.what, question.what)
+            if question.what == "right and wrong":
+                made = AttentionMap(data, volume.geometry, source, "right", head, caption="There.", even=1.0)
+                return [replace(made, data=-data, kind="difference"), made, replace(made, kind="wrong")]
             if question.against:
                 kind, data = "difference", data - 2
             return [AttentionMap(data, volume.geometry, source, kind, head, caption="There.", even=1.0)]

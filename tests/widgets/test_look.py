@@ -65,6 +65,25 @@ def test_a_point_is_marked_with_its_window_and_arrows(look, ask):
     assert look.caption.text().startswith("The row.")
 
 
+def test_a_click_draws_nothing_anew_that_stays_as_it_is(look, ask, viewer):
+    look.source_box.setCurrentIndex(look.source_box.findData("local.layer1.0"))
+    ask(lambda: look.pick((40, 90)))
+    drawn, names = [], ("set_data", "opacity", "translate", "contrast_limits")
+    for role in ("attention", "point", "window", "arrows"):
+        for name in names[: 4 if role == "attention" else 2]:
+            getattr(layer_of(look, role).events, name).connect(lambda _, what=(role, name): drawn.append(what))
+    measured = []
+    viewer.dims.events.range.connect(measured.append)
+    ask(lambda: look.pick((30, 70)))  # in the same window
+    assert sorted(drawn) == [("arrows", "set_data"), ("attention", "set_data"), ("point", "set_data")]
+    drawn.clear()
+    ask(lambda: look.pick((10, 10)))
+    redrawn = [role for role, name in drawn if name == "set_data"]
+    assert sorted(redrawn) == ["arrows", "attention", "attention", "point", "window"], "the map, and where it lies"
+    assert [name for _, name in drawn if name != "set_data"] == ["translate"]
+    assert not measured
+
+
 def test_keys_go_through_blocks_heads_and_doubtful_places(dock, look, ask, viewer, worker, walk):
     from qtpy.QtCore import Qt
 
@@ -115,6 +134,45 @@ def test_the_map_follows_the_pointer_while_shift_is_held(look, viewer, qtbot, wo
     assert look.picking._on_move not in viewer.mouse_move_callbacks
 
 
+def test_picking_gives_way_to_any_tool_of_a_layer_and_comes_back_only_when_asked(look, viewer):
+    from qtpy.QtCore import Qt
+
+    mask, points = look.review.work.mask, viewer.add_points(ndim=2)
+
+    def picks():
+        on = look.pick_button.isChecked()
+        assert on == (look.picking._on_mouse in viewer.mouse_drag_callbacks)
+        return on
+
+    viewer.layers.selection.active = mask
+    for take in (lambda: press(viewer, Qt.Key.Key_2), lambda: setattr(mask, "mode", "fill")):
+        look.pick_button.click()
+        assert picks()
+        assert mask.mode == "pan_zoom"
+        take()
+        assert mask.mode != "pan_zoom"
+        assert not picks(), "a brush of napari's own"
+        mask.mode = "pan_zoom"
+        assert not picks()
+    points.mode = "add"
+    look.pick_button.click()
+    assert picks()
+    viewer.layers.selection.active = look.review.image
+    assert picks(), "nothing was taken"
+    look.review.image.mode = "transform"
+    assert not picks()
+    look.review.image.mode = "pan_zoom"
+    look.pick_button.click()
+    viewer.layers.selection.active = points
+    assert not picks(), "a layer whose tool was taken before"
+    look.pick_button.click()
+    assert picks()
+    assert points.mode == "pan_zoom"
+    look.pick_button.click()
+    points.mode = "add"
+    assert not picks()
+
+
 def test_a_structure_and_a_piece_of_it(look, ask, worker):
     labels = look.review.work.mask.data
     ask(lambda: look.pick((20, 30)))
@@ -130,6 +188,38 @@ def test_a_structure_and_a_piece_of_it(look, ask, worker):
     ask(more.structure_button.click)
     asked = worker.session.questions[-1]
     assert (asked.what, asked.at) == ("piece", (20, 30))
+
+
+def test_right_and_wrong_of_a_structure_where_there_is_a_reference(look, ask, worker, viewer, qtbot):
+    more, labels = look.more, look.review.work.mask.data
+    look.more_button.click()
+    assert not more.right_button.isVisibleTo(look), "nothing says what is right"
+    truth = np.roll(labels, 5, axis=1)
+    layer = viewer.add_labels(
+        truth.astype(np.uint16) * 7, name="truth"
+    )  # numbered otherwise: there is one structure only
+    viewer.add_labels(np.ones((3, 3), np.uint8), name="of another picture")
+    assert [more.reference_box.itemText(row) for row in range(more.reference_box.count())] == ["truth"]
+    assert more.right_button.isVisibleTo(look)
+    found = ask(more.right_button.click)
+    assert found.kind == "difference"
+    start, crop = worker.session.questions[-1].inside
+    for part, expected in zip(crop, (labels == 1, truth == 1), strict=True):
+        whole = np.zeros(labels.shape, bool)
+        whole[tuple(slice(s, s + n) for s, n in zip(start, part.shape, strict=True))] = part
+        np.testing.assert_array_equal(whole, expected)
+    assert layer_of(look).name.endswith("difference, mean of all heads")
+    assert [look.part_box.itemData(row) for row in range(3)] == ["difference", "right", "wrong"]
+    look.part_box.setCurrentIndex(2)
+    assert layer_of(look).name.endswith("for what is wrong, mean of all heads")
+    assert tuple(layer_of(look).contrast_limits) == (0, 1)
+    look.check_button.click()
+    assert look.message.text == texts.NOTHING_TO_CHECK
+    layer.data = labels.copy()
+    more.right_button.click()
+    qtbot.waitUntil(lambda: texts.NOTHING_WRONG in look.message.text, timeout=WAIT_MS)
+    viewer.layers.remove(layer)
+    assert not more.right_button.isVisibleTo(look)
 
 
 def test_a_structure_that_is_not_there_is_said(look, qtbot):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_medt.attention import AttentionExplorer
+from napari_medt.attention.scene import Scene
 from napari_medt.core import Cancel, Cancelled, Geometry, Volume
 from napari_medt.io import resample
 from napari_medt.widgets import looks as looks_module
@@ -77,6 +78,27 @@ def test_a_piece_is_one_part_of_a_label(looks, flat_model, rng):
     np.testing.assert_allclose(piece.data, explorer.structure(labels, source="cross.1").data, rtol=1e-5)
 
 
+def test_what_is_right_and_wrong_is_asked_about_by_itself(looks, flat_model, rng):
+    volume = Volume(rng.random((1, 20, 24), dtype=np.float32), Geometry.from_spacing((1, 1)))
+    drawn, meant = np.zeros((2, 20, 24), bool)
+    drawn[4:12, 5:15] = meant[6:14, 5:18] = True
+    crop = ((4, 5), np.stack([drawn, meant])[:, 4:14, 5:18])
+    explorer = AttentionExplorer(flat_model, volume)
+    question = Question("right and wrong", "cross.1", inside=crop)
+    more, right, wrong = looks.look(subject_of(volume), question, **WATCH)
+    assert (more.kind, right.kind, wrong.kind) == ("difference", "right", "wrong")
+    for found, mask in ((right, drawn & meant), (wrong, drawn != meant)):
+        np.testing.assert_allclose(found.data, explorer.structure(mask, source="cross.1").data, rtol=1e-5)
+    np.testing.assert_allclose(more.data, wrong.data - right.data, atol=1e-6)
+    assert "drew wrongly" in more.caption
+    gates = looks.look(subject_of(volume), replace(question, source="gate.1"), **WATCH)
+    assert [found.kind for found in gates] == ["gate"], "it is the same whatever is asked about"
+    at = explorer.overview("gate.1").data
+    assert at.shape == drawn.shape
+    means = f"{at[drawn & meant].mean():.2f} where the mask is right, {at[drawn != meant].mean():.2f} where it is wrong"
+    assert means in gates[0].caption
+
+
 def test_maps_of_a_scan_at_an_angle_lie_over_its_straight_copy(rng):
     """The gate of the planted network is the image itself, so its map must look like the copy; the bright place stays put."""
     turn = np.radians(20)
@@ -143,6 +165,15 @@ def test_preparing_can_be_stopped(looks, rng):
     cancel.set()
     with pytest.raises(Cancelled):
         looks.prepare(subject_of(scan_of(rng)), (1, 5, 5), progress=None, cancel=cancel)
+
+
+def test_a_small_volume_is_prepared_as_a_whole(make_model, rng, monkeypatch):
+    model = make_model("u-transformer", (16, 16, 16))
+    looks, subject = Looks(lambda key, device: model), subject_of(scan_of(rng, (20, 24, 28), (1.0, 1.0, 1.0)))
+    looks.prepare(subject, (10, 12, 14), **WATCH)
+    monkeypatch.setattr(Scene, "capture", lambda *_: pytest.fail("a window that was not prepared"))
+    for at in ((0, 0, 0), (19, 23, 27), (2, 20, 5)):
+        looks.look(subject, Question("point", "cross.1", at=at), **WATCH)
 
 
 @pytest.mark.parametrize("plane", [None, "sagittal"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_medt.cases import CaseFolder, Journal
-from napari_medt.core import BadTrainingData, Cancelled, Control, Volume
+from napari_medt.core import BadTrainingData, Cancelled, Control, Geometry, Volume
 from napari_medt.io import write
 from napari_medt.widgets.lessons import Lesson, Who
 from napari_medt.widgets.teaching import MENDED, SPOILT, TeachingSession, read_lesson
@@ -123,6 +123,29 @@ def test_one_stroke_does_not_vouch_for_a_whole_picture(session, tiny_model, cell
     assert read_lesson(replace(draft, accepted=True)).reviewed is None
     undone = read_lesson(replace(draft, edited=np.zeros_like(edited)))
     assert not list(session._corrections(undone, model, held_out=False, group="new")), "nobody looked at anything"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_scan_teaches_a_2d_model_the_slices_that_it_runs_on(session, tiny_model, rng, axis):
+    """Whichever axis of the file counts the slices: the model is taught what it is given in a run."""
+    from napari_medt.engine import prepare
+
+    spacing, shape = np.full(3, 0.8), np.full(3, 20)
+    spacing[axis], shape[axis] = 4.0, 5
+    affine = np.diag([-spacing[0], -spacing[1], -spacing[2], 1.0])  # each axis is turned round for the model
+    image = Volume(rng.random((1, *shape), dtype=np.float32), Geometry(affine, "mm", "patient"))
+    labels = (image.array[0] > 0.5).astype(np.uint8)
+    edited = labels.astype(bool) & (image.array[0] > 0.9)
+    model = session._model(tiny_model, "cpu")
+    lesson = Lesson(Who("scan", "p", current=True), image, labels=labels, edited=edited, accepted=True)
+    found = list(session._corrections(read_lesson(lesson), model, held_out=False, group="new"))
+    seen = prepare.fit(image, model.card)
+    assert len(found) == 5
+    for number, case in enumerate(found):
+        np.testing.assert_array_equal(case.image.array, seen.array[:, number])
+        assert case.image.geometry.spacing == pytest.approx((0.8, 0.8))
+        np.testing.assert_array_equal(case.labels, case.image.array[0] > 0.5)
+        np.testing.assert_array_equal(case.edited, case.image.array[0] > 0.9)
 
 
 def test_an_accepted_case_is_read_from_its_folder(tmp_path, cells):

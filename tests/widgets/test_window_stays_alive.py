@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -58,20 +59,36 @@ def test_no_gap_during_a_run_and_a_fine_tuning(viewer, open_dock, slide, probe, 
     assert min(gaps["learn"]) < 1, gaps
 
 
-def test_a_click_is_answered_at_once_after_the_first_run(viewer, open_dock, slide, slowdown, qtbot):
-    viewer.add_image(slide, name="slide")
+@pytest.mark.parametrize(
+    ("model", "shape", "limit_s"),
+    [("medt-nuclei", (256, 256), LIMIT_S), ("unetr-hippocampus", (40, 56, 40), 3 * LIMIT_S)],
+)
+def test_a_click_is_answered_at_once_after_the_first_run(viewer, open_dock, rng, qtbot, model, shape, limit_s):
+    """In processor time of the window and of the calculation process, since other programs may take any share of the time."""
+    import psutil
+
+    viewer.add_image(rng.integers(0, 60, shape).astype(np.uint8), name="slide")
     dock = open_dock()
-    qtbot.waitUntil(dock.run_step.run_button.isEnabled, timeout=WAIT_MS)
+    box = dock.run_step.model_box
+    box.setCurrentIndex(box.findData(f"{model}@1"))
+    qtbot.waitUntil(
+        lambda: dock.review.model_key == f"{model}@1" and dock.run_step.run_button.isEnabled(), timeout=WAIT_MS
+    )
     dock.run_step.run()
     qtbot.waitUntil(lambda: not dock.review.busy and dock.look_step.ready, timeout=WAIT_MS)
     dock.look_step.pick_button.click()
-    times, before = [], slowdown()
-    for query in ((20, 30), (100, 120), (200, 90), (250, 250), (128, 4)):
-        dock.look_step.pick(query)
-        qtbot.waitUntil(lambda query=query: dock.look_step.answered_query == query, timeout=WAIT_MS)
-        times.append(dock.look_step.last_answer_s)
-    allowed_s = 2 * LIMIT_S * max(before, slowdown())  # how much quicker it is on a free computer, the benchmarks say
-    assert sorted(times)[1] < allowed_s, (times, allowed_s)
+    child = psutil.Process(dock.review.client.worker.pid)
+
+    def spent_s():
+        return time.thread_time() + sum(child.cpu_times()[:2])
+
+    times = []
+    for query in rng.integers(0, shape, (13, len(shape))).tolist():
+        before = spent_s()
+        dock.look_step.pick(tuple(query))
+        qtbot.waitUntil(lambda query=query: dock.look_step.answered_query == tuple(query), timeout=WAIT_MS)
+        times.append(spent_s() - before)
+    assert sorted(times[1:])[6] < limit_s, times  # the first draws layers that were never seen
 
 
 def test_the_window_never_loads_torch(tmp_path, slide):
