@@ -200,7 +200,8 @@ class Casework(QObject):
     def _open_lessons(self) -> list[tuple[Any, MaskEditor, Who]]:
         found = []
         for image, work in self.review.works:
-            if work.mask is not None and (work.edits or work.status == "accepted"):
+            # An accepted mask that was found, but not restored, is not in the viewer yet.
+            if work.mask is not None and work.has_mask and (work.edits or work.status == "accepted"):
                 current = image is self.review.image
                 patient = patient_of(image)
                 found.append((image, work, Who(str(image.name), patient, current, patient in self.hold_out)))
