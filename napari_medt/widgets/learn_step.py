@@ -15,7 +15,8 @@ from napari_medt.widgets.cut_short import CutShort
 from napari_medt.widgets.lessons import LearnAhead, Learnt, Lesson
 from napari_medt.widgets.parts import FlowLayout, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.step import ProgressLine, Step
+from napari_medt.widgets.starter import Starter
+from napari_medt.widgets.step import Step
 
 AHEAD_MS = 500
 
@@ -47,11 +48,11 @@ class LearnStep(Step):
         self.minutes_box.setSuffix(" min")
         self.minutes_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.hold_out = named(QCheckBox(texts.HOLD_OUT), "hold_out")
-        self.learn_button = button(texts.LEARN, "learn", clicked=self._learn_or_cancel)
+        self.starter = Starter(review, "learn", texts.LEARN, self.learn, cancel="cancel_learning")
+        self.learn_button, self.progress = self.starter.button, self.starter.progress
         self.learn_button.setProperty("role", "big")
         self.pause_button = button(texts.PAUSE, "pause", clicked=self._pause)
         self.stop_button = button(texts.STOP, "stop", clicked=self._stop)
-        self.progress = ProgressLine()
         self.cut_short = CutShort(review, cases)
         self.curve = LearningCurves()
         self.curve.hide()
@@ -74,7 +75,6 @@ class LearnStep(Step):
         self._soon.setInterval(AHEAD_MS)
         self._soon.timeout.connect(self._look_ahead)
         review.busy_changed.connect(self._busy_changed)
-        review.progressed.connect(self._progressed)
         review.devices_known.connect(self._devices_known)
         review.models_changed.connect(lambda _: self.cut_short.refresh())
         self.cut_short.wanted.connect(self._go_on)
@@ -93,7 +93,7 @@ class LearnStep(Step):
         work, busy = self.review.work, self.review.busy
         who = self.cases.who()
         ready = bool(who) and bool(self.review.model_key)
-        self.learn_button.setEnabled(busy == "learn" or (ready and not busy))
+        self.starter.refresh(ready)
         for widget in (self.preset_box, self.minutes_box):
             widget.setEnabled(not busy)
         image = self.review.image
@@ -211,14 +211,6 @@ class LearnStep(Step):
         self.review.refresh_models()
         self.learnt.emit(old, found.key)
 
-    def _learn_or_cancel(self) -> None:
-        if self.review.busy == "learn":
-            self.review.cancel()
-            self.learn_button.setText(texts.CANCELLING)
-            self.learn_button.setEnabled(False)
-        else:
-            self.learn()
-
     def _pause(self) -> None:
         self.review.pause(not self.review.paused)
         self.pause_button.setText(texts.GO_ON if self.review.paused else texts.PAUSE)
@@ -231,18 +223,9 @@ class LearnStep(Step):
 
     def _busy_changed(self, what: str) -> None:
         if what == "learn":
-            self.learn_button.setText(texts.CANCEL)
-            self.learn_button.setToolTip(texts.TOOLTIPS["cancel_learning"])
             self.pause_button.setText(texts.PAUSE)
             for made in (self.pause_button, self.stop_button):
                 made.setEnabled(True)
-        elif not self.progress.isHidden():
-            self.progress.end()
-            self.learn_button.setText(texts.LEARN)
-            self.learn_button.setToolTip(texts.TOOLTIPS["learn"])
+        else:
             self.curve.setVisible(bool(self.curve.losses))
         self.refresh()
-
-    def _progressed(self, done: int, total: int, message: str) -> None:
-        if self.review.busy == "learn" and not self.review.cancelling and not self.review.paused:
-            self.progress.report(done, total, message)
