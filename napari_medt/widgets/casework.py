@@ -14,6 +14,7 @@ from napari_medt.cases import CaseFolder, SlicesSeen, export
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.lessons import Lesson, Who
+from napari_medt.widgets.slice_shown import slice_shown
 
 if TYPE_CHECKING:
     from napari_medt.widgets.mask_editor import MaskEditor
@@ -163,12 +164,9 @@ class Casework(QObject):
         if len(work.shape) == 2:
             seen.mark("z", 0)
             return
-        dims = review.viewer.dims
-        hidden = [axis - (dims.ndim - 3) for axis in dims.not_displayed]
-        at = image.world_to_data(dims.point[-3:])
-        for axis in hidden:
-            if axis >= 0:
-                seen.mark("zyx"[axis], round(float(at[axis])))
+        shown = slice_shown(review.viewer, image)
+        if shown is not None:
+            seen.mark("zyx"[shown[0]], shown[1])
 
     def seen_share(self) -> float | None:
         """Share of the slices across the scan's first axis that were on the screen; `None` of a single picture."""
@@ -200,7 +198,8 @@ class Casework(QObject):
     def _open_lessons(self) -> list[tuple[Any, MaskEditor, Who]]:
         found = []
         for image, work in self.review.works:
-            if work.mask is not None and (work.edits or work.status == "accepted"):
+            # An accepted mask that was found, but not restored, is not in the viewer yet.
+            if work.mask is not None and work.has_mask and (work.edits or work.status == "accepted"):
                 current = image is self.review.image
                 patient = patient_of(image)
                 found.append((image, work, Who(str(image.name), patient, current, patient in self.hold_out)))

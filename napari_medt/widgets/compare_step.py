@@ -16,7 +16,8 @@ from napari_medt.widgets.lessons import Compared, Lesson
 from napari_medt.widgets.parts import FlowLayout, button, chooser, mark, named, text_label
 from napari_medt.widgets.remembered import remember
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.step import ProgressLine, Step
+from napari_medt.widgets.starter import Starter
+from napari_medt.widgets.step import Step
 
 DIFFERENCE = "difference"
 ROLE_COLOURS = {1: "#3fa2ff", 2: "#fe6100"}  # mended, spoilt: told apart with every form of colour blindness
@@ -86,9 +87,9 @@ class CompareStep(Step):
         self.review, self.cases = review, cases
         self.hint = text_label(texts.COMPARE_HINT, role="muted")
         self.version_box = chooser("versions")
-        self.compare_button = button(texts.COMPARE, "compare", clicked=self._compare_or_cancel)
+        self.starter = Starter(review, "compare", texts.COMPARE, self.compare)
+        self.compare_button, self.progress = self.starter.button, self.starter.progress
         self.back_button = button(texts.ROLL_BACK, "roll_back", clicked=self._roll_back)
-        self.progress = ProgressLine()
         self.table = Scores()
         self.verdict = text_label()
         self.difference = named(QCheckBox(texts.SHOW_DIFFERENCE), "difference")
@@ -118,8 +119,7 @@ class CompareStep(Step):
         review.model_changed.connect(self.list_versions)
         review.mask_changed.connect(self.refresh)
         review.image_changed.connect(self._another_image)
-        review.busy_changed.connect(self._busy_changed)
-        review.progressed.connect(self._progressed)
+        review.busy_changed.connect(lambda _: self.refresh())
         self.refresh()
 
     # ---------------------------------------------------------------------------------------------------------- versions
@@ -262,34 +262,12 @@ class CompareStep(Step):
 
     # ----------------------------------------------------------------------------------------------------------- display
 
-    def _compare_or_cancel(self) -> None:
-        if self.review.busy == "compare":
-            self.review.cancel()
-            self.compare_button.setText(texts.CANCELLING)
-            self.compare_button.setEnabled(False)
-        else:
-            self.compare()
-
-    def _busy_changed(self, what: str) -> None:
-        if what == "compare":
-            self.compare_button.setText(texts.CANCEL)
-            self.compare_button.setToolTip(texts.TOOLTIPS["cancel"])
-        elif not self.progress.isHidden():
-            self.progress.end()
-            self.compare_button.setText(texts.COMPARE)
-            self.compare_button.setToolTip(texts.TOOLTIPS["compare"])
-        self.refresh()
-
-    def _progressed(self, done: int, total: int, message: str) -> None:
-        if self.review.busy == "compare" and not self.review.cancelling:
-            self.progress.report(done, total, message)
-
     def refresh(self) -> None:
         """Show what can be done now."""
         busy, found = self.review.busy, self.found
         several = self.version_box.count() > 1
         self.hint.setText(texts.COMPARE_HINT if several else texts.ONE_VERSION)
-        self.compare_button.setEnabled(busy == "compare" or (bool(self._other) and not busy and bool(self.cases.who())))
+        self.starter.refresh(bool(self._other) and bool(self.cases.who()))
         self.back_button.setEnabled(bool(self._other) and not busy)
         self.version_box.setEnabled(several and not busy)
         worse = found is not None and found.verdict.worse

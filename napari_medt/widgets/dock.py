@@ -79,6 +79,7 @@ class ReviewDock(Interface, QWidget):
         column.setSpacing(6)
         column.addWidget(self.case_bar)
         column.addWidget(self.correct_step.offer)
+        column.addWidget(self.learn_step.cut_short)
         for step in self.steps.values():
             column.addWidget(step)
         column.addStretch(1)

@@ -17,6 +17,7 @@ from napari_medt.widgets import texts
 from napari_medt.widgets._compat import scene_camera
 from napari_medt.widgets.layers import class_colormap, geometry_of, level_0, spatial_shape_of, units_of
 from napari_medt.widgets.map_layers import METADATA, rounded_up
+from napari_medt.widgets.slice_shown import index_shown
 
 if TYPE_CHECKING:
     from napari_medt.widgets.review import Review
@@ -89,7 +90,7 @@ def scene_of(review: Review, image: Any) -> Scene:
     first = dims.ndim - ndim
     shown = [axis - first for axis in dims.order[-2:]]
     shape = spatial_shape_of(image)
-    at = np.rint(image.world_to_data(dims.point[-ndim:])).clip(0, np.array(shape) - 1)
+    at = index_shown(review.viewer, image).clip(0, np.array(shape) - 1)
     vertical, horizontal = map(str, getattr(scene_camera(review.viewer), "orientation2d", ("down", "right")))
 
     def sheet(layer: Any) -> Sheet | None:

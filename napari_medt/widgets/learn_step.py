@@ -7,15 +7,16 @@ from typing import Any
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox
 
-from napari_medt.core import MedtError
+from napari_medt.core import Cancelled, MedtError
 from napari_medt.widgets import texts
 from napari_medt.widgets.casework import Casework, patient_of
 from napari_medt.widgets.curves import LearningCurves
+from napari_medt.widgets.cut_short import CutShort
 from napari_medt.widgets.lessons import LearnAhead, Learnt, Lesson
 from napari_medt.widgets.parts import FlowLayout, button, chooser, named, text_label
-from napari_medt.widgets.remembered import remember, remembered
 from napari_medt.widgets.review import Review
-from napari_medt.widgets.step import ProgressLine, Step
+from napari_medt.widgets.starter import Starter
+from napari_medt.widgets.step import Step
 
 AHEAD_MS = 500
 
@@ -47,11 +48,12 @@ class LearnStep(Step):
         self.minutes_box.setSuffix(" min")
         self.minutes_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.hold_out = named(QCheckBox(texts.HOLD_OUT), "hold_out")
-        self.learn_button = button(texts.LEARN, "learn", clicked=self._learn_or_cancel)
+        self.starter = Starter(review, "learn", texts.LEARN, self.learn, cancel="cancel_learning")
+        self.learn_button, self.progress = self.starter.button, self.starter.progress
         self.learn_button.setProperty("role", "big")
         self.pause_button = button(texts.PAUSE, "pause", clicked=self._pause)
         self.stop_button = button(texts.STOP, "stop", clicked=self._stop)
-        self.progress = ProgressLine()
+        self.cut_short = CutShort(review, cases)
         self.curve = LearningCurves()
         self.curve.hide()
         self._ready = False
@@ -73,8 +75,9 @@ class LearnStep(Step):
         self._soon.setInterval(AHEAD_MS)
         self._soon.timeout.connect(self._look_ahead)
         review.busy_changed.connect(self._busy_changed)
-        review.progressed.connect(self._progressed)
         review.devices_known.connect(self._devices_known)
+        review.models_changed.connect(lambda _: self.cut_short.refresh())
+        self.cut_short.wanted.connect(self._go_on)
         for changed in (review.mask_changed, review.image_changed, review.model_changed, cases.state_changed):
             changed.connect(self.refresh)
         self.preset_box.currentIndexChanged.connect(lambda _: self.refresh())
@@ -90,7 +93,7 @@ class LearnStep(Step):
         work, busy = self.review.work, self.review.busy
         who = self.cases.who()
         ready = bool(who) and bool(self.review.model_key)
-        self.learn_button.setEnabled(busy == "learn" or (ready and not busy))
+        self.starter.refresh(ready)
         for widget in (self.preset_box, self.minutes_box):
             widget.setEnabled(not busy)
         image = self.review.image
@@ -100,6 +103,7 @@ class LearnStep(Step):
         self.hold_out.blockSignals(False)
         for made in (self.pause_button, self.stop_button):
             made.setVisible(busy == "learn")
+        self.cut_short.refresh()
         self._say_ahead()
         self._soon.start()
 
@@ -143,21 +147,18 @@ class LearnStep(Step):
     def _devices_known(self, _: Any) -> None:
         self._ready = True
         self._soon.start()
-        self.review.bridge.aside(remembered, then=self._offer_to_go_on)
+        self.cut_short.look()
 
-    def _offer_to_go_on(self, found: dict[str, Any]) -> None:
-        """Say that a fine-tuning was cut short, with the same wishes ready."""
-        cut = found.get("learning")
-        if isinstance(cut, dict) and not self.review.busy:
-            self.preset_box.setCurrentIndex(max(0, self.preset_box.findData(cut.get("learns"))))
-            self.minutes_box.setValue(float(cut.get("minutes", 2)))
-            self.review.said.emit("run", texts.CUT_SHORT.format(name=cut.get("name", "")), "plain")
+    def _go_on(self, wishes: dict[str, Any]) -> None:
+        """Learn with the wishes of a fine-tuning that was cut short, which goes on from its last checkpoint."""
+        self.preset_box.setCurrentIndex(max(0, self.preset_box.findData(wishes.get("learns"))))
+        self.learn(float(wishes.get("minutes", 2)))
 
     # ------------------------------------------------------------------------------------------------------------- learn
 
     def learn(self, minutes: float | None = None) -> None:
         """Teach the chosen model all cases that can be learnt from."""
-        review, image, work = self.review, self.review.image, self.review.work
+        review, work = self.review, self.review.work
         if work is not None and work.moving:
             work.when_still(lambda: self.learn(minutes))
             return
@@ -174,9 +175,7 @@ class LearnStep(Step):
         review.hold("learn")
         key = review.model_key
         wishes = {"learns": self.preset_box.currentData(), "minutes": self.minutes_box.value()}
-        name = "" if image is None else str(image.name)
-        # From here until it has ended this stands on disk, so that a crash can be told.
-        review.bridge.aside(lambda: remember(learning={**wishes, "name": name, "model": key}))
+        self.cut_short.began(**wishes)
 
         def gathered(lessons: tuple[Lesson, ...]) -> None:
             review.begin(
@@ -188,11 +187,13 @@ class LearnStep(Step):
                 review.device,
                 on_event=self._stepped,
                 then=lambda found: self._stored(key, found),
+                failed=lambda error: self._ended_early(isinstance(error, Cancelled)),
                 **wishes,
             )
 
         def failed(error: MedtError) -> None:
             review.release()
+            self.cut_short.forget()
             self.message.say(str(error), kind="error")
 
         self.cases.lessons(then=gathered, failed=failed)
@@ -200,19 +201,15 @@ class LearnStep(Step):
     def _stepped(self, event: dict[str, Any]) -> None:
         self.curve.add(event)
 
+    def _ended_early(self, cancelled: bool) -> None:
+        (self.cut_short.forget if cancelled else self.cut_short.failed)()
+
     def _stored(self, old: str, found: Learnt) -> None:
+        self.cut_short.forget()
         self.message.say(texts.learnt(found.key, self.progress.took, found.notes), kind="good")
         self.set_summary(found.key)
         self.review.refresh_models()
         self.learnt.emit(old, found.key)
-
-    def _learn_or_cancel(self) -> None:
-        if self.review.busy == "learn":
-            self.review.cancel()
-            self.learn_button.setText(texts.CANCELLING)
-            self.learn_button.setEnabled(False)
-        else:
-            self.learn()
 
     def _pause(self) -> None:
         self.review.pause(not self.review.paused)
@@ -226,19 +223,9 @@ class LearnStep(Step):
 
     def _busy_changed(self, what: str) -> None:
         if what == "learn":
-            self.learn_button.setText(texts.CANCEL)
-            self.learn_button.setToolTip(texts.TOOLTIPS["cancel_learning"])
             self.pause_button.setText(texts.PAUSE)
             for made in (self.pause_button, self.stop_button):
                 made.setEnabled(True)
-        elif not self.progress.isHidden():
-            self.progress.end()
-            self.learn_button.setText(texts.LEARN)
-            self.learn_button.setToolTip(texts.TOOLTIPS["learn"])
+        else:
             self.curve.setVisible(bool(self.curve.losses))
-            self.review.bridge.aside(lambda: remember(learning=None))
         self.refresh()
-
-    def _progressed(self, done: int, total: int, message: str) -> None:
-        if self.review.busy == "learn" and not self.review.cancelling and not self.review.paused:
-            self.progress.report(done, total, message)

@@ -17,6 +17,7 @@ from napari_medt.widgets import layers
 from napari_medt.widgets.answers import Block, Question
 from napari_medt.widgets.client import Job
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import index_shown
 
 if TYPE_CHECKING:
     from napari_medt.cases import LastRun
@@ -193,7 +194,7 @@ class Looking(QObject):
         shape = layers.spatial_shape_of(image)
         if image.ndim == 2:
             return tuple(n // 2 for n in shape)
-        at = np.rint(image.world_to_data(self._review.viewer.dims.point[-image.ndim :]))
+        at = index_shown(self._review.viewer, image)
         return tuple(int(i) for i in np.clip(at, 0, np.array(shape) - 1))
 
     # ----------------------------------------------------------------------------------------------------------- on the way

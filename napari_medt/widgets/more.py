@@ -13,6 +13,7 @@ from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.parts import Form, chooser, named
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import slice_shown
 
 WHOLE, SLICE = "whole", "slice"
 DOUBTS = ("entropy", "margin", "flips", "dropout")
@@ -141,18 +142,15 @@ def this_slice(viewer: Any, image: Any) -> Roi:
     MedtError
         If the scan is shown as a whole, or another place than it.
     """
-    hidden = [axis - (viewer.dims.ndim - image.ndim) for axis in viewer.dims.not_displayed]
-    hidden = [axis for axis in hidden if axis >= 0]
-    shape = layers.spatial_shape_of(image)
-    if not hidden:
+    shown, shape = slice_shown(viewer, image), layers.spatial_shape_of(image)
+    if shown is None:
         raise MedtError(texts.NO_SLICE, remedy=texts.NO_SLICE_REMEDY)
-    index = np.round(np.asarray(image.world_to_data(viewer.dims.point[-image.ndim :]))).astype(int)
-    whole = [slice(0, n) for n in shape]
-    for axis in hidden:
-        if not 0 <= index[axis] < shape[axis]:
-            raise MedtError(texts.SLICE_OUTSIDE, remedy=texts.SLICE_OUTSIDE_REMEDY)
-        whole[axis] = slice(int(index[axis]), int(index[axis]) + 1)
-    return tuple(whole)
+    axis, index = shown
+    if not 0 <= index < shape[axis]:
+        raise MedtError(texts.SLICE_OUTSIDE, remedy=texts.SLICE_OUTSIDE_REMEDY)
+    box = [slice(0, size) for size in shape]
+    box[axis] = slice(index, index + 1)
+    return tuple(box)
 
 
 def box_of(shapes: Any, image: Any) -> Roi:

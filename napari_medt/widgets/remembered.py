@@ -14,6 +14,16 @@ def _place() -> Path:
     return home() / "review.json"
 
 
+def checkpoint_left() -> bool:
+    """Return whether a fine-tuning that did not come to its end left something to go on from."""
+    return any(fine_tunings().glob("*.pt"))
+
+
+def fine_tunings() -> Path:
+    """Return the folder in which a fine-tuning keeps what a crash would lose."""
+    return home() / "learning"
+
+
 def remembered() -> dict[str, Any]:
     """Return what is remembered; nothing where there is nothing, or where it is damaged."""
     try:

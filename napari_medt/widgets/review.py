@@ -387,22 +387,33 @@ class Review(QObject):
 
         self.bridge.aside(listing, then=listed, failed=lambda error: self.said.emit("run", str(error), "error"))
 
-    def begin(self, what: str, step: str, method: str, *args: Any, then: Callable[[Any], Any], **options: Any) -> None:
-        """Run the one long calculation of the dock; `cancel` stops it."""
+    def begin(
+        self,
+        what: str,
+        step: str,
+        method: str,
+        *args: Any,
+        then: Callable[[Any], Any],
+        failed: Callable[[MedtError], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Run the one long calculation of the dock; `cancel` stops it. Why it failed is said, and then `failed` told."""
 
         def finished() -> None:
             self._job = None
             self.release()
 
-        def failed(error: MedtError) -> None:
+        def say(error: MedtError) -> None:
             if isinstance(error, Cancelled):
                 self.said.emit(step, texts.CANCELLED, "good")
             else:
                 self.said.emit(step, str(error), "error")
+            if failed is not None:
+                failed(error)
 
         self.hold(what)
         self._job = self.client.ask(
-            method, *args, then=then, failed=failed, finished=finished, on_progress=self.progressed.emit, **options
+            method, *args, then=then, failed=say, finished=finished, on_progress=self.progressed.emit, **options
         )
         if self._cancel_early:
             self.cancel()

@@ -16,10 +16,11 @@ from napari_medt.widgets.answers import Ahead, Found, Hint
 from napari_medt.widgets.cards import card_html
 from napari_medt.widgets.hints import Hints
 from napari_medt.widgets.more import More, Roi
-from napari_medt.widgets.parts import button, chooser, named, quiet_button, text_label
+from napari_medt.widgets.parts import chooser, named, quiet_button, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.runs import REGION, Ran, ran
-from napari_medt.widgets.step import ProgressLine, Step
+from napari_medt.widgets.starter import Starter
+from napari_medt.widgets.step import Step
 
 AHEAD_MS = 400
 TOLD_WINDOWS = 12
@@ -58,9 +59,9 @@ class RunStep(Step):
         self.hints = Hints()
         self.ahead = text_label(role="muted")
         self.ahead.hide()
-        self.run_button = button(texts.RUN, "run", clicked=self._run_or_cancel)
+        self.starter = Starter(review, "run", texts.RUN, self.run)
+        self.run_button, self.progress = self.starter.button, self.starter.progress
         self.run_button.setProperty("role", "big")
-        self.progress = ProgressLine()
 
         form = self.add_form()
         form.row(texts.IMAGE, self.image_box)
@@ -84,8 +85,7 @@ class RunStep(Step):
         review.models_changed.connect(self._models_listed)
         review.devices_known.connect(self._devices_listed)
         review.taken_up.connect(lambda run: self.wish(run.settings))
-        review.busy_changed.connect(self._busy_changed)
-        review.progressed.connect(self._progressed)
+        review.busy_changed.connect(lambda _: self._refresh_button())
         self.hints.mended.connect(self._mend)
         self._suiting: tuple[str, ...] = ()  # models that the picture suits, the best first
         self._choosing = False
@@ -380,34 +380,12 @@ class RunStep(Step):
         self.review.ran(image, noted)
         self._soon.start()
 
-    def _run_or_cancel(self) -> None:
-        if self.review.busy == "run":
-            self.review.cancel()
-            self.run_button.setText(texts.CANCELLING)
-            self.run_button.setEnabled(False)
-        else:
-            self.run()
-
-    def _busy_changed(self, what: str) -> None:
-        if what == "run":
-            self.run_button.setText(texts.CANCEL)
-            self.run_button.setToolTip(texts.TOOLTIPS["cancel"])
-        else:
-            self.progress.end()
-            self.run_button.setText(texts.RUN)
-            self.run_button.setToolTip(texts.TOOLTIPS["run"])
-        self._refresh_button()
-
-    def _progressed(self, done: int, total: int, message: str) -> None:
-        if self.review.busy == "run" and not self.review.cancelling:
-            self.progress.report(done, total, message)
-
     def _refresh_button(self) -> None:
         review = self.review
         ready = review.image is not None and review.work is not None and bool(review.model_key)
         self.more.offer()
         self.more.setEnabled(not review.busy)
-        self.run_button.setEnabled(review.busy == "run" or (ready and not review.busy))
+        self.starter.refresh(ready)
         for box in (self.image_box, self.model_box, self.device_box):
             box.setEnabled(not review.busy and box.count() > 0 and box.itemData(0) not in (None, ""))
         self.uncertainty.setEnabled(not review.busy)

@@ -13,13 +13,8 @@ def index_shown(viewer: Any, image: Any) -> npt.NDArray[np.int_]:
     return np.rint(np.asarray(image.world_to_data(viewer.dims.point[-image.ndim :]), float)).astype(int)
 
 
-def axes_across(viewer: Any, image: Any) -> tuple[int, ...]:
-    """Return the axes of an image of which one place alone is shown: one of a scan in 2D, else none."""
-    first = viewer.dims.ndim - image.ndim
-    return tuple(int(axis) - first for axis in viewer.dims.not_displayed if axis >= first)
-
-
 def slice_shown(viewer: Any, image: Any) -> tuple[int, int] | None:
     """Return across which axis a slice of a scan is shown, and which; `None` of a picture, or of a scan shown as a whole."""
-    across = axes_across(viewer, image)
+    first = viewer.dims.ndim - image.ndim
+    across = [int(axis) - first for axis in viewer.dims.not_displayed if axis >= first]
     return (across[0], int(index_shown(viewer, image)[across[0]])) if across else None

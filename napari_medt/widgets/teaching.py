@@ -11,6 +11,7 @@ import numpy as np
 from napari_medt.core import BadTrainingData, Cancel, MedtError, Prediction, Progress, Volume, silent
 from napari_medt.widgets.lessons import Compared, LearnAhead, Learnt, Lesson, Who, patients
 from napari_medt.widgets.one_slice import one_slice, slicing
+from napari_medt.widgets.remembered import fine_tunings
 from napari_medt.widgets.reviewed import looked_at
 from napari_medt.widgets.session import Session, mended
 from napari_medt.widgets.straight import labels_on_scan
@@ -92,11 +93,11 @@ class TeachingSession(Session):
         from napari_medt.training import fine_tune
         from napari_medt.training.sides import keep_sides, load_sides, stand_in
         from napari_medt.widgets.rehearsal import rehearsal_for
-        from napari_medt.zoo.shelf import home
 
         report = progress or silent
         report(0, 1, "Reading the cases")
         model = self._model(model_key, device)
+        lessons = sorted(lessons, key=lambda lesson: lesson.who.name)  # whatever was opened first goes on the same way
         who = [lesson.who for lesson in lessons]
         sides = self._sides(who, model.card.name)
         if all(side == "held out" for side in sides.values()):
@@ -121,7 +122,7 @@ class TeachingSession(Session):
             cases,
             learns=learns,
             minutes=minutes,
-            folder=home() / "learning",
+            folder=fine_tunings(),
             progress=progress,
             cancel=cancel,
             on_step=emit,
@@ -313,6 +314,4 @@ def _difference(taught: Taught, found: Sequence[Prediction]) -> np.ndarray:
 
 
 def _sides_of(name: str) -> Path:
-    from napari_medt.zoo.shelf import home
-
-    return home() / "learning" / f"{name}-sides.json"
+    return fine_tunings() / f"{name}-sides.json"

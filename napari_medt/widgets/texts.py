@@ -154,6 +154,8 @@ SAVE = "Save mask …"
 LOAD = "Load mask …"
 RESTORE = "Restore"
 START_ANEW = "Start anew"
+GO_ON_LEARNING = "Go on learning"
+FORGET_LEARNING = "Forget it"
 
 ENDINGS = {
     ".nii.gz": "NIfTI",
@@ -324,6 +326,8 @@ TOOLTIPS = {
     "save": "Write the mask, with its place and the names of its classes, as NIfTI, DICOM, NRRD, TIFF and others.",
     "load": "Take a mask of the same size, or of the same place in the patient, from a file. Undo brings the present one back.",
     "restore": "Take the mask as it was when the last session ended.",
+    "learn_on": "Learn from the same cases with the same choices; it goes on from where it was last kept.",
+    "learn_off": "Do not offer this again. The corrected masks stay.",
     "start_anew": "Leave the found mask aside and begin with an empty one. This forgets the found mask.",
     "preset": "What of the model is adjusted. Everything learns most; the last layers take less time and memory; adapters are "
     "small changes throughout that forget least.",
@@ -523,10 +527,14 @@ BUSY_NOW = "Something is still under way. Wait for it, or cancel it, before you 
 OPENS_LATER = "{name} opens as soon as what is under way has ended."
 PAUSED = "Paused"
 TOO_LONG = "What was begun had not ended after {seconds}"
-CUT_SHORT = (
-    "Learning was cut short by the end of the last session ({name}). Open that case again: Learn goes on where it was."
-)
+CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
+
+
+def cut_short(names: Sequence[str]) -> str:
+    """Offer to go on with learning from these cases."""
+    cases = names[0] if len(names) == 1 else f"{len(names)} cases"
+    return f"Learning from {cases} was cut short. It can go on from where it was last kept."
 
 
 def image_words(

@@ -9,6 +9,7 @@ from napari_medt.widgets import layers
 from napari_medt.widgets.clicks import Point
 from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import slice_shown
 from napari_medt.widgets.tool_form import Offered
 from napari_medt.widgets.tools import Scale, Wish
 
@@ -58,7 +59,7 @@ def wish_for(review: Review, points: Sequence[Point], given: Mapping[str, Any]) 
     mask = work.mask if work is not None else None
     if work is None or mask is None or image is None:
         return None
-    axis, index = _slice_shown(review.viewer, image, len(work.shape))
+    axis, index = slice_shown(review.viewer, image) or (0, 0)  # of a volume seen as a whole, the first
     value = int(mask.selected_label)
     wish = Wish(
         labels=work.labels,
@@ -66,19 +67,9 @@ def wish_for(review: Review, points: Sequence[Point], given: Mapping[str, Any]) 
         values=tuple(work.voxels) or (value,),
         spacing=Scale.of(work.picture.geometry).spacing,
         axis=axis,
-        index=index,
+        index=min(max(index, 0), work.shape[axis] - 1),
         image=None if image.rgb else layers.level_0(image),
         points=tuple(points),
         **given,
     )
     return work, wish
-
-
-def _slice_shown(viewer: Any, image: Any, axes: int) -> tuple[int, int]:
-    """Return along which axis of the mask a slice is shown, and which; of a volume seen as a whole, the first axis."""
-    dims = viewer.dims
-    hidden = [axis - (dims.ndim - axes) for axis in dims.not_displayed if axis >= dims.ndim - axes]
-    if not hidden:
-        return 0, 0
-    index = round(float(image.world_to_data(dims.point[-axes:])[hidden[0]]))
-    return hidden[0], min(max(index, 0), layers.spatial_shape_of(image)[hidden[0]] - 1)

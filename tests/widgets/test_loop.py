@@ -12,7 +12,6 @@ from napari_medt.core import MedtError, Volume
 from napari_medt.widgets import ReviewDock, texts
 from napari_medt.widgets._compat import scene_camera
 from napari_medt.widgets.answers import Doubt
-from napari_medt.widgets.remembered import remember
 
 WAIT_MS = 60_000
 
@@ -223,14 +222,6 @@ def test_a_change_after_acceptance_turns_it_back_into_a_draft(done, walk, worker
     ]
     (ran,) = (line for line in case.log.lines() if line.what == "run")
     assert ran.facts["model"] == "quick"
-
-
-def test_learning_that_was_cut_short_is_told_in_the_next_session(medt_home, viewer, worker, open_dock):
-    remember(learning={"learns": "adapters", "minutes": 7, "name": "cells"})
-    dock = open_dock(worker)
-    dock.wait()
-    assert "cut short" in dock.run_step.message.text
-    assert (dock.learn_step.preset_box.currentData(), dock.learn_step.minutes_box.value()) == ("adapters", 7)
 
 
 def test_nothing_can_be_accepted_without_a_mask(dock):

@@ -32,6 +32,7 @@ def test_no_gap_during_a_run_and_a_fine_tuning(viewer, open_dock, slide, probe, 
     dock = open_dock()
     gaps: dict[str, list[float]] = {"run": [], "learn": []}  # longest, in units of what is allowed
     qtbot.waitUntil(dock.run_step.run_button.isEnabled, timeout=WAIT_MS)
+    dock.run_step.choose("medt-nuclei@1")
     dock.learn_step.minutes_box.setValue(0.1)
 
     def measured(what, start):
