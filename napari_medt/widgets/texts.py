@@ -77,9 +77,9 @@ SAVE_MAP = "Save map …"
 FIGURE = "Figure …"
 SAME_COLOURS = "Same colours"
 ATTENTION_LAYER = "Attention"
-POINT_LAYER = "Point asked about"
-WINDOW_LAYER = "Window the model saw"
-ARROWS_LAYER = "Looked at most"
+POINT_LAYER = "Attention: point asked about"
+WINDOW_LAYER = "Attention: window the model saw"
+ARROWS_LAYER = "Attention: looked at most"
 SOURCE_KINDS = {
     "gate": "gate",
     "cross": "cross-attention",
