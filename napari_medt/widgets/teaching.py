@@ -147,7 +147,7 @@ class TeachingSession(Session):
         chosen = [le for le in lessons if le.who.current or sides[le.who.patient] == "held out"]
         held_out: tuple[list[Scores], list[Scores]] = [], []
         here: tuple[list[Scores], list[Scores]] = [], []
-        difference = None
+        difference, drawn = None, ()
         for number, lesson in enumerate(chosen):
             taught = read_lesson(lesson)
             found = []
@@ -161,8 +161,9 @@ class TeachingSession(Session):
                         of_version.append(each)
             if lesson.who.current:
                 difference = _difference(taught, found)
+                drawn = tuple(_over_picture(taught, each.labels) for each in found)
         outside = changes(*held_out)
-        return Compared(old_key, new_key, outside, changes(*here), judge(outside), difference)
+        return Compared(old_key, new_key, outside, changes(*here), judge(outside), difference, drawn)
 
     def _sides(self, who: Sequence[Who], name: str) -> dict[str, Any]:
         from napari_medt.training.sides import draw_sides, load_sides
@@ -306,7 +307,12 @@ def _difference(taught: Taught, found: Sequence[Prediction]) -> np.ndarray:
     made = np.zeros(taught.labels.shape, np.uint8)
     made[(old != new) & (new == taught.labels)] = MENDED
     made[(old != new) & (old == taught.labels)] = SPOILT
-    return made if taught.shown is taught.image else labels_on_scan(made, taught.image, taught.shown)
+    return _over_picture(taught, made)
+
+
+def _over_picture(taught: Taught, labels: np.ndarray) -> np.ndarray:
+    """Labels of the image that a model sees, on the grid of the picture that is shown."""
+    return labels if taught.shown is taught.image else labels_on_scan(labels, taught.image, taught.shown)
 
 
 def _sides_of(name: str) -> Path:
