@@ -103,6 +103,12 @@ def scene_camera(viewer: Any) -> Any:
     return scene.camera if scene is not None else viewer.camera
 
 
+def scene_grid(viewer: Any) -> Any:
+    """Return how layers are laid out side by side, which moved to `viewer.canvas` in napari 0.9."""
+    canvas = getattr(viewer, "canvas", None)
+    return canvas.grid if canvas is not None else viewer.grid
+
+
 def canvas_edge(viewer: Any) -> float:
     """Return the shorter edge of the canvas in pixels, which `viewer.canvas` tells from napari 0.9 on."""
     return float(min(getattr(getattr(viewer, "canvas", None), "size", (600, 600))))

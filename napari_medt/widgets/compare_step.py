@@ -16,6 +16,7 @@ from napari_medt.widgets.lessons import Compared, Lesson
 from napari_medt.widgets.parts import FlowLayout, button, chooser, mark, named, text_label
 from napari_medt.widgets.remembered import remember
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.side_by_side import SideBySide
 from napari_medt.widgets.starter import Starter
 from napari_medt.widgets.step import Step
 
@@ -94,6 +95,8 @@ class CompareStep(Step):
         self.verdict = text_label()
         self.difference = named(QCheckBox(texts.SHOW_DIFFERENCE), "difference")
         self.difference.setChecked(True)
+        self.side_by_side = named(QCheckBox(texts.SIDE_BY_SIDE), "side_by_side")
+        self.views: SideBySide | None = None
         self.keep_button = button(texts.KEEP_OLD, "keep_old", clicked=self.keep_old)
         self.accept_button = button(texts.ACCEPT_NEW, "accept_new", clicked=self.accept_new)
         self.insist = named(QCheckBox(texts.INSIST), "insist")
@@ -109,11 +112,13 @@ class CompareStep(Step):
         self.content.addWidget(self.table)
         self.content.addWidget(self.verdict)
         self.content.addWidget(self.difference)
+        self.content.addWidget(self.side_by_side)
         self.content.addWidget(self.insist)
         self.content.addLayout(FlowLayout(self.keep_button, self.accept_button))
 
         self.version_box.currentIndexChanged.connect(lambda _: self.refresh())
         self.difference.toggled.connect(self._show_difference)
+        self.side_by_side.toggled.connect(self._show_views)
         self.insist.toggled.connect(lambda _: self.refresh())
         review.models_changed.connect(lambda _: self.list_versions())
         review.model_changed.connect(self.list_versions)
@@ -197,6 +202,7 @@ class CompareStep(Step):
         mark(self.verdict, role="bad" if found.verdict.worse else "")
         self.set_summary(texts.WORSE if found.verdict.worse else "")
         self._show_difference()
+        self._show_views()
         self.refresh()
         self.compared.emit()
 
@@ -218,6 +224,26 @@ class CompareStep(Step):
                 words=texts.DIFFERENCE_NAMES,
             )
 
+    def _show_views(self, _: Any = None) -> None:
+        """Show what both versions draw in a second view, or close it."""
+        self.leave()
+        image, found = self.review.image, self.found
+        if image is None or found is None or not self.side_by_side.isChecked():
+            return
+        if [mask.shape for mask in found.drawn] == [layers.spatial_shape_of(image)] * 2:
+            titles = [
+                texts.title_of_view(when, key) for when, key in zip(texts.VIEWS, (found.old, found.new), strict=True)
+            ]
+            classes = len(self.review.classes)
+            self.views = SideBySide(self.review.viewer, image, found.drawn, titles=titles, classes=classes)
+            self.views.closed.connect(lambda: self.side_by_side.setChecked(False), Qt.ConnectionType.QueuedConnection)
+
+    def leave(self) -> None:
+        """Close the second view."""
+        if self.views is not None:
+            self.views.leave()
+            self.views = None
+
     def _another_image(self) -> None:
         if self.found is not None:
             self._forget()
@@ -230,6 +256,7 @@ class CompareStep(Step):
         self.insist.setChecked(False)
         for image, _ in self.review.works:
             self.review.layers.remove(image, DIFFERENCE)
+        self.leave()
         self.set_summary("")
         self.compared.emit()
 
@@ -265,6 +292,8 @@ class CompareStep(Step):
     def refresh(self) -> None:
         """Show what can be done now."""
         busy, found = self.review.busy, self.found
+        if self.review.image is None:
+            self.leave()
         several = self.version_box.count() > 1
         self.hint.setText(texts.COMPARE_HINT if several else texts.ONE_VERSION)
         self.starter.refresh(bool(self._other) and bool(self.cases.who()))
@@ -273,7 +302,7 @@ class CompareStep(Step):
         worse = found is not None and found.verdict.worse
         self.verdict.setVisible(bool(self.verdict.text()))
         self.insist.setVisible(worse)
-        for widget in (self.keep_button, self.accept_button, self.difference):
+        for widget in (self.keep_button, self.accept_button, self.difference, self.side_by_side):
             widget.setVisible(found is not None)
         self.keep_button.setEnabled(not busy)
         self.accept_button.setEnabled(not busy and found is not None and (not worse or self.insist.isChecked()))

@@ -325,6 +325,7 @@ class ReviewDock(Interface, QWidget):
         self.case_bar.close_bar()
         self.compass.close()
         self.look_step.leave()
+        self.compare_step.leave()
         self.correct_step.close_tools()
         events = self.viewer.layers.events
         for emitter, callback in (

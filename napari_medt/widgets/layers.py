@@ -34,6 +34,9 @@ WHOLE_BYTES = 64 * 2**20
 
 FRAME_COLOUR = "#ffb000"
 
+TOGETHER = ("attention", "window", "arrows", "point")
+"""Roles of layers that lie over everything else, in this order; napari has no groups of layers."""
+
 PREVIEW_COLOURS = {1: "#00e5ff", 2: "#ff4df0", 3: "#ffe600"}
 """Of what a tool would add, remove, or give to another structure; told apart with every common form of colour blindness."""
 
@@ -449,7 +452,17 @@ class OurLayers:
         owner = identity(image)
         layer.metadata[KEY] = {"id": uuid.uuid4().hex, "owner": id(layer), "role": role, "image": owner}
         self._known[owner, role] = weakref.ref(layer)
+        if role in TOGETHER:
+            self._gather(image)
         return layer
+
+    def _gather(self, image: Layer) -> None:
+        """Put what belongs together side by side, over everything else."""
+        ours = [layer for layer in (self.find(image, role) for role in TOGETHER) if layer is not None]
+        layers = self._viewer.layers
+        if list(layers[-len(ours) :]) != ours:
+            with keeping_selection(self._viewer):
+                layers.move_multiple([layers.index(layer) for layer in ours], len(layers))
 
 
 def _file_of(image: Layer) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class Compared:
         Whether the new one may take the old one's place.
     difference
         Over the picture: 1 where the new version mends, 2 where it spoils, what the mask says; `None` without a picture.
+    drawn
+        Over the picture: what the old and what the new version drew.
     """
 
     old: str
@@ -104,6 +106,7 @@ class Compared:
     here: tuple[Change, ...]
     verdict: Verdict
     difference: np.ndarray | None = None
+    drawn: tuple[np.ndarray, ...] = ()
 
 
 def patients(who: Iterable[Who]) -> list[str]:

@@ -150,7 +150,7 @@ class TeachingSession(Session):
         chosen = [le for le in lessons if le.who.current or sides[le.who.patient] == "held out"]
         held_out: tuple[list[Scores], list[Scores]] = [], []
         here: tuple[list[Scores], list[Scores]] = [], []
-        difference = None
+        difference, drawn = None, ()
         for number, lesson in enumerate(chosen):
             taught = read_lesson(lesson)
             found = []
@@ -164,8 +164,9 @@ class TeachingSession(Session):
                         of_version.append(each)
             if lesson.who.current:
                 difference = _difference(taught, found)
+                drawn = tuple(_over_picture(taught, each.labels) for each in found)
         outside = changes(*held_out)
-        return Compared(old_key, new_key, outside, changes(*here), judge(outside), difference)
+        return Compared(old_key, new_key, outside, changes(*here), judge(outside), difference, drawn)
 
     def _sides(self, who: Sequence[Who], name: str) -> dict[str, Any]:
         from napari_medt.training.sides import draw_sides, load_sides
@@ -307,10 +308,21 @@ def _difference(taught: Taught, found: Sequence[Prediction]) -> np.ndarray:
     """Where the new version is right and the old was not, and the other way round, as far as anybody knows what is right."""
     old, new = (each.labels for each in found)
     made = np.zeros(taught.labels.shape, np.uint8)
+<<<<<<< HEAD
     other = old != new if taught.reviewed is None else (old != new) & taught.reviewed
     made[other & (new == taught.labels)] = MENDED
     made[other & (old == taught.labels)] = SPOILT
     return made if taught.shown is taught.image else labels_on_scan(made, taught.image, taught.shown)
+=======
+    made[(old != new) & (new == taught.labels)] = MENDED
+    made[(old != new) & (old == taught.labels)] = SPOILT
+    return _over_picture(taught, made)
+
+
+def _over_picture(taught: Taught, labels: np.ndarray) -> np.ndarray:
+    """Labels of the image that a model sees, on the grid of the picture that is shown."""
+    return labels if taught.shown is taught.image else labels_on_scan(labels, taught.image, taught.shown)
+>>>>>>> attn
 
 
 def _sides_of(name: str) -> Path:

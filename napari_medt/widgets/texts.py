@@ -77,9 +77,9 @@ SAVE_MAP = "Save map …"
 FIGURE = "Figure …"
 SAME_COLOURS = "Same colours"
 ATTENTION_LAYER = "Attention"
-POINT_LAYER = "Point asked about"
-WINDOW_LAYER = "Window the model saw"
-ARROWS_LAYER = "Looked at most"
+POINT_LAYER = "Attention: point asked about"
+WINDOW_LAYER = "Attention: window the model saw"
+ARROWS_LAYER = "Attention: looked at most"
 SOURCE_KINDS = {
     "gate": "gate",
     "cross": "cross-attention",
@@ -188,10 +188,12 @@ KEEP_OLD = "Keep old"
 ACCEPT_NEW = "Accept new"
 INSIST = "Accept it although it is worse"
 SHOW_DIFFERENCE = "Show what gets better (blue), worse (orange)"
+SIDE_BY_SIDE = "Before and after side by side"
 DIFFERENCE_OF = "What changes on {name}"
 DIFFERENCE_NAMES = ("", "mended", "spoilt")
 BEFORE = "before"
 AFTER = "after"
+VIEWS = (BEFORE.capitalize(), AFTER.capitalize())
 CHANGE = "change"
 THIS_CASE = "This case"
 ALL_STRUCTURES = "All structures"
@@ -343,6 +345,7 @@ TOOLTIPS = {
     "keep_old": "Go on with the version in use. The new one stays in the list. Key Shift+O.",
     "accept_new": "Use the new version from now on. The old one stays in the list. Key Shift+Y.",
     "insist": "The new version is worse on cases it has not seen. Tick this only if you know why.",
+    "side_by_side": "Open a second view below the picture with what the old and the new version draw, which moves with the first.",
     "difference": "Lay a layer over the picture: blue where the new version is right and the old was not, orange the other way.",
     "accept": "Sign this mask off: your name, the time and a digest of the mask go to the log of the case. Key A.",
     "second_look": "Leave this mask for a second look, by you later or by somebody else. Key Shift+S.",
@@ -761,6 +764,11 @@ def learn_ahead(cases: int, minutes: float, known: LearnAhead | None) -> str:
 def version(number: int, *, in_use: bool) -> str:
     """Name a version in a list."""
     return f"Version {number}, in use" if in_use else f"Version {number}"
+
+
+def title_of_view(when: str, key: str) -> str:
+    """Name a view of what a version draws."""
+    return f"{when}: version {key.rpartition('@')[2]}"
 
 
 def rolled_back(key: str) -> str:

@@ -204,7 +204,8 @@ class QuickSession:
         outside = changes(before, after)
         here = changes([{("cell", "dice"): 0.5}], [{("cell", "dice"): 0.9}])
         current = next(lesson for lesson in lessons if lesson.who.current)
-        return Compared(old, new, outside, here, judge(outside), (current.labels > 0).astype(np.uint8))
+        drawn = (np.roll(current.labels, 4, axis=-1), current.labels)
+        return Compared(old, new, outside, here, judge(outside), (current.labels > 0).astype(np.uint8), drawn)
 
 
 class QuickCall:

@@ -65,6 +65,23 @@ def test_a_point_is_marked_with_its_window_and_arrows(look, ask):
     assert look.caption.text().startswith("The row.")
 
 
+def test_a_map_and_its_marks_lie_together_over_everything_else(look, ask, viewer):
+    def at_the_top():
+        return [layer_of(look, role) for role in ("attention", "window", "arrows", "point")] == list(viewer.layers[-4:])
+
+    ask(lambda: look.pick((40, 90)))
+    assert at_the_top()
+    assert all(layer.name.startswith("Attention: ") for layer in viewer.layers[-4:])
+    viewer.add_points([[3, 3]])
+    viewer.layers.remove(layer_of(look))
+    viewer.layers.selection.active = look.review.image
+    ask(lambda: look.pick((30, 70)))
+    assert at_the_top(), "also when one of them was taken out and something else lies over the others"
+    assert viewer.layers.selection.active is look.review.image
+    ask(look.show_mean)
+    assert at_the_top()
+
+
 def test_a_click_draws_nothing_anew_that_stays_as_it_is(look, ask, viewer):
     look.source_box.setCurrentIndex(look.source_box.findData("local.layer1.0"))
     ask(lambda: look.pick((40, 90)))

@@ -61,6 +61,7 @@ def test_learning_and_comparing_never_mix_what_is_learnt_with_what_is_measured(s
 
     before, after = (predict(model, lessons[0].image).labels for model in (old, new))
     right, wrong = after == lessons[0].labels, before == lessons[0].labels
+    np.testing.assert_array_equal(compared.drawn, (before, after))
     np.testing.assert_array_equal(compared.difference == MENDED, (before != after) & right)
     np.testing.assert_array_equal(compared.difference == SPOILT, (before != after) & wrong)
 
