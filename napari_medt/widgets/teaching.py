@@ -308,21 +308,15 @@ def _difference(taught: Taught, found: Sequence[Prediction]) -> np.ndarray:
     """Where the new version is right and the old was not, and the other way round, as far as anybody knows what is right."""
     old, new = (each.labels for each in found)
     made = np.zeros(taught.labels.shape, np.uint8)
-<<<<<<< HEAD
     other = old != new if taught.reviewed is None else (old != new) & taught.reviewed
     made[other & (new == taught.labels)] = MENDED
     made[other & (old == taught.labels)] = SPOILT
-    return made if taught.shown is taught.image else labels_on_scan(made, taught.image, taught.shown)
-=======
-    made[(old != new) & (new == taught.labels)] = MENDED
-    made[(old != new) & (old == taught.labels)] = SPOILT
     return _over_picture(taught, made)
 
 
 def _over_picture(taught: Taught, labels: np.ndarray) -> np.ndarray:
     """Labels of the image that a model sees, on the grid of the picture that is shown."""
     return labels if taught.shown is taught.image else labels_on_scan(labels, taught.image, taught.shown)
->>>>>>> attn
 
 
 def _sides_of(name: str) -> Path:
