@@ -136,7 +136,7 @@ class Looking(QObject):
         if image is not None and not self._review.busy:
             self._review.client.ask(
                 "take_up",
-                run.model,
+                self._review.model_key,
                 run.settings.get("plane"),
                 picture=layers.take(image),
                 then=lambda _: self.prepare(),

@@ -220,7 +220,7 @@ class MaskEditor(MaskState):
         self._hold(labels.dtype)
         mask.visible = True
         if model_key:
-            self.model_key = model_key
+            self.model_key, self.run = model_key, None
         before, rules = self._shadow, self.rules
         whole = tuple(slice(0, n) for n in self.shape)
         if rules.locked or rules.frozen is not None or rules.overlap != "replace":

@@ -38,7 +38,7 @@ class MaskState(QObject):
     model_key
         The model that ran last; empty without one, or where that of an earlier session is no longer there.
     run
-        Which model made a mask of an earlier session, and how.
+        Which model made a mask of an earlier session, and how; `None` once a model was run on it.
     found
         A mask from an earlier session that is offered.
     protection

@@ -111,6 +111,12 @@ def test_the_next_picture_gets_the_model_of_the_users_choice(left, steps_on, wor
     assert review.model_key == "another@1"
     review.choose_image(first)
     assert review.model_key == "quick@1"
+    steps.run.model_box.setCurrentIndex(steps.run.model_box.findData("another@1"))
+    steps.run.run()
+    steps.calm()
+    review.choose_image(second)
+    review.choose_image(first)
+    assert review.model_key == "another@1", "the last run counts"
 
 
 def test_a_mask_that_is_taken_back_after_a_change_keeps_its_model_for_the_next_time(left, steps_on, picture, until):
