@@ -46,6 +46,7 @@ contracts: setup-dev  ## Check which room imports which with import-linter
 bench: setup-dev  ## Compare the networks with their straightforward forms, side by side
 	$(PY) -m benchmarks.medt_speed
 	$(PY) -m benchmarks.pick_speed
+	scripts/on-display.sh $(PY) -m benchmarks.dock_pick_speed
 
 weights: setup  ## Train the bundled models anew by their recipes, one after the other (MODELS="medt-nuclei ..." for some)
 	for name in $(MODELS); do [ -e runs/$$name/model ] || $(PY) -m napari_medt train --recipe recipes/$$name.toml --resume $(ARGS) || exit; done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 CAMERA = ("orientation", "angles", "zoom", "center")
 OPACITY = 0.45
+SHARE = 0.4
+"""Of the window's height, at first."""
+
+APART_PX = 6
+CORNERS = {
+    Qt.Corner.BottomLeftCorner: Qt.DockWidgetArea.LeftDockWidgetArea,
+    Qt.Corner.BottomRightCorner: Qt.DockWidgetArea.RightDockWidgetArea,
+}
+"""What is beside the picture keeps its height, so that there is room below it, also in a small window."""
 
 
 class SideBySide(QWidget):
@@ -63,7 +72,7 @@ class SideBySide(QWidget):
             drawn.editable = False
         model.layers.selection.clear()
         grid = scene_grid(model)
-        grid.shape, grid.stride, grid.enabled = (1, len(masks)), 2, True
+        grid.shape, grid.stride, grid.spacing, grid.enabled = (1, len(masks)), 2, APART_PX, True
         self.canvas = QtViewer(model)
         self.canvas.setAcceptDrops(False)
         heads = QHBoxLayout()
@@ -76,7 +85,11 @@ class SideBySide(QWidget):
         box.setSpacing(2)
         box.addLayout(heads)
         box.addWidget(self.canvas, 1)
-        viewer.window.add_dock_widget(self, name=texts.SIDE_BY_SIDE, area="bottom")
+        docked = viewer.window.add_dock_widget(self, name=texts.SIDE_BY_SIDE, area="bottom")
+        self._window: Any = self.window()
+        self._corners = {corner: self._window.corner(corner) for corner in CORNERS}
+        self._give_corners(CORNERS)
+        self._window.resizeDocks([docked], [round(SHARE * self._window.height())], Qt.Orientation.Vertical)
         self._emitters = [
             (emitter, follow)
             for of, follow in ((viewer, self._follow_window), (model, self._lead_window))
@@ -96,6 +109,7 @@ class SideBySide(QWidget):
         self._left = True
         for emitter, follow in self._emitters:
             emitter.disconnect(follow)
+        self._give_corners(self._corners)
         with suppress(LookupError):  # the user closed it, or the window is closing
             self._viewer.window.remove_dock_widget(self)
         self.model.layers.clear()
@@ -107,6 +121,10 @@ class SideBySide(QWidget):
         if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._left:
             self.closed.emit()
         return bool(super().event(event))
+
+    def _give_corners(self, areas: Mapping[Any, Any]) -> None:
+        for corner, area in areas.items():
+            self._window.setCorner(corner, area)
 
     def _follow_window(self, event: Any = None) -> None:
         self._copy(self._viewer, self.model)
