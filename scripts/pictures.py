@@ -1,4 +1,4 @@
-"""Makes the pictures of the docs from the bundled samples: `python scripts/pictures.py [NAME ...]`.
+"""Makes most pictures of docs/attention-gallery.md from the bundled samples: `python scripts/pictures.py [NAME ...]`.
 
 Needs a display; `scripts/on-display.sh .venv/bin/python scripts/pictures.py` gives it a virtual one. The pictures of the docs
 are made again by this when the dock or a model changes, so that they show what a user sees.
@@ -33,8 +33,6 @@ class Shot:
         The place asked about, in array indices; without one the map is that of the whole picture.
     part
         Of a map in several parts, the kind that is shown.
-    three_d
-        Whether the volume is drawn in 3D.
     """
 
     sample: str
@@ -42,7 +40,6 @@ class Shot:
     source: str
     at: tuple[int, ...] = ()
     part: str = ""
-    three_d: bool = False
 
 
 CELL, ORGAN = (140, 118), (20, 60, 60)
@@ -52,8 +49,6 @@ SHOTS = {
     "attention-cross": Shot("fluorescence", "u-transformer-nuclei", "cross.2", CELL),
     "attention-self": Shot("fluorescence", "u-transformer-nuclei", "self", CELL),
     "attention-guided": Shot("fluorescence", "guided-attention-nuclei", "step2.scale3.position", CELL),
-    "attention-unetr-point": Shot("ct_phantom", "unetr-hippocampus", "block6", ORGAN),
-    "attention-unetr-3d": Shot("ct_phantom", "unetr-hippocampus", "block6", ORGAN, three_d=True),
     "attention-fine": Shot("ct_phantom", "fine-headneck", "encoder.2.block0.window", ORGAN),
     "attention-glam": Shot("ct_phantom", "glam-headneck", "encoder.2.block0.window", ORGAN),
 }
@@ -85,9 +80,6 @@ def take(name: str, shot: Shot) -> None:
         viewer.dims.set_point(range(image.ndim), image.data_to_world(shot.at))
     if shot.part:
         dock.look_step.part_box.setCurrentIndex(dock.look_step.part_box.findData(shot.part))
-    if shot.three_d:
-        viewer.dims.ndisplay = 3
-        viewer.camera.angles = (10, 30, 150)
     _settle(dock)
     (FOLDER / f"{name}.png").write_bytes(window_picture(viewer, SIZE))
     viewer.close()
