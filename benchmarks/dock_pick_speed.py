@@ -51,9 +51,7 @@ def clicks(key: str, dims: int) -> list[Spent]:
     viewer.add_image(((picture - picture.min()) / np.ptp(picture) * 255).astype(np.uint8))
     dock = ReviewDock(viewer)
     viewer.window.add_dock_widget(dock)
-    dock.wait()
-    dock.run_step.model_box.setCurrentIndex(dock.run_step.model_box.findData(key))
-    dock.wait().run()
+    dock.wait().run(key)
     dock.wait()
     look = dock.look_step
     until(app, lambda: look.ready)

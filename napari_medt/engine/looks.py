@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from napari_medt.engine.rows import in_rows
 
 Array = npt.NDArray[Any]
 Looks = Literal["CT", "MR", "fundus photographs"]
+FUNDUS: Final = "fundus photographs"
 AIR = -900.0  # Hounsfield units; scanners give about -1000, and fill what they did not see with that or less
 SHIFT = 1024.0  # often added to them, so that they are not negative
 
@@ -51,7 +52,7 @@ def looks_like(volume: Volume, sample: Array) -> Looks | None:
     """
     values = sample[np.isfinite(sample)]
     if values.size and volume.geometry.ndim == 2 and len(sample) == 3:
-        return "fundus photographs" if _is_fundus(sample) else None
+        return FUNDUS if _is_fundus(sample) else None
     if volume.geometry.frame != "patient" or not values.size:
         return None
     low, high = float(values.min()), float(values.max())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_medt.core import BadImage, Volume
 from napari_medt.core.volume import default_channel_names
 from napari_medt.engine.channels import Channels, fit_channels
-from napari_medt.engine.looks import SHIFT, looks_like, sampled
+from napari_medt.engine.looks import FUNDUS, SHIFT, looks_like, sampled
 from napari_medt.engine.prepare import axes_for
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ COARSE, FINE = 2.0, 5.0  # how many times coarser or finer than the training ima
 FIELD = 2.0  # how many times larger or smaller a field of view is told
 OUTSIDE = 0.5  # share of values beyond those of the training images that is told
 FLAT = 0.05  # share of their range that values must at least span
-FUNDUS = "fundus photographs"
 _KINDS = {
     "CT": ("ct", "computed"),
     "MR": ("mr", "mri", "magnetic"),

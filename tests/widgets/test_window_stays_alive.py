@@ -71,8 +71,7 @@ def test_a_click_is_answered_at_once_after_the_first_run(viewer, open_dock, rng,
 
     viewer.add_image(rng.integers(0, 60, shape).astype(np.uint8), name="slide")
     dock = open_dock()
-    box = dock.run_step.model_box
-    box.setCurrentIndex(box.findData(f"{model}@1"))
+    dock.run_step.choose(f"{model}@1")
     qtbot.waitUntil(
         lambda: dock.review.model_key == f"{model}@1" and dock.run_step.run_button.isEnabled(), timeout=WAIT_MS
     )
