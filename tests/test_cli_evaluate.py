@@ -61,6 +61,39 @@ def refused(*arguments: object) -> str:
     return call("evaluate", *arguments, code=2)
 
 
+class TestObjects:
+    @pytest.fixture
+    def numbered(self, tmp_path):
+        """A prediction of cells, and a reference that numbers them."""
+        cells = np.zeros((60, 60), np.uint8)
+        for number in range(25):
+            row, column = divmod(number, 5)
+            cells[12 * row : 12 * row + 6, 12 * column : 12 * column + 6] = number + 1
+        for folder, labels in (("pred", cells > 0), ("ref", cells)):
+            (tmp_path / folder).mkdir()
+            tifffile.imwrite(tmp_path / folder / "cells.tif", labels.astype(np.uint8))
+        return tmp_path / "pred", tmp_path / "ref"
+
+    def test_a_hint_is_given(self, numbered):
+        assert "Note: cells: The reference seems to number single objects: --binary" in call("evaluate", *numbered)
+
+    def test_all_that_is_not_0_can_be_one_structure(self, numbered, tmp_path):
+        found = measured(*numbered, "--binary", "--metrics", "dice", tmp_path=tmp_path)
+        assert json.dumps(found).count("everything") == 2
+        assert "1.0" in json.dumps(found)
+        assert "do not go together" in refused(*numbered, "--binary", "--instances")
+
+    def test_predictions_without_a_reference_are_told(self, numbered):
+        tifffile.imwrite(numbered[0] / "more.tif", np.ones((60, 60), np.uint8))
+        assert "Note: 1 without a reference were left out: more.tif" in call("evaluate", *numbered)
+
+    def test_pictures_without_a_place_are_not_resampled(self, numbered):
+        tifffile.imwrite(numbered[0] / "cells.tif", np.ones((30, 30), np.uint8))
+        told = refused(*numbered, "--resample")
+        assert "does not lie on the grid" in told
+        assert "give --resample" not in told
+
+
 class TestScores:
     def test_are_those_of_the_functions(self, folders, tmp_path):
         call("evaluate", *folders, "--csv", tmp_path / "scores.csv")

@@ -50,6 +50,9 @@ def evaluate(
     instances: Annotated[
         bool, typer.Option("--instances", help="Each label is one object, such as a nucleus, not a structure.")
     ] = False,
+    binary: Annotated[
+        bool, typer.Option("--binary", help="All that is not 0 is one structure, whatever its number.")
+    ] = False,
     both_empty: Annotated[
         EmptyPair, typer.Option(help="A structure that neither mask has: the best score, or no score.")
     ] = EmptyPair.AGREE,
@@ -70,9 +73,11 @@ def evaluate(
     from napari_medt._cli.wishes import parse_names
 
     with plain_errors():
+        if instances and binary:
+            raise MedtError("--instances and --binary do not go together", remedy="choose one of them")
         if model is not None and against is not None:
             raise MedtError("--model and --against do not go together", remedy="write the model's masks first")
-        from napari_medt._cli.pairing import list_pairs
+        from napari_medt._cli.pairing import left_out, list_pairs
         from napari_medt._cli.scores_out import as_table, closing_notes, paired_table, write_csv, write_json
         from napari_medt._cli.scoring import Wishes, score_pairs
 
@@ -82,6 +87,7 @@ def evaluate(
             both_empty="agree" if both_empty is EmptyPair.AGREE else "not applicable",
             names=parse_names(names) if names else {},
             objects=instances,
+            binary=binary,
             resample=resample,
         )
         pairs = list_pairs(prediction, reference)
@@ -110,6 +116,9 @@ def evaluate(
         if other is not None:
             out.print(f"\n{prediction} less {against}, case by case:", highlight=False, markup=False)
             out.print(paired_table(found, other, wishes))
+        if spare := left_out(prediction, pairs):
+            told = ", ".join(spare[:5]) + (" ..." if len(spare) > 5 else "")
+            out.print(f"Note: {len(spare)} without a reference were left out: {told}", highlight=False, markup=False)
         for note in closing_notes(found, wishes, other=other):
             out.print(note, highlight=False, markup=False)
 

@@ -68,6 +68,15 @@ def list_pairs(first: Path, second: Path | None = None) -> tuple[CasePair, ...]:
     return (CasePair(_stem(second.name), first, second),)
 
 
+def left_out(first: Path, pairs: Sequence[CasePair]) -> tuple[str, ...]:
+    """Names of the predictions in a folder that no reference belongs to."""
+    folder = first / "img" if (first / "img").is_dir() else first
+    if not _is_folder_of_masks(folder):
+        return ()
+    used = {pair.prediction for pair in pairs}
+    return tuple(path.name for path in _files(folder).values() if path not in used)
+
+
 def _is_folder_of_masks(place: Path) -> bool:
     from napari_medt.io.kinds import kind_of
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from napari_medt.measure.metrics import BothEmpty, Scores
     from napari_medt.zoo import Model
 
-OBJECTS = "objects"
+OBJECTS, EVERYTHING = "objects", "everything"
+MANY = 20  # structures of a reference, where the prediction has one: single objects, it seems
 MOST_STRUCTURES = 1000  # more labels than anatomy has structures are objects
 HIGHEST_LABEL = 2**20
 
@@ -29,6 +30,7 @@ class Wishes:
     both_empty: BothEmpty = "agree"
     names: Mapping[int, str] = field(default_factory=dict)
     objects: bool = False
+    binary: bool = False
     resample: bool = False
 
 
@@ -169,12 +171,18 @@ def _measure_case(pair: CasePair, wishes: Wishes, model: Model | None, cancel: C
     notes: list[str] = []
     predictions = tuple(_on_grid(mask, grid, wishes, notes) for mask in predictions)
     references = tuple(_on_grid(mask, grid, wishes, notes) for mask in references)
-    if wishes.objects:
+    if wishes.binary:
+        whole = [_anything(masks) for masks in (predictions, references)]
+        scores = {(1, EVERYTHING): _compare(whole[0], whole[1], grid, wishes)}
+    elif wishes.objects:
         if len(predictions) > 1 or len(references) > 1:
             raise BadImage("Its masks overlap, and objects cannot", remedy="leave out --instances")
         scores = {(1, OBJECTS): _compare(predictions[0].array, references[0].array, grid, wishes)}
     else:
         scores = _measure_structures(predictions, references, grid, wishes, notes)
+        if len(scores) > MANY and max(int(mask.array.max(initial=0)) for mask in predictions) == 1:
+            how = "--binary compares all that is not 0 as one structure, --instances object by object"
+            notes.append(f"The reference seems to number single objects: {how}")
     return _Measured(scores, grid.geometry.units, grid.geometry.ndim, tuple(dict.fromkeys(notes)))
 
 
@@ -197,7 +205,8 @@ def _on_grid(mask: LabelMap, grid: LabelMap, wishes: Wishes, notes: list[str]) -
             if one.frame == "image" and (one.units == "px" or two.frame == "patient"):
                 notes.append("One file does not say where it lies and is taken to lie where the other does")
                 return mask
-    if wishes.resample:
+    physical = "px" not in (mine.units, other.units)
+    if wishes.resample and physical:
         from napari_medt.io import resample
 
         notes.append("The prediction was brought onto the grid of the reference, by the nearest label")
@@ -210,7 +219,9 @@ def _on_grid(mask: LabelMap, grid: LabelMap, wishes: Wishes, notes: list[str]) -
     how = f"{sizes[0]}, not {sizes[1]}" if sizes[0] != sizes[1] else f"{sizes[0]} as it is, but elsewhere"
     raise BadImage(
         f"The prediction does not lie on the grid of the reference: {how}",
-        remedy="give --resample to bring it there, or predict on the same image",
+        remedy="give --resample to bring it there, or predict on the same image"
+        if physical
+        else "predict on the same image",
     )
 
 
@@ -244,6 +255,11 @@ def _measure_structures(
         name = next((each.name for each in known if each.name), "")
         scores[known[0].value, name] = _compare(*_cut(one, two), grid, wishes)
     return scores
+
+
+def _anything(masks: Sequence[LabelMap]) -> np.ndarray[Any, Any]:
+    whole: np.ndarray[Any, Any] = np.logical_or.reduce([np.asarray(mask.array) != 0 for mask in masks])
+    return whole
 
 
 def _key(structure: _Structure, *, by_name: bool) -> int | str:

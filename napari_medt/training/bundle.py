@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from napari_medt.training.evaluation import HELD_OUT, evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
 from napari_medt.training.recipe import Recipe, read_recipe
+from napari_medt.training.run_folder import alone_in
 from napari_medt.training.splits import complete_split
 from napari_medt.zoo.card import ModelCard, Score
 from napari_medt.zoo.model import Model
@@ -69,7 +71,7 @@ def train(
     Raises
     ------
     BadTrainingData
-        If the recipe, the split or an image is missing or does not fit, or `out` holds another run.
+        If the recipe, the split or an image is missing or does not fit, or `out` holds another run, or one that is running.
     Cancelled
         If `cancel` was set; the checkpoint stays.
     """
@@ -80,26 +82,27 @@ def train(
     images = find_data(plan, Path(data) if data else None, beside=path.parent)
     images = complete_split(images, plan.seed)
     fabric = launch(device, processes=processes)
-    run = Run(
-        plan,
-        load_samples(images, "train", plan, progress=progress, cancel=cancel),
-        load_samples(images, "validation", plan, cancel=cancel),
-        folder=folder,
-        max_minutes=max_minutes,
-        resume=resume,
-        fabric=fabric,
-        workers=usual_workers(fabric.device) if workers is None else workers,
-    )
-    net = run.train(progress=progress, cancel=cancel)
-    if not fabric.is_global_zero:
-        return None
-    cache = path.parent / FACTS  # of a recipe that was planned from these images
-    entries = learnt_from(
-        images, run.recipe, cache=cache if cache.is_file() else None, progress=progress, cancel=cancel
-    )
-    entries["recipe"] = name_of(path, plan, steps=run.step)
-    finish(run.recipe, net, folder / "model", images=images, entries=entries, progress=progress, cancel=cancel)
-    return folder / "model"
+    with alone_in(folder) if fabric.is_global_zero else nullcontext():
+        run = Run(
+            plan,
+            load_samples(images, "train", plan, progress=progress, cancel=cancel),
+            load_samples(images, "validation", plan, cancel=cancel),
+            folder=folder,
+            max_minutes=max_minutes,
+            resume=resume,
+            fabric=fabric,
+            workers=usual_workers(fabric.device) if workers is None else workers,
+        )
+        net = run.train(progress=progress, cancel=cancel)
+        if not fabric.is_global_zero:
+            return None
+        cache = path.parent / FACTS  # of a recipe that was planned from these images
+        entries = learnt_from(
+            images, run.recipe, cache=cache if cache.is_file() else None, progress=progress, cancel=cancel
+        )
+        entries["recipe"] = name_of(path, plan, steps=run.step)
+        finish(run.recipe, net, folder / "model", images=images, entries=entries, progress=progress, cancel=cancel)
+        return folder / "model"
 
 
 def usual_workers(device: torch.device) -> int:

@@ -16,9 +16,11 @@ from napari_medt.training.survey import look_at_all
 
 __all__ = ["Problem", "check_data", "describe", "judge"]
 
+FEW_CLASSES = 3  # up to this number of labels, masks with some of them each are nothing odd
 FEW = 32  # different values at most in an image that looks like a mask
 OUTLIER = 2.5  # times finer or coarser than the median a spacing is told
 TOLERANCE_MM = 0.1
+_OBJECTS = "give --masks objects"
 _SIDES = ("train", "validation", "test")
 Looked = Sequence[tuple[Case, CaseFacts]]
 
@@ -41,7 +43,7 @@ def check_data(
         From `find_cases`.
     classes
         Names by label value, or in the order of the values, background first; by default as the data set says. Without either,
-        label values are not compared with anything.
+        every label value is a class, and those that look like slips or numbered objects are told.
     tolerance_mm
         How far a mask may lie from its image.
     cache, workers, progress, cancel
@@ -138,12 +140,14 @@ def _values_of_image(case: Case, fact: CaseFacts) -> Iterator[Problem]:
 def _label_values(usable: Looked, names: Mapping[int, str]) -> Iterator[Problem]:
     """Labels without a class: black and white masks, masks that number objects, and others."""
     found = [(case, [value for value in fact.stored if value]) for case, fact in usable]
+    if not names:
+        yield from _unnamed(found)
     outside = {case.name: [value for value in stored if names and value not in names] for case, stored in found}
     objects = any(outside[case.name] and len(stored) > max(2 * len(names), 8) for case, stored in found)
     for case, stored in found:
         if stored == [255] and (outside[case.name] or not names):
             what = "The mask is black and white, 0 and 255, instead of numbering classes from 0"
-            remedy = 'give the rule "objects", by which anything but 0 counts'
+            remedy = _OBJECTS + ", by which anything but 0 counts"
             yield Problem("error", "black and white", what, remedy, case.name)
         elif (odd := outside[case.name]) and not objects:
             what = f"The mask holds the label{_s(odd)} {_listed(odd)}, of which there is no class"
@@ -151,10 +155,25 @@ def _label_values(usable: Looked, names: Mapping[int, str]) -> Iterator[Problem]
         elif odd:
             number = f"{len(stored)}" if len(stored) < DISTINCT else f"more than {DISTINCT}"
             what = f"The mask holds {number} label{_s(stored)} up to {stored[-1]}, but there are {len(names)} classes"
-            remedy = 'give the rule "objects" if it numbers single objects'
+            remedy = _OBJECTS + " if it numbers single objects"
             if stored[-1] == 255:
-                remedy = 'give the rule "white" if it is black and white with soft edges'
+                remedy = "give --masks white if it is black and white with soft edges"
             yield Problem("error", "label values", what, remedy, case.name)
+
+
+def _unnamed(found: Sequence[tuple[Case, list[int]]]) -> Iterator[Problem]:
+    """Labels that nobody named: masks that seem to number objects, and labels of a single mask."""
+    numbered = [len(stored) for _, stored in found if stored == list(range(1, len(stored) + 1))]
+    if len(numbered) == len(found) and len(set(numbered)) > 2 and max(numbered) > FEW_CLASSES:
+        what = f"Masks hold labels from 1 to {min(numbered)} up to 1 to {max(numbered)}, each of which is taken for a class"
+        yield Problem("warning", "objects", what, _OBJECTS + " if they number single objects, else name the classes")
+        return
+    cases = Counter(value for _, stored in found for value in stored)
+    for case, stored in found:
+        alone = [value for value in stored if cases[value] == 1 and value != 255]
+        if alone and len(found) > 2:
+            what = f"No other mask holds the label{_s(alone)} {_listed(alone)}, each of which is taken for a class"
+            yield Problem("warning", "rare label", what, "correct the mask if that is a slip", case.name)
 
 
 def _swapped(looked: Looked) -> Iterator[Problem]:

@@ -19,12 +19,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from napari_medt.core import BadTrainingData, Cancel, Progress, StorageError, silent
+from napari_medt.core import BadTrainingData, Cancel, Cancelled, Progress, StorageError, silent
 from napari_medt.nets import create_net
 from napari_medt.training.board import EVERY, Board
 from napari_medt.training.checkpoints import load_state, save_state
 from napari_medt.training.optimise import (
     MovingAverage,
+    background_at,
     dice_and_cross_entropy,
     learning_rate_at,
     make_optimiser,
@@ -109,7 +110,7 @@ class Run:
             raise BadTrainingData(
                 f"{folder} holds a run already", remedy="go on with it by --resume, or choose another folder"
             )
-        self.recipe = planned(folder, recipe) if unfinished else recipe
+        self._asked, self.recipe = recipe, planned(folder, recipe, same_stages=True) if unfinished else recipe
         self._check_share()
         seed_everything(recipe.seed)
         self.net = create_net(recipe.architecture, **recipe.net_options)
@@ -120,7 +121,7 @@ class Run:
             self.net = nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
         self._wrapped, self._wrapped_optimiser = self._fabric.setup(self.net, self._optimiser)
         self._average = MovingAverage(self.net, recipe.optimisation.average)
-        self._criterion = dice_and_cross_entropy(overlapping=training[0].overlapping)
+        self._overlapping = training[0].overlapping
         self.step, self._stale, self._best = 0, 0, -1.0
         self._losses: list[float] = []
         self._board: Board | None = None
@@ -158,7 +159,8 @@ class Run:
         while self.step < self.recipe.steps and not self._is_stale():
             if cancel is not None and cancel.is_set():
                 self._save()
-                cancel.check()
+                kept = f"the checkpoint in {self.folder} is kept, from which --resume goes on"
+                raise Cancelled(f"Stopped at step {self.step} of {self.recipe.steps}; {kept}")
             began = time.monotonic()
             batch = next(batches)
             self._waited += time.monotonic() - began
@@ -259,7 +261,9 @@ class Run:
         seed_everything(hash((self.recipe.seed, self.step, self._fabric.global_rank)) % 2**31)  # what dropout drops
         images, labels, positions = batch.to(self.device)
         self.net.train()
-        loss = net_loss(self._wrapped, images, labels, self._criterion, positions=positions)
+        background = background_at(self.step, steps=steps, start=plan.background, rises=plan.background_rises)
+        criterion = dice_and_cross_entropy(overlapping=self._overlapping, background=background)
+        loss = net_loss(self._wrapped, images, labels, criterion, positions=positions)
         self._wrapped_optimiser.zero_grad()
         self._fabric.backward(loss)
         if self.step < plan.gates_held * steps:
@@ -316,14 +320,14 @@ class Run:
             "step": str(self.step),
             "seconds": str(round(time.monotonic() - self._started)),
             "loss": f"{np.mean(self._losses[-100:]):.4f}",
-            **{f"dice {name}": f"{value:.4f}" for name, value in scores.items()},
+            **{f"dice {name}": f"{value:.4f}" for name, value in scores.items() if name},
         }
         add_metrics(self.folder, row)
 
     def _write_plan(self, **measured: float) -> None:
         if self._fabric.is_global_zero:
             how = {"device": str(self.device), "processes": self._fabric.world_size}
-            write_plan(self.folder, self.recipe, **measured, **how, threads=torch.get_num_threads())
+            write_plan(self.folder, self.recipe, self._asked, **measured, **how, threads=torch.get_num_threads())
 
     def _save(self) -> None:
         if self._fabric.is_global_zero:

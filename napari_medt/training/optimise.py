@@ -83,7 +83,7 @@ def launch(device: str = "auto", *, processes: int = 1) -> Fabric:
     return fabric
 
 
-def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
+def dice_and_cross_entropy(*, overlapping: bool = False, background: float = 1.0) -> Loss:
     """Soft Dice of the foreground classes over the batch plus cross-entropy, on logits `(n, k, *size)` and classes `(n, *size)`.
 
     Parameters
@@ -91,6 +91,9 @@ def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
     overlapping
         Whether a place can be of several classes: labels are then `(n, k, *size)`, each logit stands for itself, and the
         cross-entropy is the binary one.
+    background
+        Weight of the background in the cross-entropy of classes that exclude each other, where each structure has 1. A network
+        that needs many steps may otherwise see nothing but background for hundreds of them where structures are small.
 
     Notes
     -----
@@ -103,7 +106,7 @@ def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
         If MONAI is not installed.
     """
     try:
-        from monai.losses.dice import DiceCELoss, DiceLoss
+        from monai.losses.dice import DiceLoss
     except ImportError as error:
         raise MedtError(
             f"Training needs MONAI, which cannot be imported here ({error})",
@@ -117,10 +120,11 @@ def dice_and_cross_entropy(*, overlapping: bool = False) -> Loss:
             wanted = labels.to(logits.dtype)
             return cast("Tensor", dice(logits, wanted) + F.binary_cross_entropy_with_logits(logits, wanted))
     else:
-        both = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
         def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-            return cast("Tensor", both(logits, labels[:, None]))
+            weight = None if background == 1 else logits.new_tensor([background] + [1.0] * (logits.shape[1] - 1))
+            return cast("Tensor", dice(logits, labels[:, None]) + F.cross_entropy(logits, labels, weight=weight))
 
     return lambda logits, labels: loss_of(whole_batch(logits.float()), whole_batch(labels))
 
@@ -197,6 +201,15 @@ def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int, schedul
     done = min(1.0, step / max(1, steps))
     fall = 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else (1 - done) ** 0.9
     return peak * rise * max(fall, 1e-3)
+
+
+def background_at(step: int, *, steps: int, start: float, rises: float) -> float:
+    """Weight of the background in the cross-entropy: it rises from `start` to 1, by the same factor a step.
+
+    `rises` is the share of the steps in which it does, 0 for not at all; `step` counts from 0. A low weight lets a network see small
+    structures early, and makes it mark too much if it stays.
+    """
+    return start ** (1 - min(1.0, step / (rises * steps))) if rises else start
 
 
 class MovingAverage:

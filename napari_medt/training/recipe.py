@@ -94,6 +94,12 @@ class Optimisation(Part):
     clip: float = Field(gt=0, description="norm the gradient is clipped to")
     average: float = Field(ge=0, lt=1, description="decay of the moving average of the weights")
     norm_batches: int = Field(ge=1, description="batches that the running statistics are taken from at the end")
+    background: float = Field(
+        default=1.0, gt=0, description="weight of background in the cross-entropy; low where structures are small"
+    )
+    background_rises: float = Field(
+        default=0.0, ge=0, le=1, description="share of the steps in which that weight rises to 1; 0 for not at all"
+    )
     gates_held: float = Field(default=0.0, ge=0, lt=1, description="share of the steps before gates of attention move")
     patience: int = Field(default=0, ge=0, description="validations without a gain before the run ends; 0 for never")
 
@@ -250,8 +256,9 @@ def parse(model: type[Checked], content: Any, *, where: str) -> Checked:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        unknown = [each for each in error.errors() if each["type"] == "extra_forbidden"]
+        first = [*unknown, *error.errors()][0]  # a key that is mistyped is missing, too
         place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        message = "there is no such entry" if unknown else first["msg"].removeprefix("Value error, ")
         problem = f"{place}: {message}" if place else message
         raise BadTrainingData(f"In the {where}, {problem}", remedy="correct that value") from error

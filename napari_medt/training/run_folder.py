@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout  # which torch needs, too
+
 from napari_medt.core import BadTrainingData
 from napari_medt.io import atomic_write
+from napari_medt.io.atomic import storage_error
 from napari_medt.training.curves import draw_curves
 from napari_medt.training.recipe import Recipe, parse_recipe
 
 PLAN, METRICS, CURVES, LAST, BEST = "plan.json", "metrics.csv", "curves.png", "last.pt", "best.pt"
+LOCK = ".lock"
 
 
-def write_plan(folder: Path, recipe: Recipe, **facts: Any) -> None:
-    """Write what is trained, with which versions, and other facts about the run.
+def write_plan(folder: Path, recipe: Recipe, asked: Recipe, **facts: Any) -> None:
+    """Write what is trained, what of it was asked for before the time was planned, with which versions, and other facts.
 
     Raises
     ------
@@ -28,6 +33,7 @@ def write_plan(folder: Path, recipe: Recipe, **facts: Any) -> None:
     """
     plan = {
         "recipe": recipe.model_dump(),
+        "asked": [stage.model_dump() for stage in asked.stages],
         "steps": recipe.steps,
         "versions": {
             "python": platform.python_version(),
@@ -38,8 +44,37 @@ def write_plan(folder: Path, recipe: Recipe, **facts: Any) -> None:
     atomic_write(folder / PLAN, json.dumps(plan, indent=1).encode())
 
 
-def planned(folder: Path, recipe: Recipe) -> Recipe:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second training out of a run folder, which is made; a process that ends, however it does, lets go of it.
+
+    Raises
+    ------
+    BadTrainingData
+        If another process trains in it.
+    StorageError
+        If it cannot be written.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BadTrainingData(
+            f"Another training runs in {folder}", remedy="wait for it, stop it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def planned(folder: Path, recipe: Recipe, *, same_stages: bool = False) -> Recipe:
     """The recipe that the run in a folder follows, which may have been shortened.
+
+    With `same_stages`, its stages must have been asked for as they are in `recipe`.
 
     Raises
     ------
@@ -48,16 +83,19 @@ def planned(folder: Path, recipe: Recipe) -> Recipe:
     """
     path = folder / PLAN
     try:
-        plan = parse_recipe(json.loads(path.read_bytes())["recipe"], where=f"plan {path}")
+        kept = json.loads(path.read_bytes())
+        plan = parse_recipe(kept["recipe"], where=f"plan {path}")
     except (OSError, ValueError, KeyError) as error:
         raise BadTrainingData(
             f"The run in {folder} cannot go on: {PLAN} is missing or damaged", remedy="choose another folder"
         ) from error
     words = {name: getattr(recipe, name) for name in ("stages", "title", "description", "card")}
-    if plan.model_copy(update=words) != recipe:
+    stages = json.loads(json.dumps([stage.model_dump() for stage in recipe.stages]))
+    other_stages = same_stages and kept.get("asked", stages) != stages
+    if plan.model_copy(update=words) != recipe or other_stages:
         raise BadTrainingData(
             f"The run in {folder} follows another recipe",
-            remedy="choose another folder, or begin without --resume",
+            remedy="choose another folder for this one, or go on with the recipe as it was",
         )
     return recipe.model_copy(update={"stages": plan.stages})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +68,30 @@ def load_sides(path: Path) -> dict[str, Side]:
     except (OSError, ValueError):
         return {}
     return {mark: side for mark, side in found.items() if side in ("learnt", "held out")}
+
+
+def with_former(known: Mapping[str, Side], names: Iterable[tuple[str, Collection[str]]]) -> dict[str, Side]:
+    """Let patients keep the side they had under a former name; who was learnt from under any of them was learnt from.
+
+    Parameters
+    ----------
+    known
+        Sides of earlier rounds, by `stand_in`.
+    names
+        Patients, each with what it may have been called.
+
+    Examples
+    --------
+    >>> with_former({stand_in("scan.nii.gz"): "held out"}, [("scan", ["scan.nii.gz"])])[stand_in("scan")]
+    'held out'
+    """
+    found = dict(known)
+    for patient, former in names:
+        mark = stand_in(patient)
+        sides = {known[old] for name in former if (old := stand_in(name)) in known}
+        if sides and mark not in known and found.get(mark) != "learnt":
+            found[mark] = "learnt" if "learnt" in sides else "held out"
+    return found
 
 
 def keep_sides(path: Path, known: Mapping[str, Side], sides: Mapping[str, Side]) -> None:

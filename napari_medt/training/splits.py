@@ -60,8 +60,8 @@ def make_split(
     needed = 1 + sum(share > 0 for _, share in wanted)
     if len(units) < needed:
         raise BadTrainingData(
-            f"The cases are of {len(units)} patients or fields of view, too few for {needed} parts",
-            remedy="add cases, or do without a part",
+            f"The cases are of {len(units)} patient{'s' * (len(units) != 1)} or fields of view, too few for {needed} parts",
+            remedy="add cases of others, or name the side of each in the column split of a table",
         )
     sides = kept | _drawn(units, seed, wanted)
     cases = tuple(replace(case, split=sides.get(case.unit, "train")) for case in dataset.cases)

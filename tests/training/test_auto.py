@@ -74,5 +74,5 @@ def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
 
 
 def test_black_and_white_masks_are_told_not_guessed(folder, tmp_path):
-    with pytest.raises(BadTrainingData, match="black and white.*give the rule"):
+    with pytest.raises(BadTrainingData, match="black and white.*give --masks objects"):
         plan_recipe(folder, "unet", out=tmp_path / "run")

@@ -85,11 +85,15 @@ class TestReader:
     @pytest.mark.parametrize(
         ("old", "new", "sentence"),
         [
-            ('title = "Slow"', "seed = 3", r"In the study tiny.toml, arms.1.seed: Extra inputs are not permitted"),
-            ('title = "Slow"', "steps = 30", r"arms.1.steps: Extra inputs"),
-            ('title = "Slow"', 'data = { folder = "others" }', r"arms.1.data: Extra inputs"),
+            ('title = "Slow"', "seed = 3", r"In the study tiny.toml, arms.1.seed: there is no such entry"),
+            ('title = "Slow"', "steps = 30", r"arms.1.steps: there is no such entry"),
+            ('title = "Slow"', 'data = { folder = "others" }', r"arms.1.data: there is no such entry"),
             ("learning_rate = 1e-4", "patience = 2", r"patience would end second before the others"),
-            ("learning_rate = 1e-4", "speed = 2", r"In the arm second of the study tiny, optimisation.speed: Extra"),
+            (
+                "learning_rate = 1e-4",
+                "speed = 2",
+                r"In the arm second of the study tiny, optimisation.speed: there is no such",
+            ),
             ("steps = 8", "", r"either steps or minutes"),
             ("steps = 8", "steps = 8\nminutes = 3", r"either steps or minutes"),
             ('"second"', '"first"', r"an arm or a seed stands there twice"),

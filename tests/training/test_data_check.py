@@ -128,7 +128,9 @@ def test_labels_without_a_class(good):
         "c: The mask holds the label 3, of which there is no class; correct the mask, or name the class."
     ]
     assert good.problems({0: "background", 1: "disc", 3: "ring"}) == []
-    assert good.problems(None) == []
+    assert good.problems(None) == [
+        "c: No other mask holds the label 3, each of which is taken for a class; correct the mask if that is a slip."
+    ]
 
 
 def test_black_and_white_masks(folder):
@@ -136,7 +138,7 @@ def test_black_and_white_masks(folder):
         folder.picture(name, mask=np.resize(np.array([0, 255], np.uint8), SIZE))
     for classes in (CLASSES, None):
         assert (
-            'black and white, 0 and 255, instead of numbering classes from 0; give the rule "objects"'
+            "black and white, 0 and 255, instead of numbering classes from 0; give --masks objects"
             in (folder.problems(classes)[0])
         )
     as_objects = replace(folder.data, rule="objects")
@@ -147,7 +149,18 @@ def test_masks_that_number_objects(folder):
     folder.picture("a", mask=np.arange(480, dtype=np.uint16).reshape(SIZE))
     folder.picture("b", mask=np.resize(np.array([0, 1, 2], np.uint8), SIZE))
     told = folder.problems()
-    assert all('give the rule "objects" if it numbers single objects' in sentence for sentence in told[:2])
+    assert all("give --masks objects if it numbers single objects" in sentence for sentence in told[:2])
+
+
+def test_numbered_objects_are_not_taken_for_classes_in_silence(folder):
+    for name, count in (("a", 2), ("b", 5), ("c", 8)):
+        folder.picture(name, mask=np.resize(np.arange(count + 1, dtype=np.uint8), SIZE))
+    (told,) = folder.problems(None)
+    assert told == (
+        "Masks hold labels from 1 to 2 up to 1 to 8, each of which is taken for a class; "
+        "give --masks objects if they number single objects, else name the classes."
+    )
+    assert [p.kind for p in check_data(replace(folder.data, rule="objects"))] == ["no validation part"]
 
 
 def test_a_class_that_is_never_there(good):

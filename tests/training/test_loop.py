@@ -17,7 +17,7 @@ from napari_medt.training import loop, run_folder
 from napari_medt.training.curves import draw_curves
 from napari_medt.training.loop import Run
 from napari_medt.training.recipe import read_recipe
-from napari_medt.training.run_folder import add_metrics
+from napari_medt.training.run_folder import add_metrics, alone_in
 from napari_medt.training.validation import number_of_tiles, tiles, validate
 from tests.training.conftest import small_net
 
@@ -121,8 +121,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(start, monkeypatch):
 
 
 def test_a_resumed_run_follows_its_own_shortened_plan(start, recipe):
-    begun = start("run", 24)
-    begun._validations = 3  # as where there was no time for more
+    begun = start("run")
+    begun.recipe, begun._validations = recipe.scaled_to(24), 3  # as where there was no time for more
     with pytest.raises(Cancelled):
         begun.train(**interrupt_at(9))
     resumed = start("run", resume=True)
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_told(start, tmp_path):
     for damaged in (whole[: len(whole) // 2], b"", b"no checkpoint"):
         path.write_bytes(damaged)
         with pytest.raises(BadTrainingData, match=r"last\.pt is damaged; remove its folder"):
-            start("run", resume=True)
+            start("run", 4, resume=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to the size of a file")
@@ -185,12 +185,29 @@ def test_a_folder_with_a_run_is_not_begun_anew(start, tmp_path):
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
+def test_a_run_that_is_stopped_says_how_to_go_on(start, tmp_path):
+    with pytest.raises(Cancelled, match=r"Stopped at step 3 of 8; the checkpoint in .*run is kept.*--resume"):
+        start("run", 8).train(**interrupt_at(3))
+    assert (tmp_path / "run" / "last.pt").is_file()
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    refused = pytest.raises(BadTrainingData, match="Another training runs in")
+    with alone_in(tmp_path / "new"), refused, alone_in(tmp_path / "new"):
+        pass
+    with alone_in(tmp_path / "new"):  # once it has ended
+        pass
+
+
 def test_a_run_of_another_recipe_is_not_gone_on_with(start, recipe, make_samples, tmp_path):
     start("run", 4).train()
     other = recipe.model_copy(update={"seed": 99})
     with pytest.raises(BadTrainingData, match="follows another recipe"):
         Run(other, make_samples(1), [], folder=tmp_path / "run", resume=True)
-    renamed = recipe.model_copy(update={"title": "Better words"})
+    shorter = recipe.scaled_to(2)  # of which the plan may be a shortened form, but is not
+    with pytest.raises(BadTrainingData, match="follows another recipe.*choose another folder for this one"):
+        Run(shorter, make_samples(1), [], folder=tmp_path / "run", resume=True)
+    renamed = recipe.scaled_to(4).model_copy(update={"title": "Better words"})
     assert Run(renamed, make_samples(1), [], folder=tmp_path / "run", resume=True).recipe.title == "Better words"
     (tmp_path / "run" / "plan.json").write_text("{}")
     with pytest.raises(BadTrainingData, match=r"plan\.json is missing or damaged"):

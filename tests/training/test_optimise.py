@@ -14,6 +14,7 @@ from napari_medt.core import DeviceError, MedtError
 from napari_medt.nets import create_net
 from napari_medt.training.optimise import (
     MovingAverage,
+    background_at,
     dice_and_cross_entropy,
     frozen_norms,
     learning_rate_at,
@@ -33,9 +34,26 @@ def test_loss_is_dice_of_the_foreground_plus_cross_entropy():
     assert dice_and_cross_entropy()(logits, labels).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_loss_of_nothing_but_background_is_finite():
+def test_background_counts_as_much_as_it_is_told():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    each = nn.functional.cross_entropy(logits, labels, reduction="none")
+    weight = torch.where(labels == 0, 0.1, 1.0)
+    dice = dice_and_cross_entropy()(logits, labels) - each.mean()
+    expected = dice + (weight * each).sum() / weight.sum()
+    assert dice_and_cross_entropy(background=0.1)(logits, labels).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_background_rises_to_one_over_a_share_of_the_steps():
+    at = [background_at(step, steps=100, start=0.01, rises=0.5) for step in (0, 25, 50, 99)]
+    assert at == pytest.approx([0.01, 0.1, 1, 1])
+    assert background_at(99, steps=100, start=0.01, rises=0) == 0.01
+
+
+@pytest.mark.parametrize("background", [1.0, 0.05])
+def test_loss_of_nothing_but_background_is_finite(background):
     logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
-    loss = dice_and_cross_entropy()(logits, torch.zeros(1, 4, 4, dtype=torch.long))
+    loss = dice_and_cross_entropy(background=background)(logits, torch.zeros(1, 4, 4, dtype=torch.long))
     loss.backward()
     assert math.isfinite(loss.item())
     assert torch.isfinite(logits.grad).all()

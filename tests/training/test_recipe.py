@@ -70,7 +70,7 @@ class TestOwnRecipes:
     [
         ("seed = 1", "seed = 'one'", r"In the recipe discs\.toml, seed: .*integer.*; correct that value\."),
         ("batch = 4", "batch = 0", r"stages\.0\.batch: .*greater than or equal to 1"),
-        ("clip = 5.0", "clip = 5.0\nclap = 1", r"optimisation\.clap: Extra inputs are not permitted"),
+        ("clip = 5.0", "clip = 5.0\nclap = 1", r"optimisation\.clap: there is no such entry"),
         ('title = "Discs"', "", r"title: Field required"),
         ('kind = "percentile"', 'kind = "log"', r"intensity\.kind: .*'percentile'"),
         ("[card]", "[card", r"discs\.toml is not valid TOML"),

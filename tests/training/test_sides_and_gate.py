@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_medt.training.gate import changes, judge
-from napari_medt.training.sides import draw_sides, keep_sides, load_sides, stand_in
+from napari_medt.training.sides import draw_sides, keep_sides, load_sides, stand_in, with_former
 
 names = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=12, unique=True)
 
@@ -31,6 +31,17 @@ def test_a_patient_never_changes_sides(rounds, data):
 def test_how_many_are_held_out(count, held_out):
     sides = draw_sides({}, [str(n) for n in range(count)])
     assert list(sides.values()).count("held out") == held_out
+
+
+def test_a_patient_keeps_the_side_of_a_former_name():
+    known = {stand_in("scan.nii.gz"): "held out", stand_in("one"): "learnt", stand_in("two"): "held out"}
+    names = [("scan", ("scan.nii.gz", "scan")), ("anna", ("two", "two.tif")), ("anna", ("one",)), ("new", ("new.tif",))]
+    for order in (names, names[::-1]):
+        sides = draw_sides(with_former(known, order), ["scan", "anna"])
+        assert sides == {"scan": "held out", "anna": "learnt"}, "who was learnt from under any name is never held out"
+        assert stand_in("new") not in with_former(known, order)
+    decided = known | {stand_in("scan"): "learnt"}
+    assert with_former(decided, names)[stand_in("scan")] == "learnt"
 
 
 def test_sides_are_kept_without_names(tmp_path):

@@ -88,7 +88,7 @@ def test_shares_that_are_none(fractions):
 
 
 def test_too_few_patients():
-    with pytest.raises(BadTrainingData, match="of 1 patients or fields of view, too few for 2 parts"):
+    with pytest.raises(BadTrainingData, match="of 1 patient or fields of view, too few for 2 parts"):
         make_split(data(("", "p"), ("", "p")))
 
 
