@@ -7,6 +7,7 @@ from napari_medt.cases.identity import CaseCard, SignOff, cases_folder, image_di
 from napari_medt.cases.journal import Journal
 from napari_medt.cases.last_run import DoubtfulPlace, Fix, LastRun
 from napari_medt.cases.log import CaseLog, Line
+from napari_medt.cases.patient import former_names, patient_of
 from napari_medt.cases.protection import Protection
 from napari_medt.cases.report import export
 from napari_medt.cases.seen import SlicesSeen
@@ -37,6 +38,8 @@ __all__ = [
     "Worklist",
     "cases_folder",
     "export",
+    "former_names",
     "image_digest",
     "mask_digest",
+    "patient_of",
 ]

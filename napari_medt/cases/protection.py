@@ -31,6 +31,12 @@ class Protection:
     locked: tuple[int, ...] = ()
     frozen: Array | None = None
 
+    def joined(self, other: Protection) -> Protection:
+        """Return what either protects; both of one mask."""
+        regions = [each.frozen for each in (self, other) if each.frozen is not None]
+        frozen = np.logical_or.reduce(regions) if regions else None
+        return Protection(tuple(sorted({*self.locked, *other.locked})), frozen)
+
 
 def store(folder: Path, kept: Protection, shape: tuple[int, ...]) -> None:
     """Write locks and frozen regions whole or not at all.

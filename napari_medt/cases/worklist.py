@@ -16,6 +16,7 @@ from napari_medt.cases import worklist_file
 from napari_medt.cases.folder import CaseFolder
 from napari_medt.cases.identity import Status, now
 from napari_medt.cases.lock import CaseLock
+from napari_medt.cases.patient import patient_of
 from napari_medt.cases.recovery import JOURNAL, MASK
 from napari_medt.cases.worklist_file import Doubt, Known, Order, Screen
 from napari_medt.cases.worklist_images import content_of, listed, matched, storable
@@ -25,6 +26,7 @@ from napari_medt.io.folders import FoundImage
 from napari_medt.io.names import names_from_paths
 
 _STATES: tuple[Status, ...] = ("to do", "draft", "second look", "accepted")  # as they are ordered
+_DECIDE: tuple[Status, ...] = ("second look", "accepted", "draft")  # where the channels of an image differ
 _CASES = "cases"
 
 
@@ -46,6 +48,8 @@ class Item:
         As the last model gave it; None before.
     problem
         A sentence on why it could not be read; usually empty.
+    patient
+        As `patient_of` says.
     """
 
     key: str
@@ -54,6 +58,7 @@ class Item:
     state: Status
     uncertainty: float | None
     problem: str
+    patient: str
 
 
 class Worklist:
@@ -163,7 +168,15 @@ class Worklist:
         """All images, by name, the most doubtful first, or by what is left to do; names decide where those are alike."""
         with self._guard:
             items = [
-                Item(key, name, image, known.state, known.doubt.uncertainty if known.doubt else None, known.problem)
+                Item(
+                    key,
+                    name,
+                    image,
+                    known.state,
+                    known.doubt.uncertainty if known.doubt else None,
+                    known.problem,
+                    patient_of(image.path, image.patient),
+                )
                 for key, (name, image) in self._found.items()
                 for known in (self._known[key],)
             ]
@@ -243,7 +256,7 @@ class Worklist:
         return volume
 
     def open_case(self, key: str, image: Volume, **options: Any) -> CaseFolder:
-        """Open the case of an image that `load` returned.
+        """Open the case of an image that `load` returned, or of one of its channels.
 
         Parameters
         ----------
@@ -266,8 +279,9 @@ class Worklist:
         except OSError:  # gone meanwhile: it is recognised the next time
             content = ""
         with self._guard:
-            known = self._of(key).model_copy(update={"digest": case.card.digest, "content": content})
-            self._known[key] = self._with_state(known)
+            first, *further = dict.fromkeys(filter(None, (*self._of(key).cases, case.card.digest)))
+            update = {"digest": first, "channels": tuple(further), "content": content}
+            self._known[key] = self._with_state(self._of(key).model_copy(update=update))
             self._store(current=key)
         return case
 
@@ -340,15 +354,20 @@ class Worklist:
             worklist_file.store(self.work, self._content)
 
     def _with_state(self, known: Known) -> Known:
-        """How far the case of an image is, as its folder says."""
-        folder = self.cases_folder / known.digest
-        if not known.digest or not any((folder / name).exists() for name in (MASK, JOURNAL)):
-            return known.model_copy(update={"state": "to do"})
+        """How far an image is, as the folders of its cases say: what was decided on one channel counts for all."""
+        states = [self._state_of(digest) for digest in known.cases]
+        state = next((one for one in _DECIDE if one in states), "to do")
+        return known.model_copy(update={"state": state})
+
+    def _state_of(self, digest: str) -> Status:
+        folder = self.cases_folder / digest
+        if not any((folder / name).exists() for name in (MASK, JOURNAL)):
+            return "to do"
         try:
             state = json.loads((folder / "case.json").read_bytes())["status"]
         except (OSError, ValueError, KeyError, TypeError):  # opening the case tells
-            state = "draft"
-        return known.model_copy(update={"state": state if state in _STATES else "draft"})
+            return "draft"
+        return state if state in _STATES else "draft"
 
 
 def _rank(item: Item, order: Order) -> tuple[bool, float]:

@@ -59,6 +59,9 @@ class Known(BaseModel):
     changed: int = Field(description="When a file of it was changed last, in ns since 1970.")
     content: str = Field(default="", description="Digest of its files, once it was opened.")
     digest: str = Field(default="", description="Of its values, which names its case; once it was opened.")
+    channels: tuple[str, ...] = Field(
+        default=(), description="Such digests of its further channels, each a case of its own."
+    )
     state: Status = "to do"
     problem: str = Field(default="", description="Why it could not be read.")
     doubt: Doubt | None = None
@@ -68,6 +71,11 @@ class Known(BaseModel):
     def key(self) -> str:
         """Stands for the image in its worklist as long as it is not moved."""
         return "|".join((self.place, *self.choose))
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """What names its cases: one, or one for each channel that was opened."""
+        return (self.digest, *self.channels) if self.digest else ()
 
 
 class WorklistFile(BaseModel):

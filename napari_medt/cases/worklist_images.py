@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_medt.cases.worklist_file import Known
+from napari_medt.cases.worklist_file import NAME, WORK, Known
 from napari_medt.core import BadImage, Cancel, Progress
 from napari_medt.io.folders import FoundImage, files_at, images_in
 
 
 def listed(folder: Path, *, leave_out: Path, progress: Progress, cancel: Cancel | None) -> tuple[FoundImage, ...]:
-    """List the images of a folder, at least one.
+    """List the images of a folder, at least one; not the masks that are kept where folders in it were opened on their own.
 
     Raises
     ------
@@ -20,9 +20,14 @@ def listed(folder: Path, *, leave_out: Path, progress: Progress, cancel: Cancel 
         If there is none.
     """
     found = images_in(folder, leave_out=leave_out, progress=progress, cancel=cancel)
+    found = tuple(image for image in found if not _is_work(image.path))
     if not found:
         raise BadImage(f"There is no image in {folder}", remedy="choose a folder with images")
     return found
+
+
+def _is_work(path: Path) -> bool:
+    return any(place.name == WORK and (place / NAME).is_file() for place in path.parents)
 
 
 def matched(

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What a file says about how an image was made; nothing in it identifies the patient.
+    """What a file says about how an image was made; nothing in it names the patient.
 
     Attributes
     ----------
@@ -34,6 +34,9 @@ class Acquisition:
         Of a DICOM series.
     files
         Paths of a DICOM series in the order of its slices, so that a mask can refer to them.
+    patient
+        A digest of DICOM's patient ID, or of the study's UID where there is none, that tells whose images belong together;
+        for this computer alone, as whoever knows the ID can make it too.
     """
 
     modality: str = ""
@@ -41,6 +44,7 @@ class Acquisition:
     windows: tuple[tuple[float, float], ...] = ()
     series_uid: str = ""
     files: tuple[str, ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True, eq=False)

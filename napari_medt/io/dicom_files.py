@@ -18,8 +18,8 @@ from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.io.dicom_header import DAMAGE, has_image, is_mask, number, text
 from napari_medt.io.kinds import HIDDEN
 
-# The whole of what is read of a header; of the patient only the weight is used, name and number only to keep them out of
-# descriptions.
+# The whole of what is read of a header; of the patient only the weight is used, the number as a digest, and both name and number
+# to keep them out of descriptions.
 _TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality SeriesInstanceUID SeriesDescription SeriesNumber
     InstanceNumber AcquisitionNumber FrameOfReferenceUID PatientName PatientID PatientWeight StudyDate SeriesDate SeriesTime
     AcquisitionDate AcquisitionTime ContentTime AcquisitionDateTime FrameReferenceTime ActualFrameDuration
@@ -31,7 +31,7 @@ _TAGS = """SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality Se
     TemporalPositionIdentifier TriggerTime NominalPercentageOfCardiacPhase EchoTime InversionTime FlipAngle KVP
     DiffusionBValue DiffusionGradientOrientation Units DecayCorrection CorrectedImage RadiopharmaceuticalInformationSequence
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationType
-    TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType"""
+    TotalPixelMatrixRows TotalPixelMatrixColumns SegmentSequence SegmentationType StudyInstanceUID"""
 _CONTENTS = "DICOMDIR"
 SIEMENS_B_VALUE, GE_B_VALUE = Tag(0x0019, 0x100C), Tag(0x0043, 0x1039)
 HEADER_TAGS: list[Any] = [*_TAGS.split(), SIEMENS_B_VALUE, GE_B_VALUE]

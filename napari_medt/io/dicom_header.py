@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -90,6 +91,17 @@ def series_uid(header: Dataset) -> str:
     """Of the series; empty where there is none that could be one."""
     said = text(header, "SeriesInstanceUID")
     return said if re.fullmatch("[0-9.]{1,64}", said) else ""
+
+
+def patient(header: Dataset) -> str:
+    """A digest that stands for the patient; empty where the file does not tell patients apart.
+
+    Made of the patient's ID, or, where that was taken out or replaced by a word for all, of the UID of the study.
+    """
+    said = text(header, "PatientID")
+    if re.fullmatch(r"anon\w*|no ?name|unknown|none|removed|patient|test|n/?a|[0\W_]*|x+", said, re.IGNORECASE):
+        said = text(header, "StudyInstanceUID")
+    return f"dicom-{hashlib.sha256(said.encode()).hexdigest()[:16]}" if said else ""
 
 
 def description(header: Dataset) -> str:

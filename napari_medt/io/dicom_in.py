@@ -11,7 +11,7 @@ from napari_medt.core import Acquisition, BadImage, Cancel, Choice, Progress, Vo
 from napari_medt.core.volume import Array
 from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_grid import Grid, grid_of
-from napari_medt.io.dicom_header import has_image, is_mask, is_tiled, modality, number, quietly, series_uid
+from napari_medt.io.dicom_header import has_image, is_mask, is_tiled, modality, number, patient, quietly, series_uid
 from napari_medt.io.dicom_pixels import decode, is_colour
 from napari_medt.io.dicom_series import series_of, stacks_in
 from napari_medt.io.dicom_slide import read_levels, slide_geometry
@@ -89,6 +89,7 @@ def read_dicom(
             meaning.windows,
             series_uid(header),
             tuple(dict.fromkeys(frame.file for frame in grid.frames)),
+            patient(header),
         ),
         (*notes, *grid.notes, *meaning.notes),
     )
@@ -106,7 +107,9 @@ def _slide(stack: Stack, path: Path, notes: Sequence[str]) -> Volume:
         geometry,
         RGB if is_colour(header) else GREY,
         str(path),
-        Acquisition(modality(header), series_uid=series_uid(header), files=(stack.first.file,)),
+        Acquisition(
+            modality(header), series_uid=series_uid(header), files=(stack.first.file,), patient=patient(header)
+        ),
         (*notes, *said),
         tuple(levels[1:]),
     )

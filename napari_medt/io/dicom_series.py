@@ -13,7 +13,7 @@ from napari_medt.core import BadImage, Cancel, Progress, silent
 from napari_medt.io.dicom_files import Found, find, place_of
 from napari_medt.io.dicom_frames import frames_of
 from napari_medt.io.dicom_grid import grid_of, pixel_spacing
-from napari_medt.io.dicom_header import description, is_tiled, modality, quietly, text
+from napari_medt.io.dicom_header import description, is_tiled, modality, patient, quietly, text
 from napari_medt.io.dicom_stacks import Stack, alternatives, distances, several, stacks_of, without_copies
 
 
@@ -37,6 +37,8 @@ class Series:
         Paths, in the order of the slices.
     odd
         Sentences about what is missing, doubled or ambiguous.
+    patient
+        As `Acquisition.patient`.
     """
 
     uid: str
@@ -46,6 +48,7 @@ class Series:
     spacing: tuple[float, ...]
     files: tuple[str, ...]
     odd: tuple[str, ...] = ()
+    patient: str = ""
 
     @property
     def title(self) -> str:
@@ -119,4 +122,4 @@ def series_of(stack: Stack, *, odd: Iterable[str] = ()) -> Series:
         spacing = grid.geometry.spacing
         shape = (len(grid.frames), *single.first.shape)[-len(spacing) :]
     files = tuple(dict.fromkeys(frame.file for frame in stack.frames))
-    return Series(stack.key, description(header), modality(header), shape, spacing, files, tuple(said))
+    return Series(stack.key, description(header), modality(header), shape, spacing, files, tuple(said), patient(header))

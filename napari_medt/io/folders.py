@@ -24,11 +24,14 @@ class FoundImage:
         As `read` takes them.
     files
         What is read of a folder that holds more than this image; else empty.
+    patient
+        As `Acquisition.patient`, where headers were read.
     """
 
     path: Path
     choose: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    patient: str = ""
 
 
 def images_in(
@@ -88,7 +91,7 @@ def _series(folder: Path, leave_out: Path | None, progress: Progress, cancel: Ca
         files = tuple(sorted(str(Path(file).absolute()) for file in series.files))
         home = common_folder([Path(file) for file in files])
         if leave_out is None or leave_out not in (home, *home.parents):
-            yield FoundImage(home, (series.uid,), files)
+            yield FoundImage(home, (series.uid,), files, series.patient)
 
 
 def files_at(image: Path) -> Sequence[Path]:

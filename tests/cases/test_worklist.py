@@ -14,7 +14,7 @@ import tifffile
 from pydantic import ValidationError
 
 from napari_medt.cases import Item, Screen, Worklist
-from napari_medt.core import BadCase, BadImage, StorageError
+from napari_medt.core import BadCase, BadImage, StorageError, Volume
 
 
 @pytest.fixture
@@ -56,6 +56,14 @@ def test_every_image_is_a_case_in_the_order_people_count(folder):
         assert worklist.previous(third.key) == second
         assert worklist.next(third.key) is None
         assert worklist.previous(first.key) is None
+
+
+def test_work_on_a_folder_within_is_no_image(folder):
+    with Worklist.open(folder / "more") as inner:
+        work_on(inner, inner.items[0])
+        assert list((folder / "more").rglob("mask.tif"))
+    with Worklist.open(folder) as worklist:
+        assert names(worklist.items) == ["case-2", "case-10", "more_case-1"]
 
 
 def test_a_dicom_series_is_one_case(folder, rng):
@@ -279,3 +287,36 @@ def test_an_empty_folder_or_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(BadImage, match="no folder"):
         Worklist.open(tmp_path / "nowhere")
+
+
+def test_work_on_any_channel_counts_for_the_image(folder):
+    for path in folder.rglob("*.tif"):
+        path.unlink()
+    values = np.arange(2 * 20 * 30, dtype=np.uint16).reshape(2, 20, 30)
+    tifffile.imwrite(folder / "two.ome.tif", values, metadata={"axes": "CYX"})
+
+    def channels(worklist: Worklist, key: str) -> list[Volume]:
+        volume = worklist.load(key)
+        return [Volume(channel[None], volume.geometry) for channel in volume.array]
+
+    with Worklist.open(folder) as worklist:
+        (item,) = worklist.items
+        first, second = channels(worklist, item.key)
+        worklist.open_case(item.key, first).close()
+        with worklist.open_case(item.key, second) as case:
+            labels = np.ones((20, 30), np.uint8)
+            case.record(case.journal().record("brush", np.zeros_like(labels), labels))
+            case.accept("Dr. A")
+        assert worklist.update(item.key).state == "accepted"
+    for _ in range(2):
+        with Worklist.open(folder) as worklist:
+            (item,) = worklist.items
+            assert item.state == "accepted"
+            for channel in channels(worklist, item.key):  # the second is looked at last, or not at all
+                worklist.open_case(item.key, channel).close()
+                assert worklist.update(item.key).state == "accepted"
+    with Worklist.open(folder) as worklist, worklist.open_case(item.key, first) as case:
+        case.record(case.journal().record("brush", np.zeros_like(labels), labels))
+        assert worklist.update(item.key).state == "accepted", "a draft on another channel takes back no signature"
+        case.reject("Dr. B")
+        assert worklist.update(item.key).state == "second look"
