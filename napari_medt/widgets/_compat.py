@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,3 +149,13 @@ def window_picture(viewer: Any, size: tuple[int, int]) -> bytes:
     target = io.BytesIO()
     picture.save(target, "PNG", optimize=True)
     return target.getvalue()
+
+
+def remove_together(viewer: Any, layers: Iterable[Any]) -> None:
+    """Take several layers out; napari tidies up after each otherwise, which takes a noticeable time."""
+    gone = [layer for layer in layers if layer in viewer.layers]
+    together = getattr(viewer.layers, "batched_update", nullcontext)
+    with together() if len(gone) > 1 else nullcontext():
+        for layer in gone:
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_medt._napari_io.origin import origin_of
-from napari_medt.cases import CaseFolder, SlicesSeen, export
+from napari_medt.cases import CaseFolder, SlicesSeen, export, former_names
+from napari_medt.cases import patient_of as patient_at
 from napari_medt.core import MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.lessons import Lesson, Who
@@ -202,7 +203,9 @@ class Casework(QObject):
             if work.mask is not None and work.has_mask and (work.edits or work.status == "accepted"):
                 current = image is self.review.image
                 patient = patient_of(image)
-                found.append((image, work, Who(str(image.name), patient, current, patient in self.hold_out)))
+                origin = origin_of(image.metadata)
+                former = former_names(Path(origin.source), patient) if origin is not None and origin.source else ()
+                found.append((image, work, Who(str(image.name), patient, current, patient in self.hold_out, former)))
         return found
 
     def who(self) -> tuple[Who, ...]:
@@ -248,9 +251,8 @@ def person() -> str:
 
 
 def patient_of(image: Any) -> str:
-    """What is taken for the patient of an image that stands alone: its file, else its layer."""
+    """Whose an image is: as its file says, or the layer itself where it is of none."""
     origin = origin_of(image.metadata)
-    noted = image.metadata[layers.KEY].get("patient", "") if layers.KEY in image.metadata else ""
-    if noted:
-        return str(noted)
-    return Path(origin.source).name if origin is not None and origin.source else str(image.name)
+    if origin is None or not origin.source:
+        return str(image.name)
+    return patient_at(Path(origin.source), origin.acquisition.patient)

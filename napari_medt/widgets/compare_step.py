@@ -101,6 +101,7 @@ class CompareStep(Step):
         self.accept_button = button(texts.ACCEPT_NEW, "accept_new", clicked=self.accept_new)
         self.insist = named(QCheckBox(texts.INSIST), "insist")
         self.found: Compared | None = None
+        self._worse: set[str] = set()  # versions that a comparison found to be worse than the one in use
         for made in (self.keep_button, self.accept_button):
             made.setProperty("role", "big")
 
@@ -116,7 +117,7 @@ class CompareStep(Step):
         self.content.addWidget(self.insist)
         self.content.addLayout(FlowLayout(self.keep_button, self.accept_button))
 
-        self.version_box.currentIndexChanged.connect(lambda _: self.refresh())
+        self.version_box.currentIndexChanged.connect(self._another_version)
         self.difference.toggled.connect(self._show_difference)
         self.side_by_side.toggled.connect(self._show_views)
         self.insist.toggled.connect(lambda _: self.refresh())
@@ -146,6 +147,10 @@ class CompareStep(Step):
         self.version_box.blockSignals(False)
         self.refresh()
 
+    def _another_version(self, _: int = 0) -> None:
+        self.insist.setChecked(False)
+        self.refresh()
+
     @property
     def _other(self) -> str:
         """The chosen version, where it is not the one in use."""
@@ -153,9 +158,11 @@ class CompareStep(Step):
         return "" if chosen == self.review.model_key else chosen
 
     def _roll_back(self) -> None:
-        if self._other:
-            self._take(self._other)
-            self.message.say(texts.rolled_back(self.review.model_key), kind="good")
+        other, old = self._other, self.review.model_key
+        if other and self.back_button.isEnabled():
+            self._forget()
+            self._take(other)
+            self.message.say(texts.rolled_back(old, other), kind="good")
 
     # ----------------------------------------------------------------------------------------------------------- compare
 
@@ -192,6 +199,7 @@ class CompareStep(Step):
 
     def _compared(self, found: Compared) -> None:
         self.found = found
+        (self._worse.add if found.verdict.worse else self._worse.discard)(found.new)
         image = self.review.image
         units, axes = ("px", 2) if image is None else (layers.units_of(image), int(image.ndim))
         cases = max((change.cases for change in found.held_out), default=0)
@@ -281,6 +289,7 @@ class CompareStep(Step):
 
     def _take(self, key: str) -> None:
         review = self.review
+        self._worse.clear()  # than one that is in use no longer
         review.bridge.aside(
             lambda: remember(model=key), failed=lambda error: self.message.say(str(error), kind="error")
         )
@@ -297,11 +306,12 @@ class CompareStep(Step):
         several = self.version_box.count() > 1
         self.hint.setText(texts.COMPARE_HINT if several else texts.ONE_VERSION)
         self.starter.refresh(bool(self._other) and bool(self.cases.who()))
-        self.back_button.setEnabled(bool(self._other) and not busy)
+        allowed = self._other not in self._worse or self.insist.isChecked()
+        self.back_button.setEnabled(bool(self._other) and allowed and not busy)
         self.version_box.setEnabled(several and not busy)
         worse = found is not None and found.verdict.worse
         self.verdict.setVisible(bool(self.verdict.text()))
-        self.insist.setVisible(worse)
+        self.insist.setVisible(worse or self._other in self._worse)
         for widget in (self.keep_button, self.accept_button, self.difference, self.side_by_side):
             widget.setVisible(found is not None)
         self.keep_button.setEnabled(not busy)

@@ -20,6 +20,7 @@ from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.mask_files import mask_endings, reader, writer
 from napari_medt.widgets.parts import ElidedLabel, FlowLayout, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import box_in_view
 from napari_medt.widgets.step import Offer, Step
 from napari_medt.widgets.structures import Structures, rows_of
 from napari_medt.widgets.toolbox import Toolbox
@@ -57,6 +58,8 @@ class CorrectStep(Step):
         self.size_box.setSuffix(" px")
         self.size_box.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.overlap_box = chooser("overlap")
+        self.freeze_button = button(texts.FREEZE, "freeze", clicked=self.freeze)
+        self.unfreeze_button = button("", "unfreeze", clicked=self.unfreeze)
         self.toolbox = Toolbox(review)
         for policy, text in texts.OVERLAPS.items():
             self.overlap_box.addItem(text, policy)
@@ -73,6 +76,7 @@ class CorrectStep(Step):
         form = self.add_form()
         form.row(texts.SIZE, self.size_box)
         form.row(texts.OVERLAP, self.overlap_box)
+        self.content.addLayout(FlowLayout(self.freeze_button, self.unfreeze_button, spacing=4))
         self.content.addWidget(self.toolbox)
         self.content.addWidget(self.overlap_offer)
         self.content.addLayout(FlowLayout(self.undo_button, self.redo_button, spacing=4))
@@ -127,6 +131,24 @@ class CorrectStep(Step):
         work = self.review.work
         if work is not None:
             work.set_locked(label, locked)
+
+    def freeze(self) -> None:
+        """Let nothing change any more in the part of the picture that is on the canvas."""
+        work = self.review.work
+        mask = work.mask if work is not None else None
+        box = None if mask is None else box_in_view(self.review.viewer, mask)
+        if work is not None and box is not None:
+            work.freeze(box)
+            self.message.say(texts.froze(work.frozen_share), kind="good")
+        elif work is not None:
+            self.message.say(texts.NOTHING_IN_VIEW, kind="plain")
+
+    def unfreeze(self) -> None:
+        """Let everything be changed again."""
+        work = self.review.work
+        if work is not None:
+            work.freeze(None)
+            self.message.clear()
 
     def _size_chosen(self, value: int) -> None:
         work = self.review.work
@@ -315,6 +337,11 @@ class CorrectStep(Step):
         usable = mask is not None and self.review.busy != "run"
         for widget in (*self.tool_buttons.values(), self.size_box, self.overlap_box, self.structures):
             widget.setEnabled(usable)
+        share = work.frozen_share if work is not None else 0.0
+        self.freeze_button.setEnabled(usable)
+        self.unfreeze_button.setEnabled(usable)
+        self.unfreeze_button.setText(texts.unfreeze(share))
+        self.unfreeze_button.setVisible(share > 0)
         for widget in (self.toolbox, self.save_button, self.load_button):
             widget.setEnabled(usable)
         if work is not None:

@@ -5,6 +5,7 @@ All of `Draft` but its construction runs on the thread for changes of masks, in 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medt.cases import CaseFolder, Journal, LastRun, Protection, cases_folder, image_digest
-from napari_medt.core import BadCase, MedtError
+from napari_medt.core import BadCase, MedtError, StorageError
 from napari_medt.widgets import texts
 from napari_medt.widgets.timeline import Timeline
 
@@ -54,7 +55,7 @@ class Draft:
         self._folder: CaseFolder | None = None
         self._journal: Journal | None = None
         self._found: Journal | None = None
-        self._offered = False
+        self._labels: np.ndarray | None = None
         self._protection = Protection()
         self._waiting: list[Any] = []
         self._closed = False
@@ -77,9 +78,9 @@ class Draft:
         if found is None:
             return None
         self._found = folder.journal()
-        self._offered = bool(found.labels.any())
-        if not self._offered:
+        if not found.labels.any():
             return None
+        self._labels = found.labels
         notes, protection, run = found.notes, Protection(), None
         try:
             protection = folder.protection
@@ -96,17 +97,17 @@ class Draft:
     @property
     def journal(self) -> Journal:
         """The history of the mask, whose oldest changes move into the case's folder when memory runs short."""
-        if self._journal is None:
-            try:
-                self._journal = self._begin().journal()
-            except MedtError:  # `record` meets the same, and tells it
-                self._journal = Journal()
+        if self._journal is None or self._found is not None:
+            with contextlib.suppress(MedtError):  # `record` meets the same, and tells it
+                folder = self._begin()
+                self._journal = self._journal or folder.journal()
+        self._journal = self._journal or Journal()
         return self._journal
 
     def record(self, *entries: Any) -> str:
         """Keep changes; they are on disk when this returns what to tell the user.
 
-        A draft whose offer was not answered is put aside by the first change.
+        A draft whose offer was not answered goes before the first change: it is put aside as one step, which can be undone.
 
         Raises
         ------
@@ -139,9 +140,9 @@ class Draft:
         MedtError
             If nobody said yet whether it goes on with the mask that was found, or it was closed.
         """
-        if self._closed or (self._found is not None and self._offered):
+        if self._closed or (self._found is not None and self._labels is not None):
             raise MedtError(texts.UNANSWERED, remedy=texts.UNANSWERED_REMEDY)
-        return self._begin()
+        return self._open()
 
     def protect(self, kept: Protection) -> None:
         """Keep locks and frozen regions with the case.
@@ -162,12 +163,15 @@ class Draft:
 
     def discard(self) -> None:
         """Put the found draft aside."""
+        folder = self._open()
         if self._found is not None:
-            self._begin()
+            folder.discard()
+            self._found = None
+        folder.protect(self._protection)
 
     def forget(self) -> None:
         """Begin a new history, as another mask was put in the place of this one."""
-        self._journal = Journal()
+        self._journal, self._found = Journal(), None
 
     def close(self) -> None:
         """Let other windows have the case; nothing is recorded any more."""
@@ -177,12 +181,22 @@ class Draft:
             self._folder = None
 
     def _begin(self) -> CaseFolder:
-        """Open the folder for a change, which leaves a draft that was found but not asked for aside."""
-        folder = self._open()
-        if self._found is not None:
+        """Open the folder for a change; a draft that was found but not asked for becomes the history before it."""
+        folder, found = self._open(), self._found
+        if found is None:
+            return folder
+        if self._labels is None:  # nothing is on it
             folder.discard()
-            folder.protect(self._protection)
-            self._found = None
+        else:
+            self._journal = found
+            whole = tuple(slice(0, n) for n in self._labels.shape)
+            blank = np.zeros_like(self._labels)
+            entry = found.record_box(texts.PUT_ASIDE_NAME, whole, self._labels, blank, by="file")
+            with contextlib.suppress(
+                StorageError
+            ):  # the folder keeps what the disk refuses, and the change itself tells
+                folder.record(entry)
+        self._found = None
         return folder
 
     def _open(self) -> CaseFolder:

@@ -121,9 +121,10 @@ def move(journal: Journal, by: int, labels: np.ndarray, rules: Rules, name_of: C
     changed = before != after
     held = np.unique(np.concatenate([before[changed], after[changed]]))
     locked = [name_of(int(label)) for label in held[among(held, rules.locked)]]
+    remedy = texts.LOCKED_REMEDY
     if not locked and rules.frozen is not None and (changed & (rules.frozen[box] != 0)).any():
-        locked = [texts.FROZEN]
+        locked, remedy = [texts.FROZEN], texts.FROZEN_REMEDY
     if locked:
         journal.jump(here)
-        raise BadEdit(texts.locked_step(back=by < 0, names=locked), remedy=texts.LOCKED_REMEDY)
+        raise BadEdit(texts.locked_step(back=by < 0, names=locked), remedy=remedy)
     return Moved(steps, box, before, after, journal.position, length)

@@ -7,7 +7,7 @@ import pickle
 import uuid
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +19,7 @@ from napari_medt._napari_io.as_layers import CLASS_COLOURS
 from napari_medt._napari_io.origin import FILE_KEY, origin_of
 from napari_medt.core import Acquisition, BadImage, Geometry, Volume
 from napari_medt.core.geometry import unit_of
+from napari_medt.widgets.refilled import PLACE, fill, same
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -32,6 +33,9 @@ OUTLINE_VOXELS = 4_000_000
 WHOLE_BYTES = 64 * 2**20
 """Up to this size images that are loaded lazily are read as a whole."""
 
+FILLED, OUTLINED = 0.45, 0.9
+"""Opacity of masks: the picture is seen through an area, and beside a line."""
+
 FRAME_COLOUR = "#ffb000"
 
 TOGETHER = ("attention", "window", "arrows", "point")
@@ -43,8 +47,7 @@ PREVIEW_COLOURS = {1: "#00e5ff", 2: "#ff4df0", 3: "#ffe600"}
 
 def spatial_state(layer: Layer) -> dict[str, Any]:
     """Everything that says where a layer lies; copied together, or napari drops the units of all layers."""
-    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return {name: getattr(layer, name) for name in PLACE if hasattr(layer, name)}
 
 
 def even_state(layer: Layer) -> tuple[dict[str, Any], np.ndarray]:
@@ -228,9 +231,13 @@ def class_colormap(count: int) -> Any:
     return DirectLabelColormap(color_dict=colours)
 
 
-def compile_colours() -> None:
-    """Let napari compile how it colours labels, which takes seconds the first time, before the window needs it."""
+def warm_up() -> None:
+    """Let napari compile how it colours labels, and load what it makes the first layer with, before the window needs it."""
+    import pandas  # noqa: F401
+    import pint
+
     class_colormap(2).map(np.zeros((1, 1), np.uint8))
+    pint.get_application_registry().Unit("mm")
 
 
 def names_of_classes(classes: Sequence[str]) -> dict[str, Any]:
@@ -266,6 +273,7 @@ class OurLayers:
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._known: dict[tuple[str, str], weakref.ref[Layer]] = {}
+        self._spare: dict[str, weakref.ref[Labels]] = {}
 
     def find(self, image: Layer, role: str) -> Any | None:
         """Return the layer of a role if it is still in the viewer."""
@@ -280,18 +288,40 @@ class OurLayers:
             self._viewer.layers.remove(layer)
 
     def add_mask(self, image: Image, labels: np.ndarray, *, classes: int) -> Labels:
-        """Add the mask over the picture; the active layer stays the same."""
-        return self._add(
-            image,
-            "mask",
-            self._viewer.add_labels,
-            labels,
-            name=f"Mask of {image.name}",
-            opacity=0.45,
-            colormap=class_colormap(classes),
-            metadata=_file_of(image),
+        """Show the mask over the picture; the active layer stays the same."""
+        options = {
+            "name": f"Mask of {image.name}",
+            "colormap": class_colormap(classes),
+            "metadata": _file_of(image),
             **spatial_state(image),
-        )
+        }
+        spare = self._spare.pop(identity(image), lambda: None)()
+        if spare is not None and spare in self._viewer.layers and spare.ndim == labels.ndim:
+            fill(spare, labels, options)
+            spare.mode, spare.selected_label = "pan_zoom", 1
+            _draw(spare, outlined=False)
+            return self._own(image, "mask", spare)
+        return self._add(image, "mask", self._viewer.add_labels, labels, opacity=FILLED, **options)
+
+    def give_on(self, image: Image, data: np.ndarray, options: dict[str, Any]) -> list[Layer]:
+        """Put another picture into an image layer; returns what lies over the former one.
+
+        The layer of the mask is not among them: it becomes that of the new picture with `add_mask`.
+        """
+        former, mask = identity(image), self.find(image, "mask")
+        fill(image, data, options)
+        if mask is not None:
+            self._spare[identity(image)] = weakref.ref(mask)
+        return [layer for layer in self.over({former}) if layer is not mask]
+
+    def unused(self) -> list[Layer]:
+        """Masks of pictures that gave way to others, and of which `add_mask` made no use."""
+        spare, self._spare = self._spare, {}
+        return [mask for mask in (reference() for reference in spare.values()) if mask is not None]
+
+    def over(self, owners: Collection[str]) -> list[Layer]:
+        """Layers of ours that belong to images of these identities."""
+        return [layer for layer in self._viewer.layers if is_ours(layer) and layer.metadata[KEY].get("image") in owners]
 
     def show_map(
         self,
@@ -315,7 +345,7 @@ class OurLayers:
         colours = clear_in_the_middle() if both_ways else clear_where_low(colormap)
         layer = self.find(image, role)
         if layer is not None:
-            moved = {key: value for key, value in state.items() if not _same(getattr(layer, key), value)}
+            moved = {key: value for key, value in state.items() if not same(getattr(layer, key), value)}
             with _unmeasured(layer) if moved else nullcontext():
                 layer.data = data
             for key, value in moved.items():
@@ -370,8 +400,8 @@ class OurLayers:
     def outline(self, image: Layer, wanted: bool) -> None:
         """Draw the mask as lines while something else is to be seen through it, or filled again."""
         mask = self.find(image, "mask")
-        if mask is not None and mask.data.size <= OUTLINE_VOXELS and mask.contour == int(not wanted):
-            mask.contour = int(wanted)
+        if mask is not None and mask.data.size <= OUTLINE_VOXELS:
+            _draw(mask, outlined=wanted)
 
     def show_point(self, image: Image, point: Sequence[float] | None, *, name: str) -> Any:
         """Mark a place given in the picture's array coordinates; without one the mark is there, but not to be seen."""
@@ -449,11 +479,15 @@ class OurLayers:
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
         with keeping_selection(self._viewer):
             layer = add(data, **options)
+        self._own(image, role, layer)
+        if role in TOGETHER:
+            self._gather(image)
+        return layer
+
+    def _own(self, image: Layer, role: str, layer: Any) -> Any:
         owner = identity(image)
         layer.metadata[KEY] = {"id": uuid.uuid4().hex, "owner": id(layer), "role": role, "image": owner}
         self._known[owner, role] = weakref.ref(layer)
-        if role in TOGETHER:
-            self._gather(image)
         return layer
 
     def _gather(self, image: Layer) -> None:
@@ -476,16 +510,15 @@ def _unmeasured(layer: Layer) -> Any:
     return layer.events.data.blocker()
 
 
+def _draw(mask: Labels, *, outlined: bool) -> None:
+    """Draw a mask as lines, or filled."""
+    if mask.contour != int(outlined):
+        mask.contour = int(outlined)
+        if mask.opacity in (FILLED, OUTLINED):  # not where the user set another
+            mask.opacity = OUTLINED if outlined else FILLED
+
+
 def _set_opacity(layer: Layer, opacity: float) -> None:
     """Set it where it is another; napari draws the layer's small picture anew even where it is not."""
     if layer.opacity != opacity:
         layer.opacity = opacity
-
-
-def _same(one: Any, other: Any) -> bool:
-    if hasattr(one, "affine_matrix"):
-        return np.array_equal(one.affine_matrix, np.asarray(getattr(other, "affine_matrix", other)))
-    try:
-        return bool(np.array_equal(np.asarray(one), np.asarray(other)))
-    except (TypeError, ValueError):
-        return one == other

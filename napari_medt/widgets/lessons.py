@@ -25,12 +25,15 @@ class Who:
         Whether it is the case being worked on.
     hold_out
         Whether the user wants it only to be measured on.
+    former
+        What the patient may have been called in earlier rounds.
     """
 
     name: str
     patient: str
     current: bool = False
     hold_out: bool = False
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

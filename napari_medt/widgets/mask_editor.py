@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Signal
 
+from napari_medt.cases import Protection
 from napari_medt.cases.entry import By, changed_box
 from napari_medt.core import BadEdit, NothingToChange
 from napari_medt.editing import Edit, OverlapPolicy, make_edit
@@ -142,7 +143,20 @@ class MaskEditor(MaskState):
         """Lock a structure, so that it neither loses nor gains a voxel, or unlock it; kept with the case."""
         self.flush(everywhere=True)  # what was painted before is still allowed
         held = {*self.protection.locked, label} if locked else {*self.protection.locked} - {label}
-        self.protection = replace(self.protection, locked=tuple(sorted(held)))
+        self._protect(locked=tuple(sorted(held)))
+
+    def freeze(self, box: Box | None) -> None:
+        """Let nothing change in a box any more, or, without one, everything again; kept with the case."""
+        self.flush(everywhere=True)
+        frozen = None
+        if box is not None:
+            before = self.protection.frozen
+            frozen = np.zeros(self.shape, bool) if before is None else np.array(before, bool)
+            frozen[box] = True
+        self._protect(frozen=frozen)
+
+    def _protect(self, **more: Any) -> None:
+        self.protection = replace(self.protection, **more)
         self._history.protect(self.protection)
         self.changed.emit()
 
@@ -153,6 +167,8 @@ class MaskEditor(MaskState):
 
         def looked(found: Found | None) -> None:
             self.found = found
+            if found is not None:
+                self._hold(found.labels.dtype)  # what was drawn before this is undone back to it
             self.changed.emit()
 
         self._history.look(looked)
@@ -160,7 +176,7 @@ class MaskEditor(MaskState):
     def restore(self) -> bool:
         """Take the mask that was found, with its history and its locks; returns whether that could be done.
 
-        After changes that were made before the answer, it is a change like any other.
+        After changes that were made before the answer, it is a change like any other; its locks hold from then on.
         """
         found, self.found = self.found, None
         mask = self.mask
@@ -174,6 +190,7 @@ class MaskEditor(MaskState):
             done = self.replace(found.labels, texts.RESTORED_NAME, by="file")
             if run is not None:
                 self.on_case(lambda case: case.read_only or case.keep_run(run, found.uncertainty), failed=self._no)
+            self._bridge.aside(lambda: None, then=lambda _: self._hold_to(found.protection))  # once that is made
             return done
         self._hold(found.labels.dtype)
         self._shadow[...] = found.labels
@@ -391,7 +408,8 @@ class MaskEditor(MaskState):
             self.shape = tuple(mask.data.shape)
             self._history.restart(self._shadow.copy())
         else:
-            self._shadow = self._shadow.astype(mask.data.dtype, copy=False)  # larger labels may follow
+            larger = np.promote_types(self._shadow.dtype, mask.data.dtype)  # larger labels may follow
+            self._shadow = self._shadow.astype(larger, copy=False)
             self._strokes.soon()
 
     def _write(self, box: Box, values: np.ndarray) -> None:
@@ -412,9 +430,17 @@ class MaskEditor(MaskState):
         """Let the mask hold larger labels."""
         mask = self.mask
         if mask is not None and dtype.itemsize > self._shadow.dtype.itemsize:
+            self.settle()
             self._shadow = self._shadow.astype(dtype)
             mask.data = self._shadow.copy()
             self._strokes.seen()
+
+    def _hold_to(self, found: Protection) -> None:
+        """Let the locks of a mask that was found hold beside those there are."""
+        if self.mask is not None:
+            self.protection = self.protection.joined(found)
+            self._history.protect(self.protection)
+            self.changed.emit()
 
     def _show_all(self, mask: Any) -> None:
         mask.data[...] = self._shadow

@@ -17,6 +17,7 @@ from napari_medt.cases import Protection
 from napari_medt.cases.entry import By
 from napari_medt.core import BadEdit
 from napari_medt.editing import Edit, Rules
+from napari_medt.widgets import texts
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.counts import Counts
 from napari_medt.widgets.drafts import Draft, Found
@@ -76,17 +77,35 @@ class MaskHistory(QObject):
         self._moving: Future[Any] | None = None
         self._target = 0
         self._waiting: list[Callable[[], Any]] = []
+        self._found: Found | None = None
 
     # ------------------------------------------------------------------------------------------------------------- draft
 
     def look(self, then: Callable[[Found | None], None]) -> None:
         """See whether a mask of this picture was left from an earlier session."""
-        self._bridge.aside(self._draft.look, then=then, failed=self.failed.emit)
+
+        def looked(found: Found | None) -> None:
+            self._found = found
+            if self.timeline.changes:  # made while it was being looked for
+                self._put_aside()
+            then(found)
+
+        self._bridge.aside(self._draft.look, then=looked, failed=self.failed.emit)
+
+    def _put_aside(self) -> None:
+        """List the history of a mask that was found before the changes that were made without an answer, as `Draft` keeps it."""
+        found, self._found = self._found, None
+        if found is not None:
+            before = [*found.timeline.changes[: found.timeline.position], Change(texts.PUT_ASIDE_NAME, "file")]
+            self.timeline.changes[:0] = before
+            self.timeline.position += len(before)
+            self._target += len(before)
 
     def go_on(self, found: Found) -> bool:
         """Continue the history of a mask that was found; False after changes that were made before the answer."""
         if self.timeline.changes:
             return False
+        self._found = None
         self._bridge.aside(self._draft.go_on, failed=self.failed.emit)
         self.timeline = found.timeline
         self._bridge.aside(lambda: self._counts.start(found.labels), then=self._counted)
@@ -94,6 +113,7 @@ class MaskHistory(QObject):
 
     def discard(self) -> None:
         """Put a mask that was found aside."""
+        self._found = None
         self._bridge.aside(self._draft.discard, failed=self.failed.emit)
 
     def protect(self, kept: Protection) -> None:
@@ -128,7 +148,7 @@ class MaskHistory(QObject):
 
     def restart(self, labels: np.ndarray) -> None:
         """Begin anew, as a mask of another shape was put in the place of this one."""
-        self.timeline, self._moving = Timeline(), None
+        self.timeline, self._moving, self._found = Timeline(), None, None
         self._go_ahead()
         self._bridge.aside(self._draft.forget)
         self._bridge.aside(lambda: self._counts.start(labels), then=self._counted)
@@ -151,6 +171,7 @@ class MaskHistory(QObject):
 
     def record(self, change: Change, name: str, box: Box, before: np.ndarray, after: np.ndarray, **about: Any) -> None:
         """Take the values before and after a change into the journal and onto the disk, and count them."""
+        self._put_aside()
         self.timeline.add(change)
         draft, counts = self._draft, self._counts
 

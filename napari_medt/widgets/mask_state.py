@@ -61,6 +61,7 @@ class MaskState(QObject):
         self._mask = weakref.ref(mask)
         self._shadow = np.array(mask.data)
         self._restored = False
+        self._frozen: tuple[Any, float] = (None, 0.0)
 
     @property
     def mask(self) -> Any | None:
@@ -134,6 +135,14 @@ class MaskState(QObject):
     def name_of(self, label: int) -> str:
         """Name a structure."""
         return self.classes[label] if 0 <= label < len(self.classes) else texts.label_name(label)
+
+    @property
+    def frozen_share(self) -> float:
+        """Share of the picture in which nothing may change."""
+        frozen = self.protection.frozen
+        if frozen is not self._frozen[0]:
+            self._frozen = (frozen, 0.0 if frozen is None else float(np.count_nonzero(frozen) / frozen.size))
+        return self._frozen[1]
 
     @property
     def rules(self) -> Rules:

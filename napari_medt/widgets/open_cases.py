@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_medt.cases import former_names
 from napari_medt.core import Cancel, MedtError
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets._compat import remove_together
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.lessons import Lesson, Who
+from napari_medt.widgets.refilled import fits
 from napari_medt.widgets.remembered import remember
 from napari_medt.widgets.runs import REGION
 from napari_medt.widgets.screens import screen_of, show_as
 
 if TYPE_CHECKING:
+    from napari_medt._napari_io.finding import LayerData
     from napari_medt.cases import Item, Screen, Worklist
     from napari_medt.core import Volume
     from napari_medt.widgets.review import Review
@@ -46,7 +50,7 @@ class OpenCases(QObject):
         self._cancel = Cancel()
         self._reading = Bridge(self)  # so that a large image does not keep strokes from being saved
         self.items: tuple[Item, ...] = ()
-        self._reading.aside(layers.compile_colours)
+        self._reading.aside(layers.warm_up)
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
         self._waiting: Callable[[], Any] | None = None
@@ -198,6 +202,10 @@ class OpenCases(QObject):
         worklist = self.worklist
         if worklist is None or key == self.key or not self._may_open():
             return
+        work = self.review.work
+        if work is not None and work.moving:  # what waits for that comes first
+            work.when_still(lambda: self.go(key))
+            return
         item = next(item for item in self.items if item.key == key)
         ready = self._ahead.pop(key, None)
 
@@ -214,21 +222,27 @@ class OpenCases(QObject):
         worklist, viewer, review = self.worklist, self.review.viewer, self.review
         if worklist is None:
             return
-        self.leave()
+        shown = self._shown
+        goes_on = len(shown) == len(made) and all(
+            layer in viewer.layers and fits(layer, data, options)
+            for layer, (data, options, _) in zip(shown, made, strict=True)
+        )
+        self.leave(into=made if goes_on else ())
         self.key = item.key
-        for data, options, _ in made:
-            layer = viewer.add_image(data, **options)
-            layers.identity(layer)
-            layer.metadata[layers.KEY]["patient"] = patient_in(worklist.folder, item)
+        self._shown = shown if goes_on else [viewer.add_image(data, **options) for data, options, _ in made]
+        for layer in self._shown:
             review.keep_case_with(layer, lambda volume: worklist.open_case(item.key, volume))
-            self._shown.append(layer)
+        viewer.layers.selection.active = self._shown[0]
         viewer.reset_view()
         if screen is not None and self._anew:
             review.go_on_with(screen.model)
         self._anew = False
         review.choose_image(self._shown[0])
+        remove_together(viewer, review.layers.unused())
         if screen is not None:
             show_as(review, screen)
+        else:
+            viewer.dims.current_step = tuple((steps - 1) // 2 for steps in viewer.dims.nsteps)
         self.changed.emit()
         self._read_ahead()
 
@@ -248,8 +262,14 @@ class OpenCases(QObject):
             lambda: _read(worklist, item, self._cancel), then=keep
         )  # what cannot be read is told when it is opened
 
-    def leave(self) -> None:
-        """Take the case that is open out of the viewer; its mask and how it was shown are kept."""
+    def leave(self, into: Sequence[LayerData] = ()) -> None:
+        """Take the case that is open out of the viewer; its mask and how it was shown are kept.
+
+        Parameters
+        ----------
+        into
+            What its image layers are to show from now on, where they stay.
+        """
         review, worklist, key = self.review, self.worklist, self.key
         shown, self._shown, self.key = self._shown, [], ""
         viewer = review.viewer
@@ -260,12 +280,13 @@ class OpenCases(QObject):
         for image, work in review.works:
             if image in there:
                 self.cases.log_seen(work)
-        owners = {layers.identity(layer) for layer in there}
-        for layer in there:
-            viewer.layers.remove(layer)
-        for layer in [layer for layer in viewer.layers if layers.is_ours(layer)]:
-            if layer.metadata[layers.KEY].get("image") in owners:
-                viewer.layers.remove(layer)
+        if into:
+            over = [
+                layer for image, made in zip(there, into, strict=True) for layer in review.show_another(image, made)
+            ]
+        else:
+            over = [*there, *review.layers.over({layers.identity(layer) for layer in there})]
+        remove_together(viewer, over)
 
         def left() -> None:
             worklist.keep_screen(key, screen)
@@ -319,7 +340,12 @@ class OpenCases(QObject):
             return []
         return [
             Lesson(
-                Who(item.name, patient := patient_in(worklist.folder, item), hold_out=patient in self.cases.hold_out),
+                Who(
+                    item.name,
+                    item.patient,
+                    hold_out=item.patient in self.cases.hold_out,
+                    former=former_names(item.image.path, item.patient),
+                ),
                 path=item.image.path,
                 choose=item.image.choose,
                 root=worklist.cases_folder,
@@ -330,12 +356,6 @@ class OpenCases(QObject):
 
     def _failed(self, error: MedtError) -> None:
         self.review.said.emit("run", str(error), "error")
-
-
-def patient_in(folder: Path, item: Item) -> str:
-    """What is taken for the patient of an image: the folder it lies in below the list's, else the image itself."""
-    inside = item.image.path.relative_to(folder).parts
-    return inside[0] if len(inside) > 1 else item.name
 
 
 def _read(worklist: Worklist, item: Item, cancel: Cancel) -> Read:

@@ -20,8 +20,9 @@ from napari_medt.widgets.runs import Ran, doubts_of, hints_of
 from napari_medt.widgets.slice_shown import slice_shown
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
+    from napari_medt._napari_io.finding import LayerData
     from napari_medt.cases import LastRun
 
 Say = Callable[..., None]
@@ -199,6 +200,17 @@ class Review(QObject):
             work.close()
             self.mask_changed.emit()
 
+    def show_another(self, image: Image, made: LayerData) -> list[Layer]:
+        """Put another picture into an image layer, once what was done on the former is kept; returns what lies over that."""
+        key = layers.identity(image)
+        work = self._works.pop(key, None)
+        if work is not None:
+            work.close()
+        for kept in (self._openers, self._doubtful):
+            kept.pop(key, None)
+        data, options, _ = made
+        return self.layers.give_on(image, data, options)
+
     def editor_for(self, image: Image) -> MaskEditor | None:
         """Return the editor of an image's mask; makes the mask again if the user deleted it."""
         key = layers.identity(image)
@@ -237,25 +249,26 @@ class Review(QObject):
 
     def restore(self, work: MaskEditor) -> None:
         """Take the mask that was found from an earlier session."""
-        found, image = work.found, work.picture.layer()
+        found, image, fresh = work.found, work.picture.layer(), _is_fresh(work)
         if found is not None and image is not None and work.restore():
             if found.run is not None:
                 layers.add_fixes(image, hints_of(found.run))
                 self._show_doubt(image, found.run, found.uncertainty)
             self._use_model_of_mask()
-            said = [texts.RESTORED.format(when=found.when), *found.notes, self._about_model(work.run)]
+            back = texts.RESTORED if fresh else texts.RESTORED_OVER
+            said = [back.format(when=found.when), *found.notes, self._about_model(work.run)]
             self.said.emit("correct", " ".join(filter(None, said)), "good")
             if work.status != "accepted":
                 self.set_stage("correct")
         self.mask_changed.emit()
 
     def _use_model_of_mask(self) -> None:
-        """Choose the model that made a mask of an earlier session, until another picture is chosen; no later one gives way."""
+        """Choose the model that made a mask of an earlier session, for this picture; another version of it that is in use stays."""
         work, before = self.work, self.model_key
         run = None if work is None else work.run
         if work is None or run is None or not self._same_weights(run):
             return
-        if run.model != before and not self._later_version(run):
+        if run.model != before and not self._other_version(run):
             self.models_changed.emit(run.model)
             self._own_model = before
         work.model_key = run.model
@@ -270,10 +283,10 @@ class Review(QObject):
         card = self.cards.get(run.model)
         return card is not None and card.sha256 == run.weights_sha256
 
-    def _later_version(self, run: LastRun) -> bool:
-        """Whether a later version of the model of a run is in use."""
+    def _other_version(self, run: LastRun) -> bool:
+        """Whether another version of the model of a run is in use, which somebody decided on."""
         now, then = self.cards.get(self.model_key), self.cards[run.model]
-        return now is not None and now.name == then.name and now.version > then.version
+        return now is not None and now.name == then.name and now.version != then.version
 
     def _about_model(self, run: LastRun | None) -> str:
         """Say where the model in use is not the one that made a mask of an earlier session."""
@@ -282,12 +295,12 @@ class Review(QObject):
         if not self._same_weights(run):
             gone = texts.MODEL_GONE if run.model not in self.cards else texts.MODEL_CHANGED
             return gone.format(name=run.title)
-        return texts.MODEL_LATER.format(old=run.model, new=self.model_key) if self._later_version(run) else ""
+        return texts.MODEL_OTHER_VERSION.format(old=run.model, new=self.model_key) if self._other_version(run) else ""
 
     def start_anew(self, work: MaskEditor) -> None:
         """Put the found mask aside."""
         work.start_anew()
-        self.said.emit("run", texts.FORGOTTEN, "plain")
+        self.said.emit("run", texts.FORGOTTEN if _is_fresh(work) else texts.FORGOTTEN_LATER, "plain")
 
     def _drop(self, work: MaskEditor) -> None:
         """Forget a picture, and take its untouched mask out of the viewer."""
@@ -343,7 +356,8 @@ class Review(QObject):
 
     def _work_changed(self) -> None:
         work = self.work
-        if work is not None and work.found is not None and work.image_id in self._openers:
+        # After changes that were made while it was being looked for, nothing is put in their place unasked.
+        if work is not None and work.found is not None and work.image_id in self._openers and _is_fresh(work):
             self.restore(work)
         else:
             self.mask_changed.emit()
@@ -471,3 +485,10 @@ class Review(QObject):
         self._works.clear()
         self.changes.close()
         self.client.close()
+
+
+def _is_fresh(work: MaskEditor) -> bool:
+    """Whether nothing was done on a mask so far, nor is being drawn."""
+    if not work.timeline.changes:
+        work.settle()
+    return not work.timeline.changes

@@ -169,11 +169,12 @@ class TeachingSession(Session):
         return Compared(old_key, new_key, outside, changes(*here), judge(outside), difference, drawn)
 
     def _sides(self, who: Sequence[Who], name: str) -> dict[str, Any]:
-        from napari_medt.training.sides import draw_sides, load_sides
+        from napari_medt.training.sides import draw_sides, load_sides, with_former
 
+        known = with_former(load_sides(_sides_of(name)), [(one.patient, one.former) for one in who])
         wanted = [one.patient for one in who if one.hold_out]
         last = next((one.patient for one in who if one.current), "")
-        return dict(draw_sides(load_sides(_sides_of(name)), patients(who), wanted=wanted, last=last))
+        return dict(draw_sides(known, patients(who), wanted=wanted, last=last))
 
     def _corrections(self, taught: Taught, model: Model, *, held_out: bool, group: str) -> Iterator[Correction]:
         """A case as a model learns from it: whole, or for a 2D model the slices of a scan in which something was reviewed."""
@@ -250,6 +251,7 @@ def _from_disk(lesson: Lesson) -> tuple[Volume, Volume | None, np.ndarray, np.nd
     assert lesson.path is not None
     assert lesson.root is not None
     volume = read(lesson.path, choose=lesson.choose)
+    begun = None
     for data, options, _ in image_layers(volume, lesson.who.name)[0]:
         origin = origin_of(options["metadata"])
         array = data[0] if options.get("multiscale") else data
@@ -260,7 +262,11 @@ def _from_disk(lesson: Lesson) -> tuple[Volume, Volume | None, np.ndarray, np.nd
             found = case.recover()
             if found is not None:
                 edited = case.journal().edited_mask(found.labels.shape).by > 0
-                return shown, origin.scan, found.labels, edited, case.status == "accepted"
+                begun = shown, origin.scan, found.labels, edited, case.status == "accepted"
+                if case.status == "accepted":  # which counts before a draft on another channel
+                    break
+    if begun is not None:
+        return begun
     raise MedtError(f"The mask of {lesson.who.name} was not found", remedy="open that case once")
 
 

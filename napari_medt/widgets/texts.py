@@ -138,6 +138,8 @@ UNSURE_UNIT = "0 sure, 1 as unsure as can be"
 PANELS = {"picture": "Picture", "mask": "Mask", "attention": "Attention", "uncertainty": "Unsure places"}
 
 SIZE = "Brush size"
+FREEZE = "Freeze what is in view"
+NOTHING_IN_VIEW = "Nothing of the picture is in view, or it is shown in 3D. Turn to a slice of it first."
 OVERLAP = "On others"
 OVERLAPS = {"replace": "Replace them", "keep": "Keep them", "ask": "Ask"}
 TAKE = "Take from them"
@@ -278,6 +280,8 @@ TOOLTIPS = {
     "structures": "The structures of the mask and how large each is. Click one to paint it and to use the tools on it; click its "
     "padlock, or press the space bar, to lock it: then nothing changes it.",
     "overlap": "What happens to other structures where the brush, a tool, a model or a loaded mask meets them.",
+    "freeze": "Let no brush, tool, model or undo change what is in view, on this slice, any more. It is kept with the case.",
+    "unfreeze": "Let everything be changed again that was frozen. Locked structures stay locked.",
     "take": "Let this change take the voxels it wants from the other structures. Undo gives them back.",
     "keep_others": "Leave the other structures as they are.",
     "history": "Every change of the mask. Click one to go back to the time right after it.",
@@ -429,7 +433,7 @@ TOOL_CLICKS = {
     "stroke": "Paint in the picture.",
 }
 STROKES = {"ball_brush": "ball brush", "range_brush": "range brush"}
-NEW_STRUCTURE = "New: label {label}"
+NEW_STRUCTURE = "A new structure"
 EVERYWHERE = "Everywhere"
 ON_THIS_SLICE = "On this slice"
 WITHIN = "Within {name}"
@@ -486,10 +490,12 @@ ATTENTION_FIRST = "Run the model first; then a click is answered at once."
 RUN_NAME = "model run"
 LOADED_NAME = "mask from {name}"
 RESTORED_NAME = "restored mask"
+PUT_ASIDE_NAME = "found mask put aside"
 STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 OTHER_EDIT = "edit"
 FROZEN = "a frozen region"
 LOCKED_REMEDY = "unlock it first"
+FROZEN_REMEDY = "unfreeze it first"
 NO_ATTENTION = "This model shows no attention."
 LOOKING = "Looking …"
 NO_STRUCTURE = "There is nothing of this structure in the mask"
@@ -514,11 +520,14 @@ BOX_OUTSIDE = "What is drawn in {name} lies beside the picture"
 OUTSIDE = "That point lies outside the picture."
 KEPT = "Kept on this computer, {when}."
 RESTORED = "The mask from {when} is back, with its history: Undo goes on where you left off."
+RESTORED_OVER = (
+    "The mask from {when} is back, with its locks, in the place of what was done since: Undo brings that back."
+)
 MODEL_GONE = "{name}, which made the mask, is not installed: Look cannot ask it, but what you correct still counts."
 MODEL_CHANGED = (
     "{name} has other weights than when it made the mask: Look cannot ask it, but what you correct still counts."
 )
-MODEL_LATER = "It was made by {old}; {new} stays in use."
+MODEL_OTHER_VERSION = "It was made by {old}; {new} stays in use."
 COMPARED_OTHER = "The comparison was of another picture or model than is chosen now, so it was put aside."
 UNSURE_OF = "Unsure places of {name}"
 UNANSWERED = "A mask from an earlier session was found for this picture"
@@ -532,6 +541,7 @@ PAUSED = "Paused"
 TOO_LONG = "What was begun had not ended after {seconds}"
 CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
+FORGOTTEN_LATER = "What you did stays. Undo still goes back to the found mask."
 
 
 def cut_short(names: Sequence[str]) -> str:
@@ -771,9 +781,9 @@ def title_of_view(when: str, key: str) -> str:
     return f"{when}: version {key.rpartition('@')[2]}"
 
 
-def rolled_back(key: str) -> str:
+def rolled_back(old: str, new: str) -> str:
     """Say which version is used now, and which was."""
-    return f"Changed back. {key} stays in the list."
+    return f"{new} is in use now. {old} stays in the list."
 
 
 def kept_old(key: str) -> str:
@@ -886,9 +896,20 @@ def over_others(name: str) -> str:
     return f"{name} over others"
 
 
+def froze(share: float) -> str:
+    """Say that a part of the picture does not change any more."""
+    return f"What is in view stays as it is now. {_percent(share)} of the picture is frozen."
+
+
+def unfreeze(share: float) -> str:
+    """Write on the button that gives frozen parts free again how much they are."""
+    return f"Unfreeze ({_percent(share)})"
+
+
 def locked_step(*, back: bool, names: Sequence[str]) -> str:
     """Say that a step through the history would change what is locked."""
-    return f"{UNDO if back else REDO} would change {_listed(names)}, which is locked"
+    held = "" if list(names) == [FROZEN] else ", which is locked"
+    return f"{UNDO if back else REDO} would change {_listed(names)}{held}"
 
 
 def _listed(words: Sequence[str]) -> str:

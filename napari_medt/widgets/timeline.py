@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_medt.widgets import texts
+
 if TYPE_CHECKING:
     from napari_medt.cases import Entry
 
@@ -56,5 +58,8 @@ class Timeline:
 
     @property
     def corrections(self) -> int:
-        """Number of changes by hand or by a tool that are in the mask."""
-        return sum(change.by in ("hand", "tool") for change in self.changes[: self.position])
+        """Number of changes by hand or by a tool that are in the mask, without those of a mask that was put aside."""
+        count = 0
+        for change in self.changes[: self.position]:
+            count = 0 if change.title == texts.PUT_ASIDE_NAME else count + (change.by in ("hand", "tool"))
+        return count

@@ -65,6 +65,7 @@ def wish_for(review: Review, points: Sequence[Point], given: Mapping[str, Any]) 
         labels=work.labels,
         value=value,
         values=tuple(work.voxels) or (value,),
+        named=work.structures,
         spacing=Scale.of(work.picture.geometry).spacing,
         axis=axis,
         index=min(max(index, 0), work.shape[axis] - 1),

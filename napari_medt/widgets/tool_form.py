@@ -56,14 +56,12 @@ class Offered:
 
     def choices(self, option: Option) -> list[tuple[str, Any]]:
         """Return texts and values for an option with a list."""
-        new = max((0, *self.names)) + 1
         others = [(name, label) for label, name in self.names.items() if label != self.active]
         return {
             "choice": [(texts.TOOL_CHOICES[key], key) for key in option.choices],
             "other": others,
-            "target": [(texts.NEW_STRUCTURE.format(label=new), new), *others],
-            "free": [(name, label) for name, label in others if label not in self.present]
-            + [(texts.NEW_STRUCTURE.format(label=new), new)],
+            "target": [(texts.NEW_STRUCTURE, 0), *others],
+            "free": [(name, label) for name, label in others if label not in self.present] + [(texts.NEW_STRUCTURE, 0)],
             "region": [(texts.EVERYWHERE, EVERYWHERE)]
             + ([(texts.ON_THIS_SLICE, THIS_SLICE)] if self.volume else [])
             + [(texts.WITHIN.format(name=self.names[label]), label) for label in self.present if label in self.names],

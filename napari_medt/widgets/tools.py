@@ -49,11 +49,15 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Wish:
-    """Everything a tool may need; lengths are in mm, or in pixels where the picture has no size."""
+    """Everything a tool may need; lengths are in mm, or in pixels where the picture has no size.
+
+    `values` are the labels in the mask, `named` those and all that have a meaning; `to` is 0 for a label that has none yet.
+    """
 
     labels: np.ndarray
     value: int
     values: tuple[int, ...]
+    named: tuple[int, ...]
     spacing: tuple[float, ...]
     axis: int = 0
     index: int = 0
@@ -160,7 +164,7 @@ def _in_plane(point: tuple[float, ...], wish: Wish) -> tuple[float, ...]:
 
 
 def _free(wish: Wish) -> int:
-    return max((0, *wish.values)) + 1
+    return max((0, *wish.values, *wish.named)) + 1
 
 
 def _copy(wish: Wish) -> Edit:
@@ -243,7 +247,9 @@ TOOLS: dict[str, Tool] = {
         Tool("largest", lambda w: editing.keep_largest(w.labels, w.value)),
         Tool("remove_island", lambda w: editing.change_island(w.labels, w.at), clicks="point"),
         Tool("keep_island", lambda w: editing.keep_island(w.labels, w.at), clicks="point"),
-        Tool("give_island", lambda w: editing.change_island(w.labels, w.at, to=w.to), (_TO,), clicks="point"),
+        Tool(
+            "give_island", lambda w: editing.change_island(w.labels, w.at, to=w.to or _free(w)), (_TO,), clicks="point"
+        ),
         Tool("shrink", lambda w: editing.shrink(w.labels, w.value, margin_mm=w.length, spacing=w.spacing), (_LENGTH,)),
         Tool("hollow", _hollow, (_LENGTH, Option("way", "choice", ("inside", "middle", "outside")))),
         Tool(
@@ -258,7 +264,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool("cut", _cut, (_TO,), clicks="line"),
         Tool("merge", lambda w: editing.merge(w.labels, (w.value, w.to), to=w.to), (Option("to", "other"),)),
-        Tool("relabel", lambda w: editing.relabel(w.labels, w.value, to=w.to), (Option("to", "free"),)),
+        Tool("relabel", lambda w: editing.relabel(w.labels, w.value, to=w.to or _free(w)), (Option("to", "free"),)),
         Tool("combine", _combine, (Option("mask", "mask"), Option("way", "choice", ("add", "subtract", "intersect")))),
         Tool("threshold", _threshold, (Option("within", "region"), *_RANGE)),
         Tool(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
-from napari_medt.core import Volume
+from napari_medt.core import Geometry, Volume
 from napari_medt.io import write
 from napari_medt.widgets import texts
 from napari_medt.widgets._compat import scene_camera
-from napari_medt.widgets.open_cases import patient_in
+from napari_medt.widgets.casework import patient_of
+from napari_medt.widgets.refilled import fill, fits, same
 
 
 @pytest.fixture
@@ -81,6 +84,122 @@ def test_a_folder_is_gone_through_case_by_case(listed, walk, viewer, folder, wor
     assert dock.case_bar.state.text() == "● accepted", "taken up again without asking, and still accepted"
 
 
+def test_a_case_of_the_same_kind_is_shown_in_the_same_layers(listed, walk, viewer, cells):
+    dock = listed()
+    image, work = dock.review.image, dock.review.work
+    mask, first = work.mask, str(image.name)
+    dock.run_step.uncertainty.setChecked(True)
+    walk.run(dock)
+    walk.paint(dock, (60, 90))
+    mine = work.snapshot()
+    mask.mode, mask.contour, mask.visible, image.gamma = "paint", 1, False, 0.7
+    before = np.array(image.data)
+    dock.opened.step(1)
+    dock.wait()
+
+    assert list(viewer.layers) == [image, mask], "both go on, and what the former case had beside them is gone"
+    assert image.name != first
+    assert str(mask.name) == f"Mask of {image.name}"
+    assert dock.run_step.image_box.currentText() == str(image.name)
+    np.testing.assert_array_equal(image.data, before[::-1])
+    assert dock.review.work is not work
+    assert dock.review.work.mask is mask
+    assert not mask.data.any()
+    assert (str(mask.mode), mask.contour, mask.visible) == ("pan_zoom", 0, True)
+    assert image.gamma == 0.7, "how the user likes to see pictures stays"
+    assert viewer.layers.selection.active is image
+    assert dock.review.doubtful == ()
+    walk.run(dock)
+    walk.paint(dock, (60, 90), label=0)
+    second = dock.review.work.snapshot()
+
+    for by, kept in ((-1, mine), (1, second)):
+        dock.opened.step(by)
+        dock.wait()
+        np.testing.assert_array_equal(dock.review.work.snapshot(), kept)
+        np.testing.assert_array_equal(mask.data, kept)
+
+    dock.opened.step(1)  # a scan, which has an axis more
+    dock.wait()
+    assert image not in viewer.layers
+    assert mask not in viewer.layers
+    assert dock.review.work.mask.ndim == 3
+
+
+def test_what_is_in_view_is_frozen_and_stays_so(listed, walk, viewer, qtbot):
+    dock = listed()
+    dock.opened.step(2)
+    dock.wait()
+    work, step = dock.review.work, dock.correct_step
+    assert step.unfreeze_button.isHidden()
+    viewer.dims.set_point(0, 2)
+    camera = scene_camera(viewer)
+    camera.zoom *= 4
+    qtbot.wait(200)
+    step.freeze_button.click()
+    frozen = np.array(work.protection.frozen)
+    assert not frozen[[0, 1, 3, 4]].any()
+    rows, columns = np.nonzero(frozen[2])
+    centre = np.array(camera.center[-2:])
+    np.testing.assert_allclose([rows.mean(), columns.mean()], centre, atol=2)
+    assert 0 < work.frozen_share < 0.1
+    walk.run(dock)
+    dock.wait()  # what the rules leave of the run is worked out beside the window
+    assert not work.mask.data[2][frozen[2]].any()
+    assert work.mask.data[1].any()
+    dock.opened.step(-1)
+    dock.wait()
+    assert step.unfreeze_button.isHidden(), "of another case"
+    dock.opened.step(1)
+    dock.wait()
+    np.testing.assert_array_equal(dock.review.work.protection.frozen, frozen)
+    assert not step.unfreeze_button.isHidden()
+    step.unfreeze_button.click()
+    assert dock.review.work.protection.frozen is None
+    viewer.dims.ndisplay = 3
+    step.freeze_button.click()
+    assert step.message.text == texts.NOTHING_IN_VIEW
+
+
+def test_the_mask_of_another_channel_goes_with_its_case(folder, listed, walk, viewer, cells):
+    scan = np.stack([cells] * 5).astype(np.float32)
+    for name in ("a", "b"):
+        volume = Volume(np.stack([scan, scan[:, ::-1]]), Geometry.from_spacing((1, 1, 1), units="mm"))
+        write(volume, folder / f"two_{name}.nii.gz")
+    dock = listed()
+    for _ in range(3):
+        dock.opened.step(1)
+        dock.wait()
+    assert str(dock.review.image.name).startswith("two_a")
+    second = next(layer for layer in viewer.layers if layer is not dock.review.image and "Mask" not in layer.name)
+    dock.review.choose_image(second)
+    walk.run(dock)
+    dock.opened.step(1)
+    dock.wait()
+    assert sum("Mask" in layer.name for layer in viewer.layers) == 1
+    assert not dock.review.work.mask.data.any()
+    assert all("two_a" not in layer.name for layer in viewer.layers)
+
+
+def test_layers_go_on_with_another_place_and_brightness(viewer, rng):
+    first, second = (rng.integers(0, 900, (4, 9, 9 + add)).astype(np.int16) for add in (0, 3))
+    layer = viewer.add_image(first, contrast_limits=(0, 5), scale=(1, 1, 1), units="mm", visible=False)
+    options = {"name": "other", "scale": (2, 0.5, 0.5), "translate": (1, 2, 3), "units": ("mm",) * 3, "rgb": False}
+    assert fits(layer, second, options)
+    assert not fits(layer, second.astype(np.float32), options)
+    assert not fits(layer, second[0], options)
+    assert not fits(layer, [second, second[:, ::2]], options), "of several resolutions"
+    fill(layer, second, options)
+    fresh = viewer.add_image(second, **options)
+    assert layer.visible
+    assert layer.name.startswith("other")
+    for name in ("scale", "translate", "contrast_limits", "units"):
+        assert same(getattr(layer, name), getattr(fresh, name)), name
+    fill(layer, first, options | {"contrast_limits": (-3, 20)})
+    assert tuple(layer.contrast_limits) == tuple(layer.contrast_limits_range) == (-3, 20)
+    np.testing.assert_allclose(viewer.dims.range[0][:2], (1, 7))
+
+
 def test_a_restart_finds_case_and_view_again(listed, walk, viewer):
     dock = listed()
     dock.opened.step(1)
@@ -105,6 +224,28 @@ def test_a_restart_finds_case_and_view_again(listed, walk, viewer):
     again.wait()
     assert again.look_step.pick_button.isEnabled()
     assert states(again)[again.opened.place] == "draft"
+
+
+def test_nothing_is_put_over_a_stroke_that_was_made_before_the_mask_was_found(listed, walk, qtbot):
+    dock = listed()
+    walk.run(dock)
+    dock.wait()
+    kept, first = dock.review.work.snapshot(), dock.opened.key
+    dock.opened.step(1)
+    dock.wait()
+    slow = threading.Event()
+    dock.review.changes.aside(lambda: slow.wait(60))
+    dock.opened.step(-1)
+    qtbot.waitUntil(lambda: dock.opened.key == first and dock.review.work is not None, timeout=60_000)
+    walk.paint(dock, (60, 90))
+    mine = dock.review.work.snapshot()
+    slow.set()
+    dock.wait()
+    np.testing.assert_array_equal(dock.review.work.mask.data, mine)
+    assert dock.correct_step.offer.isVisible(), "it is offered rather than put over the stroke"
+    walk.undo(dock)
+    walk.undo(dock)
+    np.testing.assert_array_equal(dock.review.work.mask.data, kept)
 
 
 def test_what_was_seen_is_told_and_logged(listed, walk, viewer):
@@ -156,10 +297,22 @@ def test_the_next_case_is_read_ahead(listed):
     dock.wait()
 
 
-def test_a_patient_is_the_folder_an_image_lies_in(listed, folder):
+def test_a_patient_is_the_same_however_an_image_is_opened(listed, folder, walk):
     dock = listed()
-    found = {item.name: patient_in(folder, item) for item in dock.opened.items}
-    assert sorted(found.values()) == ["anna", "anna", "scan"]
+    assert sorted(item.patient for item in dock.opened.items) == ["anna", "anna", "scan"]
+    assert patient_of(dock.review.image) == "anna"
+    walk.run(dock)
+    dock.accept()
+    dock.wait()
+    for opened, patient in ((folder / "anna" / "two.tif", "anna"), (folder / "scan.nii.gz", "scan")):
+        dock.opened.leave()
+        dock.opened._open_file(opened)
+        dock.wait()
+        assert patient_of(dock.review.image) == patient
+    assert {one.patient for one in dock.cases.who()} == {"anna"}
+    dock.open_case(folder.parent)
+    dock.wait()
+    assert sorted(item.patient for item in dock.opened.items) == ["anna", "anna", "scan"]
 
 
 def test_an_accepted_mask_is_handed_over_with_its_record(listed, walk, tmp_path):

@@ -34,6 +34,19 @@ def test_mask_takes_the_whole_place(model, place):
     assert mask.axis_labels == image.axis_labels
 
 
+def test_a_mask_drawn_as_lines_is_drawn_strongly(model):
+    image = model.add_image(np.zeros((8, 12)))
+    ours = layers.OurLayers(model)
+    mask = ours.add_mask(image, np.zeros((8, 12), np.uint8), classes=2)
+    ours.outline(image, True)
+    assert (mask.contour, mask.opacity) == (1, layers.OUTLINED)
+    ours.outline(image, False)
+    assert (mask.contour, mask.opacity) == (0, layers.FILLED)
+    mask.opacity = 0.2
+    ours.outline(image, True)
+    assert mask.opacity == 0.2, "as the user set it"
+
+
 @pytest.mark.parametrize("place", PLACES.values(), ids=list(PLACES))
 def test_a_coarse_map_covers_its_pixels_exactly(model, place):
     """Cell (i, j) of a grid of 4 x 3 pixels stands over the middle of its pixels, also through rotation and shear."""

@@ -36,6 +36,14 @@ def organs(make_editor, until, qtbot):
     return make
 
 
+def reopened(make_editor, until):
+    """An editor of a later session, once it has found the mask that was left."""
+    editor = make_editor(ORGANS.shape, classes=CLASSES)
+    editor.look_for_draft()
+    until(lambda: editor.found is not None)
+    return editor
+
+
 def stroke(editor, at, label, size=9, mode="paint"):
     editor.mask.mode, editor.mask.brush_size = mode, size
     if mode == "fill":
@@ -50,6 +58,28 @@ def use_tool(editor, value, margin):
         editor.make(judge(editor.rules, edit), by="tool")
     except BadEdit:
         pass  # the structure is not there any more
+
+
+def test_what_is_frozen_does_not_change_until_it_is_given_free(organs):
+    editor = organs()
+    box = (slice(0, 12), slice(0, 14))
+    editor.freeze(box)
+    editor.freeze((slice(20, 24), slice(0, 30)))
+    assert editor.frozen_share == pytest.approx((12 * 14 + 4 * 30) / (24 * 30))
+    stroke(editor, (6, 12), 3)
+    editor.calm()
+    np.testing.assert_array_equal(editor.mask.data[box], ORGANS[box])
+    assert editor.mask.data[6, 15] == 3, "beside it the brush paints"
+    editor.replace(np.full_like(ORGANS, 2), "model run", model_key="quick@1")
+    editor.calm()
+    np.testing.assert_array_equal(editor.mask.data[box], ORGANS[box])
+    np.testing.assert_array_equal(editor.mask.data[20:], ORGANS[20:])
+    assert (editor.mask.data[12:20] == 2).all()
+    editor.freeze(None)
+    assert editor.frozen_share == 0
+    editor.replace(np.full_like(ORGANS, 1), "model run", model_key="quick@1")
+    editor.calm()
+    assert (editor.mask.data == 1).all()
 
 
 places = st.tuples(st.integers(0, 23), st.integers(0, 29))
@@ -165,15 +195,69 @@ def test_locks_come_back_with_the_mask(organs, make_editor, until):
     first.set_locked(2, True)
     first.calm()
     first.close()
-    second = make_editor(ORGANS.shape, classes=CLASSES)
-    second.look_for_draft()
-    until(lambda: second.found is not None)
+    second = reopened(make_editor, until)
     assert second.restore()
     assert second.protection.locked == (2,)
     until(lambda: second._bridge.idle)
     stroke(second, (6, 20), 3)
     second.flush()
     np.testing.assert_array_equal(second.mask.data, ORGANS)
+
+
+@pytest.mark.parametrize("when", ["before it is found", "after it is found"])
+def test_a_stroke_without_an_answer_takes_nothing_from_a_found_mask(organs, make_editor, until, when):
+    first = organs()
+    first.set_locked(2, True)
+    first.calm()
+    first.close()
+    second = make_editor(ORGANS.shape, classes=CLASSES)
+    second.look_for_draft()
+    if when == "after it is found":
+        until(lambda: second.found is not None)
+    stroke(second, (6, 20), 2)
+    second.flush()
+    until(lambda: second.found is not None and second._bridge.idle)
+    mine = second.mask.data.copy()
+    assert mine.any()
+    assert [change.title for change in second.timeline.changes] == [
+        "model run",
+        "found mask put aside",
+        "brush, spleen",
+    ]
+    assert (second.depth, second.edits) == (3, 1)
+    assert second.voxels == {2: int((mine == 2).sum())}
+    second.go_to(1)
+    until(lambda: second.depth == 1)
+    np.testing.assert_array_equal(second.mask.data, ORGANS)
+    second.go_to(3)
+    until(lambda: second.depth == 3)
+    np.testing.assert_array_equal(second.mask.data, mine)
+
+    assert second.restore()
+    until(lambda: second._bridge.idle)
+    np.testing.assert_array_equal(second.mask.data, ORGANS)
+    assert (second.protection.locked, second.undo_name) == ((2,), "restored mask")
+    second.set_locked(2, False)
+    second.undo()
+    until(lambda: second.depth == 3)
+    np.testing.assert_array_equal(second.mask.data, mine)
+    second.close()
+    third = reopened(make_editor, until)
+    assert third.restore()
+    assert third.depth == 3
+    np.testing.assert_array_equal(third.mask.data, mine)
+
+
+def test_locks_of_a_mask_that_was_not_answered_for_stay(organs, make_editor, until):
+    first = organs()
+    first.set_locked(2, True)
+    first.calm()
+    first.close()
+    second = reopened(make_editor, until)
+    stroke(second, (6, 20), 3)
+    second.close()
+    third = reopened(make_editor, until)
+    assert third.found.protection.locked == (2,)
 
 
 def test_the_history_comes_back_with_the_mask(organs, make_editor, until):
@@ -186,9 +270,7 @@ def test_the_history_comes_back_with_the_mask(organs, make_editor, until):
     first.undo()
     first.calm()
     first.close()
-    second = make_editor(ORGANS.shape, classes=CLASSES)
-    second.look_for_draft()
-    until(lambda: second.found is not None)
+    second = reopened(make_editor, until)
     assert second.restore()
     assert [change.title for change in second.timeline.changes] == [
         "model run",

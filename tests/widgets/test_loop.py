@@ -139,8 +139,18 @@ def test_a_worse_version_is_kept_out_unless_the_user_insists(done, worker):
     assert bright(dock) == ["keep_old"]
     step.accept_new()
     assert not step.accept_button.isEnabled()
+    step.back_button.click()
     dock.wait()
-    assert dock.review.model_key == "quick@1", "a key does not get past it either"
+    assert dock.review.model_key == "quick@1", "neither a key nor the list of versions gets past it"
+    step.insist.setChecked(True)
+    assert step.back_button.isEnabled()
+    step.keep_button.click()
+    step.version_box.setCurrentIndex(step.version_box.findData("quick@2"))
+    assert not step.back_button.isEnabled(), "nor once the comparison was put away"
+    assert not step.insist.isHidden()
+    step.compare_button.click()
+    dock.wait()
+    assert step.found.verdict.worse
     step.insist.setChecked(True)
     step.accept_button.click()
     dock.wait()
@@ -149,6 +159,7 @@ def test_a_worse_version_is_kept_out_unless_the_user_insists(done, worker):
     step.back_button.click()
     dock.wait()
     assert dock.review.model_key == "quick@1"
+    assert step.message.text == "quick@1 is in use now. quick@2 stays in the list."
 
 
 def test_without_held_out_cases_it_warns(done, worker, viewer):

@@ -14,11 +14,17 @@ from napari_medt.widgets.answers import Doubt
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(params=[(96, 256, 256), (200, 512, 512)], ids=["96x256x256", "200x512x512"])
+def shape(request):
+    """Voxels of the scans along z, y and x."""
+    return request.param
+
+
 @pytest.fixture
-def folder(tmp_path, rng):
-    """Two scans of 96 x 256 x 256 with a bright ball."""
-    z, y, x = np.ogrid[:96, :256, :256]
-    ball = (z - 48) ** 2 + (y - 128) ** 2 + (x - 128) ** 2 < 30**2
+def folder(tmp_path, rng, shape):
+    """Two scans with a bright ball."""
+    z, y, x = (np.arange(n) - n // 2 for n in shape)
+    ball = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < 30**2
     place = tmp_path / "scans"
     place.mkdir()
     for name in ("first", "second"):
@@ -31,11 +37,12 @@ def folder(tmp_path, rng):
 
 
 def test_the_longest_gap_of_every_action(
-    folder, worker, open_dock, viewer, walk, probe, slowdown, capsys, record_property
+    folder, shape, worker, open_dock, viewer, walk, probe, slowdown, capsys, record_property
 ):
     dock = open_dock(worker)
     dock.wait()
-    worker.session.doubtful = (Doubt((96.0, 128.0, 128.0), 30.0, 0.6, "cell"),)
+    z, y, x = (n // 2 for n in shape)
+    worker.session.doubtful = (Doubt((2.0 * z, y, x), 30.0, 0.6, "cell"),)
     gaps = {}
 
     def measured(what, act):
@@ -48,7 +55,7 @@ def test_the_longest_gap_of_every_action(
     measured("open a folder", lambda: dock.open_case(folder))
     measured("run", dock.run)
     measured("next doubtful place", dock.next_doubtful)
-    measured("brush", lambda: walk.paint(dock, (48, 100, 100)))
+    measured("brush", lambda: walk.paint(dock, (z, y - 28, x - 28)))
     measured("undo", dock.undo)
     measured("redo", dock.redo)
     measured("accept", dock.accept)

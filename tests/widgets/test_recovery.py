@@ -114,17 +114,43 @@ def test_starting_anew_puts_the_mask_aside(left, reopen, viewer, qtbot, medt_hom
     assert list((medt_home / "cases").glob("*/discarded.tif")), "even then it can be found on disk"
 
 
-def test_working_on_without_an_answer_keeps_both(left, reopen, qtbot, walk, medt_home):
+def test_working_on_without_an_answer_keeps_both(left, reopen, qtbot, walk):
     dock = reopen()
     qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
     walk.paint(dock, (15, 110))
     qtbot.waitUntil(lambda: bool(dock.review.work.kept_words), timeout=WAIT_MS)
-    assert list((medt_home / "cases").glob("*/discarded.tif"))
     painted = dock.review.work.mask.data.copy()
+    titles = [change.title for change in dock.review.work.timeline.changes]
+    assert titles[-2] == texts.PUT_ASIDE_NAME
+    assert len(titles) == 4, "the run and the stroke of before, too"
     dock.correct_step.offer.accept_button.click()
     np.testing.assert_array_equal(dock.review.work.mask.data, left)
+    assert "in the place of what was done since" in dock.correct_step.message.text
     walk.undo(dock)
     np.testing.assert_array_equal(dock.review.work.mask.data, painted)
+    walk.undo(dock)
+    assert not dock.review.work.mask.data.any()
+    walk.undo(dock)
+    np.testing.assert_array_equal(dock.review.work.mask.data, left)
+
+
+def test_an_answer_may_come_after_the_next_work(left, reopen, qtbot, walk, viewer):
+    dock = reopen()
+    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+    walk.paint(dock, (15, 110))
+    painted = dock.review.work.mask.data.copy()
+    dock.correct_step.offer.decline_button.click()
+    assert dock.run_step.message.text == texts.FORGOTTEN_LATER
+    np.testing.assert_array_equal(dock.review.work.mask.data, painted)
+    dock.close_review()
+    viewer.layers.clear()
+    dock = reopen()
+    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+    dock.correct_step.offer.accept_button.click()
+    np.testing.assert_array_equal(dock.review.work.mask.data, painted)
+    walk.undo(dock)
+    walk.undo(dock)
+    np.testing.assert_array_equal(dock.review.work.mask.data, left)
 
 
 def test_a_deleted_mask_is_offered_again(dock, viewer, walk, qtbot):

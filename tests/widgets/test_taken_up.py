@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_medt.widgets.answers import Doubt, Hint
-from napari_medt.widgets.texts import MODEL_CHANGED, MODEL_GONE, MODEL_LATER
+from napari_medt.widgets.texts import MODEL_CHANGED, MODEL_GONE, MODEL_OTHER_VERSION
 from tests.widgets.conftest import card
 
 
@@ -90,13 +90,22 @@ def test_a_model_that_is_not_what_it_was_is_told(left, steps_on, worker, picture
     assert steps.learn.learn_button.isEnabled()
 
 
-def test_a_later_version_stays_in_use(left, steps_on, worker, picture, until):
+@pytest.mark.parametrize(("then", "now"), [("quick@1", "quick@2"), ("quick@2", "quick@1")])
+def test_another_version_stays_in_use(steps_on, worker, picture, until, then, now):
+    """A later one, or an earlier one that somebody went back to."""
     worker.session.cards.append(card(2))
     steps = steps_on(picture)
-    steps.run.model_box.setCurrentIndex(steps.run.model_box.findData("quick@2"))
+    steps.run.model_box.setCurrentIndex(steps.run.model_box.findData(then))
+    steps.run.run()
+    steps.calm()
+    steps.review.work.mask.paint((2, 80, 20), 1)
+    steps.review.work.settle()
+    steps.calm()
+    steps = steps_on(picture)
+    steps.run.model_box.setCurrentIndex(steps.run.model_box.findData(now))
     work = restore(steps, until)
-    assert (steps.review.model_key, work.model_key) == ("quick@2", "quick@1")
-    assert any(MODEL_LATER.format(old="quick@1", new="quick@2") in said for said in steps.said)
+    assert (steps.review.model_key, work.model_key) == (now, then)
+    assert any(MODEL_OTHER_VERSION.format(old=then, new=now) in said for said in steps.said)
 
 
 def test_the_next_picture_gets_the_model_of_the_users_choice(left, steps_on, worker, picture, until):

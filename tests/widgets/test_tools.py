@@ -162,6 +162,16 @@ def test_every_tool_shows_what_it_would_do_and_is_one_step(step, until, name, ax
     np.testing.assert_array_equal(work.mask.data, before)
 
 
+@pytest.mark.parametrize("name", ["split", "cut", "give_island"])
+def test_a_new_structure_is_none_that_has_a_name(step, until, name):
+    made = step(2)  # label 3 is the cyst, of which nothing is in the mask
+    prepare(made, name)
+    until(lambda: made.toolbox.outlook is not None)
+    made.toolbox.apply()
+    made.calm()
+    assert sorted(made.review.work.voxels) == [1, 2, 4]
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_a_stroke_of_a_ball_is_one_step(step, until, axes):
     made = step(axes, labels=None)
