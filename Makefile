@@ -9,7 +9,7 @@ STUDY ?= axial-family
 RUNS ?= $(patsubst %/model,%,$(wildcard runs/*/model))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup setup-dev slow lint format types contracts bench weights bundle compare sample-data wheel ci clean distclean
+.PHONY: help demo test setup setup-dev slow older-napari lint format types contracts bench weights bundle compare sample-data wheel ci clean distclean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
@@ -28,6 +28,10 @@ test: setup  ## Set everything up and run the tests (ARGS="tests/core -x" for so
 
 slow: setup  ## Run the tests that take long
 	scripts/on-display.sh $(PY) -m pytest -m slow $(ARGS)
+
+older-napari: setup  ## Run the window's tests with the minor version of napari before the pinned one
+	[ -d build/napari-0.8 ] || $(PY) -m pip install --no-deps --target build/napari-0.8 "napari==0.8.*"
+	PYTHONPATH=build/napari-0.8 scripts/on-display.sh $(PY) -m pytest tests/widgets $(ARGS)
 
 lint: setup-dev  ## Look for mistakes and layout with ruff
 	$(PY) -m ruff check .
