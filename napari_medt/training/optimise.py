@@ -206,8 +206,8 @@ def learning_rate_at(step: int, *, steps: int, peak: float, warmup: int, schedul
 def background_at(step: int, *, steps: int, start: float, rises: float) -> float:
     """Weight of the background in the cross-entropy: it rises from `start` to 1, by the same factor a step.
 
-    `rises` is the share of the steps in which it does, 0 for not at all; `step` counts from 0. A low weight lets a network see small
-    structures early, and makes it mark too much if it stays.
+    `rises` is the share of the steps in which it does, 0 for not at all; `step` counts from 0. A low weight lets a network see
+    small structures early, and makes it mark too much if it stays.
     """
     return start ** (1 - min(1.0, step / (rises * steps))) if rises else start
 
