@@ -64,6 +64,7 @@ def bundle(run: Path, *, data: Path | None, into: Path, recipes: Path = HERE) ->
     measured = {
         "recipe": name_of(path, written, steps=steps),
         "scores": scores_of(table, recipe),
+        "one_piece": old.one_piece,
         "sha256": old.sha256,
         "created": old.created,
     }

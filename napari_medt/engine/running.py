@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args
 
 import numpy.typing as npt
 import torch
@@ -13,6 +13,7 @@ import torch
 from napari_medt.core import BadImage, Cancel, OutOfMemory, Prediction, Progress, Volume, silent
 from napari_medt.engine.blocks import Settings, segment_block
 from napari_medt.engine.ladder import Effort, free_cached, is_out_of_memory, steps_down
+from napari_medt.engine.pieces import leave_out_strays
 from napari_medt.engine.planes import Plane, Roi, Store, common_box, plane_axes, region
 from napari_medt.engine.prepare import Prepared, fit
 from napari_medt.engine.results import Results, Uncertainty, Wanted, check_room
@@ -22,6 +23,7 @@ from napari_medt.engine.windows import Blending, Box
 
 if TYPE_CHECKING:
     from napari_medt.engine.cluster import Cluster
+    from napari_medt.zoo.card import ModelCard
     from napari_medt.zoo.model import Model
 
 BATCH = {"cpu": 4, "cuda": 16, "mps": 8}  # windows of 128 x 128 pixels in one pass, fewer of larger ones
@@ -137,6 +139,8 @@ def predict(
         if into is not None and hasattr(into, "discard"):
             into.discard()
         raise
+    if model.card.one_piece and into is None and roi is None:
+        notes = (*notes, *_left_out(results.labels, model.card))
     return Prediction(
         labels=results.labels,
         geometry=task.volume.geometry,
@@ -147,6 +151,13 @@ def predict(
         notes=(*task.notes, *notes),
         model=model.card.key,
     )
+
+
+def _left_out(labels: npt.NDArray[Any], card: ModelCard) -> tuple[str, ...]:
+    """Leave out what lies apart from structures that come in one piece, and say so."""
+    strays = leave_out_strays(labels, [card.classes.index(name) for name in card.one_piece])
+    names = ", ".join(card.classes[value] for value in strays)
+    return (f"Only the largest part is shown of: {names}.",) if strays else ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from napari_medt.training.datasets import DataSet
 from napari_medt.training.evaluation import HELD_OUT, evaluate, to_scores
 from napari_medt.training.loop import Run
 from napari_medt.training.optimise import launch
+from napari_medt.training.pieces import in_one_piece
 from napari_medt.training.recipe import Recipe, read_recipe
 from napari_medt.training.run_folder import alone_in
 from napari_medt.training.splits import complete_split
@@ -101,6 +102,8 @@ def train(
             images, run.recipe, cache=cache if cache.is_file() else None, progress=progress, cancel=cancel
         )
         entries["recipe"] = name_of(path, plan, steps=run.step)
+        model = Model(run.recipe.to_card(), net.eval(), fabric.device)
+        entries["one_piece"] = in_one_piece(model, run.recipe, images, progress=progress, cancel=cancel)
         finish(run.recipe, net, folder / "model", images=images, entries=entries, progress=progress, cancel=cancel)
         return folder / "model"
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
 from napari_medt.core import BadTrainingData, Cancel, Cancelled, Progress, Volume, silent
+from napari_medt.engine.pieces import is_one_piece
 from napari_medt.engine.prepare import Scale
 from napari_medt.engine.running import predict
 from napari_medt.nets import create_net
@@ -139,10 +141,18 @@ def fine_tune(
     count = sum(case.group != "rehearsal" and not case.held_out for case in given)
     notes = [f"Learnt from {count} corrected image{'s' if count > 1 else ''} in {tuning.step} steps."]
     notes += _remarks(tuning, learning, held_out)
+    card = card.model_copy(update={"one_piece": _whole(card, given)})
     version = save_version(replace(model, card=card), net.eval(), notes=notes)
     tuning.forget()
     report(tuning.steps, tuning.steps, f"Stored as {version.card.key}")
     return version
+
+
+def _whole(card: ModelCard, cases: Sequence[Correction]) -> tuple[str, ...]:
+    """Which structures still come in one piece, now that people have drawn them."""
+    drawn = [np.asarray(case.labels) for case in cases if case.group != "rehearsal"]
+    values = ((name, card.classes.index(name)) for name in card.one_piece)
+    return tuple(name for name, value in values if all(is_one_piece(labels == value) for labels in drawn))
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,8 @@ def with_classes(model: Model, classes: tuple[str, ...]) -> tuple[nn.Module, Mod
         elif before.shape[1:] == value.shape[1:] and len(before) == len(old.classes):
             for new, index in pairs:
                 value[new] = before[index]
-    card = old.model_copy(update={"classes": classes, "net_options": options, "temperature": 1.0})
+    whole = tuple(name for name in old.one_piece if name in classes)
+    card = old.model_copy(update={"classes": classes, "net_options": options, "temperature": 1.0, "one_piece": whole})
     return net.to(model.device).eval(), card
 
 

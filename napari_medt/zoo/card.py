@@ -97,6 +97,8 @@ class ModelCard(_Record):
         Whether a place can be of several classes: the network then gives one logit for each class beside the background, to
         be taken through a sigmoid on its own, and none for the background. Where one label has to be shown, that of the last
         of them in the order of the classes is.
+    one_piece
+        Names of the classes of which a mask keeps the largest connected part only.
     channels
         `"grey"`, `"rgb"`, `"bgr"`, or the names of the channels.
     window
@@ -133,6 +135,7 @@ class ModelCard(_Record):
     net_options: dict[str, Any]
     classes: tuple[str, ...] = Field(min_length=2)
     overlapping: bool = False
+    one_piece: tuple[str, ...] = ()
     channels: Literal["grey", "rgb", "bgr"] | Annotated[tuple[str, ...], Field(min_length=1)]
     spatial_dims: Literal[2, 3] = 2
     window: tuple[int, ...]
@@ -189,6 +192,10 @@ class ModelCard(_Record):
                 raise ValueError(
                     f"{option} of the network is {self.net_options[option]}, but the card describes {value}"
                 )
+        if unknown := set(self.one_piece) - set(self.classes[1:]):
+            raise ValueError(f"one_piece names {sorted(unknown)[0]!r}, which is no class beside the background")
+        if self.one_piece and self.overlapping:
+            raise ValueError("one_piece is for structures that do not overlap")
         if len(self.window) != self.spatial_dims or min(self.window) < 1:
             raise ValueError(f"the window {self.window} does not have {self.spatial_dims} positive sizes")
         return self
