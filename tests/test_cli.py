@@ -292,7 +292,9 @@ class TestTrain:
         monkeypatch.setattr(training, "train", lambda recipe, **options: given.update(options) or tmp_path)
         (tmp_path / "a.toml").touch()
         options = ["--data", tmp_path / "images", "--out", tmp_path / "run", "--max-minutes", 3, "--resume"]
-        call("train", "--recipe", tmp_path / "a.toml", *options)
+        monkeypatch.setattr("napari_medt._cli.train._score_of", lambda folder: f"How well {folder.name} does")
+        told = call("train", "--recipe", tmp_path / "a.toml", *options)
+        assert f"How well {tmp_path.name} does" in told
         assert (given["data"], given["out"], given["max_minutes"], given["resume"]) == (
             tmp_path / "images",
             tmp_path / "run",
@@ -339,6 +341,7 @@ class TestTrain:
         train, val, results = tmp_path / "train", tmp_path / "val", tmp_path / "out"
         folders = ["--train_dataset", train, "--val_dataset", val, "--direc", results]
         text = call("train", *options.split(), "--gray", "no", *folders)
+        assert "No held-out images tell how well the model does." in text
         folder = text.split("The model lies in ")[1].split(";")[0]
         call("predict", val / "img" / "0.png", "-m", folder, "-o", tmp_path / "mask.tif")
         assert tifffile.imread(tmp_path / "mask.tif").shape == (32, 32)
