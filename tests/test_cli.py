@@ -19,7 +19,7 @@ import napari_medt
 from napari_medt import cli, doctor
 from napari_medt._cli.jobs import plan_outputs
 from napari_medt.cli import app
-from napari_medt.core import BadImage, BadModel
+from napari_medt.core import BadImage, BadModel, Geometry, Volume
 from napari_medt.io import read_labels
 
 runner = CliRunner()
@@ -163,6 +163,14 @@ class TestModels:
 
 
 class TestPredict:
+    def test_an_image_that_does_not_suit_the_model_is_told(self, tmp_path, rng):
+        scan = Volume(
+            rng.integers(0, 140, (1, 16, 20, 16), dtype=np.uint8), Geometry.from_spacing((1.0,) * 3, units="mm")
+        )
+        napari_medt.write(scan, tmp_path / "scan.nii.gz")
+        text = call("predict", tmp_path / "scan.nii.gz", "-m", "unet-headneck", "-o", tmp_path / "mask.nii.gz")
+        assert "Note: The values lie between 0 and 139, but the model was trained on -1024 to 2952" in text
+
     def test_writes_a_mask_with_its_pixel_size(self, tiny_model, image, tmp_path):
         mask, doubt = tmp_path / "mask.tif", tmp_path / "doubt.tif"
         text = call("predict", image, "-m", tiny_model, "-o", mask, "--device", "cpu", "--uncertainty", doubt)
