@@ -19,7 +19,7 @@ import napari_medt
 from napari_medt import cli, doctor
 from napari_medt._cli.jobs import plan_outputs
 from napari_medt.cli import app
-from napari_medt.core import BadImage, BadModel
+from napari_medt.core import BadImage, BadModel, Geometry, Volume
 from napari_medt.io import read_labels
 
 runner = CliRunner()
@@ -163,6 +163,14 @@ class TestModels:
 
 
 class TestPredict:
+    def test_an_image_that_does_not_suit_the_model_is_told(self, tmp_path, rng):
+        scan = Volume(
+            rng.integers(0, 140, (1, 16, 20, 16), dtype=np.uint8), Geometry.from_spacing((1.0,) * 3, units="mm")
+        )
+        napari_medt.write(scan, tmp_path / "scan.nii.gz")
+        text = call("predict", tmp_path / "scan.nii.gz", "-m", "unet-headneck", "-o", tmp_path / "mask.nii.gz")
+        assert "Note: The values lie between 0 and 139, but the model was trained on -1024 to 2952" in text
+
     def test_writes_a_mask_with_its_pixel_size(self, tiny_model, image, tmp_path):
         mask, doubt = tmp_path / "mask.tif", tmp_path / "doubt.tif"
         text = call("predict", image, "-m", tiny_model, "-o", mask, "--device", "cpu", "--uncertainty", doubt)
@@ -292,7 +300,9 @@ class TestTrain:
         monkeypatch.setattr(training, "train", lambda recipe, **options: given.update(options) or tmp_path)
         (tmp_path / "a.toml").touch()
         options = ["--data", tmp_path / "images", "--out", tmp_path / "run", "--max-minutes", 3, "--resume"]
-        call("train", "--recipe", tmp_path / "a.toml", *options)
+        monkeypatch.setattr("napari_medt._cli.train._score_of", lambda folder: f"How well {folder.name} does")
+        told = call("train", "--recipe", tmp_path / "a.toml", *options)
+        assert f"How well {tmp_path.name} does" in told
         assert (given["data"], given["out"], given["max_minutes"], given["resume"]) == (
             tmp_path / "images",
             tmp_path / "run",
@@ -339,6 +349,7 @@ class TestTrain:
         train, val, results = tmp_path / "train", tmp_path / "val", tmp_path / "out"
         folders = ["--train_dataset", train, "--val_dataset", val, "--direc", results]
         text = call("train", *options.split(), "--gray", "no", *folders)
+        assert "No held-out images tell how well the model does." in text
         folder = text.split("The model lies in ")[1].split(";")[0]
         call("predict", val / "img" / "0.png", "-m", folder, "-o", tmp_path / "mask.tif")
         assert tifffile.imread(tmp_path / "mask.tif").shape == (32, 32)

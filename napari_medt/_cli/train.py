@@ -171,6 +171,19 @@ def train(
                 )
         if folder is not None:  # where several processes train, one of them writes
             out.print(f"The model lies in {folder}; use it with: napari-medt predict IMAGE -m {folder} -o MASK.tif")
+            out.print(_score_of(folder), highlight=False)
+
+
+def _score_of(folder: Path) -> str:
+    """How well the model in a folder did, in one sentence."""
+    from napari_medt.zoo.shelf import locate
+
+    score = locate(folder)[1].overall
+    if score is None:
+        return "No held-out images tell how well the model does."
+    number = "1 held-out image" if score.images == 1 else f"{score.images} held-out images"
+    spread = "" if score.dice_interval is None else " (95 % interval {:.3f} to {:.3f})".format(*score.dice_interval)
+    return f"Its mean Dice on {number} is {score.dice:.3f}{spread}."
 
 
 def _planned(

@@ -178,6 +178,7 @@ def segment_to(
         If that cannot be done.
     """
     from napari_medt.engine import predict
+    from napari_medt.engine.suitability import check
     from napari_medt.io import write
     from napari_medt.io.writing import SEVERAL
 
@@ -195,7 +196,7 @@ def segment_to(
         with _kept_aside(files[1], ours):
             write(prediction.uncertainty, files[1], geometry=prediction.geometry)
     marked = None if store else float(np.count_nonzero(prediction.labels) / prediction.labels.size)
-    notes = [*volume.notes, *prediction.notes]
+    notes = [*map(str, check(volume, model.card)), *volume.notes, *prediction.notes]
     if model.card.overlapping and not mask.name.lower().endswith(SEVERAL):
         notes.append(
             f"{files[0].name} holds one label a place, so where structures overlap it shows the last of them; "

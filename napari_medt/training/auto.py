@@ -18,6 +18,7 @@ from napari_medt.training.planning import Plan, plan
 from napari_medt.training.problems import Problem, describe
 from napari_medt.training.recipe import Recipe, parse_recipe
 from napari_medt.training.splits import complete_split, write_split
+from napari_medt.training.survey import look_at_all
 from napari_medt.zoo.card import slug
 
 STEPS = 3000
@@ -94,13 +95,15 @@ def plan_recipe(
             f"{folder} holds a plan already",
             remedy=f"go on with it by --recipe {folder / RECIPE} --out {folder} --resume, or choose another folder",
         )
-    dataset = complete_split(find_cases(Path(data), rule=rule), seed)
+    dataset = find_cases(Path(data), rule=rule)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error, folder, doing="made") from error
     looking: dict[str, Any] = {"cache": folder / FACTS, "progress": progress, "cancel": cancel}
-    problems = [*dataset.problems, *check_data(dataset, classes, **looking)]
+    digests = {facts.name: facts.digest for facts in look_at_all(dataset, **looking)}
+    dataset = complete_split(dataset, seed, digests)
+    problems = check_data(dataset, classes, **looking)
     if any(problem.severity == "error" for problem in problems):
         raise BadTrainingData(f"{data} cannot be learnt from as it is:\n{describe(problems).removesuffix('.')}")
     write_split(dataset, folder / SPLIT)

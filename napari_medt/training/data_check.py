@@ -113,6 +113,8 @@ def _about_one(case: Case, fact: CaseFacts, tolerance_mm: float) -> Iterator[Pro
         what = f"The mask lies up to {fact.apart_mm:.3g} mm beside its image"
         remedy = "copy the image's header to the mask if it was drawn on this image, else give the right mask"
         yield Problem("error", "geometry", what, remedy, case.name)
+    elif fact.mask_is_image and fact.foreground:
+        yield Problem("error", "same", "Image and mask are the same", "give the mask of this image", case.name)
     elif not fact.foreground:
         remedy = "check that there is nothing of it in the image"
         yield Problem("warning", "empty", "The mask is empty", remedy, case.name)
@@ -196,6 +198,9 @@ def _classes_absent(usable: Looked, names: Mapping[int, str]) -> Iterator[Proble
     if not any(fact.foreground for _, fact in usable):
         yield Problem("error", "all empty", "All masks are empty", "draw masks first")
         return
+    if not any(fact.values.get(0) for _, fact in usable):
+        remedy = "check what the masks mean by 0, which is the background"
+        yield Problem("warning", "no background", "No mask leaves any background", remedy)
     for value, name in names.items():
         if not value:
             continue

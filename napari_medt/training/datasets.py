@@ -125,7 +125,8 @@ def find_cases(
         Holds `images/` and `labels/` with the same file names; or `img/` and `labelcol/`, as the published Medical Transformer
         wants them; or the `dataset.json` of the Medical Segmentation Decathlon or of nnU-Net; or `imagesTr/` and `labelsTr/`;
         or a folder for each patient with `...seg.nii.gz` and a file for each MR sequence, as BRATS comes;
-        or the folders of reviewed cases (then `images` says where their images are); or any of the first two once more in
+        or images that were opened for review as a folder, or other folders of reviewed cases (then `images` says where their
+        images are); or any of the first two once more in
         each of `train/`, `val/` and `test/`.
     layout
         `"folders"`, `"original"`, `"decathlon"`, `"nnunet"`, `"brats"` or `"cases"`; by default it is recognised.

@@ -60,6 +60,8 @@ class CaseFacts(BaseModel):
         Of the values, so that the same image is known again.
     mask_is_picture
         Whether what should be a mask can only be read as an image.
+    mask_is_image
+        Whether the mask holds the values of the image, so that the one was taken for the other.
     mask_shape
         Of the mask as stored.
     apart_mm
@@ -92,6 +94,7 @@ class CaseFacts(BaseModel):
     body: tuple[int, ...] = ()
     digest: str = ""
     mask_is_picture: bool = False
+    mask_is_image: bool = False
     mask_shape: tuple[int, ...] = ()
     apart_mm: float | None = None
     covers: bool = True
@@ -203,6 +206,7 @@ def _of_mask(mask: LabelMap, volume: Volume, rule: MaskRule) -> dict[str, Any]:
     found: dict[str, Any] = {
         "mask_shape": stored.shape,
         "stored": tuple(int(value) for value in (*numbers[:DISTINCT], *numbers[DISTINCT:][-1:])),
+        "mask_is_image": any(np.array_equal(stored, channel) for channel in volume.array),
     }
     if mask.geometry.frame == volume.geometry.frame and mask.geometry.units == volume.geometry.units != "px":
         if stored.shape == volume.spatial_shape:

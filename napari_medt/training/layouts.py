@@ -21,6 +21,7 @@ IMAGES = ("images", "image", "imgs")
 LABELS = ("labels", "label", "masks", "mask", "annotations")
 INDEX = "index.csv"
 CASE_CARD, CASE_MASK = "case.json", "mask.tif"  # of a folder of `napari_medt.cases`
+REVIEW = Path("napari-medt", "cases")  # beside the images of a folder that was opened for review
 _UNDERSTOOD = (
     "give a folder with images/ and labels/, img/ and labelcol/, imagesTr/ and labelsTr/, a dataset.json, "
     "or name the two folders"
@@ -54,6 +55,8 @@ def _recognised(folder: Path, layout: Layout) -> DataSet:
         return _from_sides(folder, sides)
     if has_patients(folder):
         return from_patients(folder)
+    if (folder / REVIEW).is_dir() and not _pair(folder, "auto", None, None):
+        return _from_cases(folder, None)
     return _from_folders(folder, "auto", None, None)
 
 
@@ -89,10 +92,16 @@ def _from_folders(folder: Path, layout: Layout, images: Path | None, labels: Pat
             raise BadTrainingData(f"There is no folder {part}", remedy="check its name")
     seen, masks = files_in(pair[0]), files_in(pair[1])
     problems = [*seen.problems, *masks.problems]
+    alone = set(masks.files) - set(seen.files)
+    alike = {name.casefold(): name for name in sorted(alone)}
     for name in sorted(set(seen.files) - set(masks.files)):
         what = f"{seen.files[name].name} has no mask of the same name in {pair[1].name}"
-        problems.append(Problem("error", "no mask", what, "add the mask, or take the image out", name))
-    for name in sorted(set(masks.files) - set(seen.files)):
+        remedy = "add the mask, or take the image out"
+        if other := alike.get(name.casefold()):
+            remedy = f"rename {masks.files[other].name}, as capital and small letters count"
+            alone.discard(other)
+        problems.append(Problem("error", "no mask", what, remedy, name))
+    for name in sorted(alone):
         what = f"The mask {masks.files[name].name} has no image of the same name in {pair[0].name}"
         problems.append(Problem("error", "no image", what, "add the image, or take the mask out", name))
     cases = [Case(name, (path,), masks.files[name]) for name, path in seen.files.items() if name in masks.files]
@@ -146,15 +155,19 @@ def _from_sides(folder: Path, sides: Mapping[Path, Side]) -> DataSet:
 
 def _from_cases(folder: Path, images: Path | None) -> DataSet:
     """Masks of accepted reviews; the folders of cases hold no image, so it is looked for by its name."""
+    cards = folder / REVIEW if (folder / REVIEW).is_dir() else folder
+    if images is None and cards.absolute().parts[-2:] == REVIEW.parts:
+        images = cards.absolute().parents[1]
     if images is None:
         raise BadTrainingData(
-            f"{folder} holds reviewed masks, but not their images", remedy="say as images in which folder these are"
+            f"{folder} holds reviewed masks, but not their images",
+            remedy="give the folder that was opened for review, or say as images where they are",
         )
     places: dict[str, list[Path]] = {}
     for path in sorted(images.rglob("*")):
         places.setdefault(path.name, []).append(path)
     cases, problems = [], []
-    for card in _card_files(folder):
+    for card in _card_files(cards):
         mask = card.with_name(CASE_MASK)
         name, status = _said_by(card)
         short = card.parent.name[:8]

@@ -71,7 +71,8 @@ def launch(device: str = "auto", *, processes: int = 1) -> Fabric:
         ) from error
     chosen = training_device(device)
     shared = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    count = int(os.environ["LOCAL_WORLD_SIZE"]) if shared else processes
+    # torchrun says how many there are here; the processes that Fabric starts itself are not told
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if shared else processes
     fabric = Fabric(
         accelerator=chosen.type,
         devices=[chosen.index] if count == 1 and chosen.index is not None else count,

@@ -6,7 +6,7 @@ import csv
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ def write_plan(folder: Path, recipe: Recipe, asked: Recipe, **facts: Any) -> Non
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep a second training out of a run folder, which is made; a process that ends, however it does, lets go of it.
 
+    What a killed training had half written is removed.
+
     Raises
     ------
     BadTrainingData
@@ -66,6 +68,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(error, folder) from error
     try:
+        for name in (PLAN, METRICS, CURVES, LAST, BEST):
+            for unfinished in folder.glob(f".{name}-*.tmp"):
+                with suppress(OSError):
+                    unfinished.unlink()
         yield
     finally:
         lock.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,8 +59,9 @@ def make_split(
     wanted: list[tuple[Side, float]] = [("validation", fractions[1]), ("test", fractions[2])]
     needed = 1 + sum(share > 0 for _, share in wanted)
     if len(units) < needed:
+        told = "a single patient or field of view" if len(units) == 1 else f"{len(units)} patients or fields of view"
         raise BadTrainingData(
-            f"The cases are of {len(units)} patient{'s' * (len(units) != 1)} or fields of view, too few for {needed} parts",
+            f"The cases are of {told}, too few for {needed} parts",
             remedy="add cases of others, or name the side of each in the column split of a table",
         )
     sides = kept | _drawn(units, seed, wanted)
@@ -68,14 +69,40 @@ def make_split(
     return replace(dataset, cases=cases)
 
 
-def complete_split(dataset: DataSet, seed: int) -> DataSet:
-    """Draw sides by `SHARES` where the data do not name one for every case; held-out cases they name stay the only ones."""
+def complete_split(dataset: DataSet, seed: int, digests: Mapping[str, str] | None = None) -> DataSet:
+    """Draw sides by `SHARES` where the data do not name one for every case; held-out cases they name stay the only ones.
+
+    Cases whose images have the same digest, by the names of the cases, are taken for one patient and stay on one side.
+    """
     if all(case.split for case in dataset.cases):
         return dataset
     learn, choose, held_out = SHARES
     if any(case.split == "test" for case in dataset.cases):
         learn, choose, held_out = learn / (learn + choose), choose / (learn + choose), 0.0
-    return make_split(dataset, seed, (learn, choose, held_out))
+    return make_split(_twins_together(dataset, digests or {}), seed, (learn, choose, held_out))
+
+
+def _twins_together(dataset: DataSet, digests: Mapping[str, str]) -> DataSet:
+    """Give patients who share an image the name of the first of them."""
+    first: dict[str, str] = {}
+    same: dict[str, str] = {}  # unit to an earlier one
+
+    def earliest(unit: str) -> str:
+        while unit in same:
+            unit = same[unit]
+        return unit
+
+    for case in dataset.cases:
+        if digest := digests.get(case.name):
+            one, other = earliest(first.setdefault(digest, case.unit)), earliest(case.unit)
+            if one != other:
+                same[other] = one
+    names = {case.unit: case.patient or case.name for case in dataset.cases}
+    shared = {earliest(unit) for unit in same}
+    cases = [(case, earliest(case.unit)) for case in dataset.cases]
+    return replace(
+        dataset, cases=tuple(replace(case, patient=names[unit]) if unit in shared else case for case, unit in cases)
+    )
 
 
 def _drawn(units: dict[str, list[Case]], seed: int, wanted: Sequence[tuple[Side, float]]) -> dict[str, Side]:

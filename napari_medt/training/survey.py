@@ -16,7 +16,7 @@ from napari_medt.io import atomic_write
 from napari_medt.training.datasets import Case, DataSet, MaskRule
 from napari_medt.training.facts import CaseFacts, look_at
 
-VERSION = 1  # of the file
+VERSION = 2  # of the file
 
 
 def look_at_all(
@@ -63,6 +63,8 @@ def look_at_all(
                 if facts is None:
                     break
                 known[case.name] = facts
+                if cancel is not None and cancel.is_set():
+                    continue  # what was looked at ahead is kept, but no more told
                 progress(len(listed) - len(missing) + done + 1, len(listed), f"Looked at {case.name}")
     finally:
         if cache is not None and missing:

@@ -167,6 +167,11 @@ class ModelCard(_Record):
         return f"{self.name}@{self.version}"
 
     @property
+    def overall(self) -> Score | None:
+        """The score of all held-out images and structures together, if it was measured."""
+        return next((s for s in self.scores if s.group in ("all", "overall", "") and not s.structure), None)
+
+    @property
     def in_channels(self) -> int:
         """Number of channels the network takes."""
         if isinstance(self.channels, tuple):

@@ -76,3 +76,19 @@ def test_a_run_folder_that_cannot_be_made(folder, tmp_path):
 def test_black_and_white_masks_are_told_not_guessed(folder, tmp_path):
     with pytest.raises(BadTrainingData, match="black and white.*give --masks objects"):
         plan_recipe(folder, "unet", out=tmp_path / "run")
+
+
+def test_an_image_that_is_there_twice_does_not_stop_the_plan(folder, tmp_path):
+    for number in range(1, 6):
+        for part in ("images", "masks"):
+            (folder / part / f"{number}.png").write_bytes((folder / part / "0.png").read_bytes())
+    path, problems = plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")
+    assert {problem.kind for problem in problems} == {"twice"}
+    with (path.parent / "split.csv").open(newline="") as file:
+        assert len({row["split"] for row in csv.DictReader(file) if row["file"][0] in "012345"}) == 1
+
+
+def test_a_missing_mask_is_told_once(folder, tmp_path):
+    (folder / "masks" / "3.png").unlink()
+    with pytest.raises(BadTrainingData, match="1 error, 0 warnings"):
+        plan_recipe(folder, "unet", out=tmp_path / "run", rule="objects")

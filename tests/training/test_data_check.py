@@ -183,6 +183,18 @@ def test_swapped_folders(good):
     assert "Image and mask seem to be swapped" in kinds[0].what
 
 
+def test_an_image_given_as_its_own_mask(good):
+    image = (good.path / "images" / "a.png").read_bytes()
+    (good.path / "labels" / "a.png").write_bytes(image)
+    assert "a: Image and mask are the same; give the mask of this image." in map(str, good.problems())
+
+
+def test_masks_without_background(folder):
+    for name in "ab":
+        folder.picture(name, mask=np.ones((20, 24), np.uint8))
+    assert folder.problems()[0].startswith("No mask leaves any background; ")
+
+
 def test_swapped_colour_images(folder):
     colours = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
     folder.picture("a", image=np.resize(np.array([0, 1], np.uint8), SIZE), mask=colours)
@@ -290,7 +302,7 @@ def test_cancelled_in_the_middle(good, tmp_path):
 
     with pytest.raises(Cancelled):
         look_at_all(good.data, cache=tmp_path / "f.json", workers=1, progress=progress, cancel=cancel)
-    assert 1 <= len(told) < 3
+    assert told == [(1, 3)]
     assert (tmp_path / "f.json").is_file()
 
 

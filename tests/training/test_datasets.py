@@ -82,6 +82,13 @@ def test_what_has_no_partner_is_told(pair):
     ]
 
 
+def test_names_that_differ_in_capital_letters_are_told_once(pair):
+    (pair / "labels" / "b.png").rename(pair / "labels" / "B.PNG")
+    assert [str(problem) for problem in find_cases(pair).problems] == [
+        "b: b.png has no mask of the same name in labels; rename B.PNG, as capital and small letters count.",
+    ]
+
+
 def test_two_files_of_one_name_are_told(pair):
     picture(pair / "images" / "a.tif")
     assert "two files of this name in images, a.png and a.tif" in str(find_cases(pair).problems[0])
@@ -257,8 +264,26 @@ def test_reviewed_cases(tmp_path):
     assert "The review of b.png has the status 'draft'" in str(found.problems[0])
     _, labels = load_case(found.cases[0])
     assert np.array_equal(labels, np.eye(12, 14))
-    with pytest.raises(BadTrainingData, match="say as images in which folder"):
+    with pytest.raises(BadTrainingData, match="say as images where they are"):
         find_cases(reviews)
+
+
+def test_a_folder_that_was_reviewed(tmp_path):
+    from napari_medt.cases.worklist import Worklist
+
+    for value, name in enumerate("ab"):
+        picture(tmp_path / f"{name}.png", value)
+    with Worklist.open(tmp_path) as review:
+        review.refresh()
+        for item in review.items:
+            with review.open_case(item.key, review.load(item.key)) as case:
+                case.save(np.eye(12, 14, dtype=np.uint8))
+                case.accept("A. Reader")
+        kept = review.cases_folder
+    for folder in (tmp_path, kept):
+        found = find_cases(folder)
+        assert [case.name[:2] for case in found.cases] == ["a-", "b-"]
+        assert [case.images for case in found.cases] == [((tmp_path / name),) for name in ("a.png", "b.png")]
 
 
 def test_values_become_class_numbers(pair):

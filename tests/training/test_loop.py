@@ -195,8 +195,10 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
     refused = pytest.raises(BadTrainingData, match="Another training runs in")
     with alone_in(tmp_path / "new"), refused, alone_in(tmp_path / "new"):
         pass
+    leftover = tmp_path / "new" / ".last.pt-123-00ff00ff.tmp"  # of a killed one
+    leftover.write_bytes(b"half a checkpoint")
     with alone_in(tmp_path / "new"):  # once it has ended
-        pass
+        assert not leftover.exists()
 
 
 def test_a_run_of_another_recipe_is_not_gone_on_with(start, recipe, make_samples, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import math
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from napari_medt.training.optimise import (
     background_at,
     dice_and_cross_entropy,
     frozen_norms,
+    launch,
     learning_rate_at,
     net_loss,
     parameter_groups,
@@ -204,3 +206,22 @@ class TestDevice:
         monkeypatch.setattr("napari_medt.training.optimise.choose_device", torch.device)
         with pytest.raises(DeviceError, match="choose cpu"):
             training_device("mps")
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "here", "computers"),
+    [
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, 2, 2, 1),  # started by Fabric
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}, 1, 2, 2),  # by torchrun on two computers
+        ({}, 2, 2, 1),
+    ],
+)
+def test_every_process_knows_how_many_there_are(monkeypatch, told, asked, here, computers):
+    given = {}
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("lightning_fabric.Fabric", lambda **options: given.update(options) or MagicMock())
+    launch("cpu", processes=asked)
+    assert (given["devices"], given["num_nodes"], given["strategy"]) == (here, computers, "ddp")

@@ -88,7 +88,7 @@ def test_shares_that_are_none(fractions):
 
 
 def test_too_few_patients():
-    with pytest.raises(BadTrainingData, match="of 1 patient or fields of view, too few for 2 parts"):
+    with pytest.raises(BadTrainingData, match="of a single patient or field of view, too few for 2 parts"):
         make_split(data(("", "p"), ("", "p")))
 
 
@@ -144,3 +144,22 @@ def test_real_nuclei(data_folder):
     for group in {case.group for case in whole.cases}:
         left = share[group, "train"] + share[group, "validation"]
         assert 1 <= share[group, "validation"] <= max(2, 0.12 * left)
+
+
+def test_the_same_image_twice_stays_on_one_side():
+    whole = data(*[("", "")] * 12)
+    twins = {case.name: "one" if index in (0, 3, 7, 11) else case.name for index, case in enumerate(whole.cases)}
+    for seed in range(20):
+        found = complete_split(whole, seed, twins).cases
+        assert len({case.split for case in found if twins[case.name] == "one"}) == 1
+        assert {case.split for case in found} == {"train", "validation", "test"}
+
+
+def test_patients_who_share_images_stay_together():
+    whole = data(*[("", patient) for patient in "aabbccdefg"])
+    twins = {"c001": "x", "c002": "x", "c003": "y", "c004": "y"}  # of a and b, of b and c
+    for seed in range(20):
+        found = {case.name: case for case in complete_split(whole, seed, twins).cases}
+        assert len({found[f"c00{index}"].split for index in range(6)}) == 1
+        assert found["c005"].patient == "a"
+        assert found["c006"].patient == "d"
