@@ -38,7 +38,10 @@ def _entries(card: ModelCard) -> Iterator[tuple[str, str]]:
     from napari_medt.zoo.requirements import requirements
 
     yield "Finds", ", ".join(card.classes[1:]) + (" (which may overlap)" if card.overlapping else "")
-    yield "In one piece", f"{', '.join(card.one_piece)}: of each, only the largest part is kept" if card.one_piece else ""
+    yield (
+        "In one piece",
+        f"{', '.join(card.one_piece)}: of each, only the largest part is kept" if card.one_piece else "",
+    )
     yield "Intended use", card.intended_use
     yield "Limits", card.limits
     yield "Wants", "\n".join(requirements(card))

@@ -21,6 +21,7 @@ IMAGES = ("images", "image", "imgs")
 LABELS = ("labels", "label", "masks", "mask", "annotations")
 INDEX = "index.csv"
 CASE_CARD, CASE_MASK = "case.json", "mask.tif"  # of a folder of `napari_medt.cases`
+WORKLIST = "worklist.json"  # beside the folders of cases
 REVIEW = Path("napari-medt", "cases")  # beside the images of a folder that was opened for review
 _UNDERSTOOD = (
     "give a folder with images/ and labels/, img/ and labelcol/, imagesTr/ and labelsTr/, a dataset.json, "
@@ -154,7 +155,7 @@ def _from_sides(folder: Path, sides: Mapping[Path, Side]) -> DataSet:
 
 
 def _from_cases(folder: Path, images: Path | None) -> DataSet:
-    """Masks of accepted reviews; the folders of cases hold no image, so it is looked for by its name."""
+    """Masks of accepted reviews; the folders of cases hold no image: the worklist knows where it lies, else its name tells."""
     cards = folder / REVIEW if (folder / REVIEW).is_dir() else folder
     if images is None and cards.absolute().parts[-2:] == REVIEW.parts:
         images = cards.absolute().parents[1]
@@ -166,12 +167,14 @@ def _from_cases(folder: Path, images: Path | None) -> DataSet:
     places: dict[str, list[Path]] = {}
     for path in sorted(images.rglob("*")):
         places.setdefault(path.name, []).append(path)
+    listed = _listed(cards.with_name(WORKLIST))
     cases, problems = [], []
     for card in _card_files(cards):
         mask = card.with_name(CASE_MASK)
         name, status = _said_by(card)
         short = card.parent.name[:8]
-        there = places.get(name, [])
+        there = [place for place in places.get(name, []) if place == images / listed.get(card.parent.name, "")]
+        there = there or places.get(name, [])
         if status != "accepted" or not mask.is_file():
             what = f"The review of {name} has the status {status!r}" if mask.is_file() else f"{name} has no mask yet"
             problems.append(Problem("warning", "not accepted", what, "accept it in the review to learn from it", short))
@@ -186,6 +189,15 @@ def _from_cases(folder: Path, images: Path | None) -> DataSet:
             remedy="accept masks in the review first, or name the folder of their images",
         )
     return DataSet(folder, "cases", tuple(cases), problems=tuple(problems))
+
+
+def _listed(worklist: Path) -> dict[str, str]:
+    """Where each image lies below the folder that was opened for review, by the name of its case; empty without a worklist."""
+    try:
+        known = json.loads(worklist.read_bytes())["known"]
+        return {str(item["digest"]): str(item["place"]) for item in known if item.get("digest")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _card_files(folder: Path) -> list[Path]:

@@ -286,6 +286,23 @@ def test_a_folder_that_was_reviewed(tmp_path):
         assert [case.images for case in found.cases] == [((tmp_path / name),) for name in ("a.png", "b.png")]
 
 
+def test_images_of_the_same_name_in_folders_of_patients_that_were_reviewed(tmp_path):
+    from napari_medt.cases.worklist import Worklist
+
+    for value, patient in enumerate(("anna", "bert")):
+        picture(tmp_path / patient / "scan.png", value)
+    with Worklist.open(tmp_path) as review:
+        review.refresh()
+        for item in review.items:
+            with review.open_case(item.key, review.load(item.key)) as case:
+                case.save(np.full((12, 14), 1 + (item.patient == "bert"), np.uint8))
+                case.accept("A. Reader")
+    found = find_cases(tmp_path)
+    assert len(found.cases) == 2
+    values = {case.images[0].parent.name: load_case(case)[1].max() for case in found.cases}
+    assert values == {"anna": 1, "bert": 2}
+
+
 def test_values_become_class_numbers(pair):
     mask(pair / "labels" / "a.png", (0, 1, 4, 2))
     _, labels = load_case(find_cases(pair).cases[0], values=(0, 1, 4))
