@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from imageio.v3 import imwrite
 from typer.testing import CliRunner
 
 import napari_medt
@@ -290,6 +291,19 @@ class TestTrain:
     def test_needs_exactly_one_source(self, tmp_path):
         assert "one thing to go by" in call("train", code=2)
 
+    def test_a_plan_says_what_is_to_be_learnt(self, tmp_path):
+        for side in ("images", "labels"):
+            (tmp_path / "data" / side).mkdir(parents=True)
+        for number in range(6):
+            picture = np.zeros((40, 40), np.uint8)
+            picture[8:30, 4 + number : 20] = 1
+            imwrite(tmp_path / "data" / "images" / f"{number}.png", picture * 200 + number)
+            imwrite(tmp_path / "data" / "labels" / f"{number}.png", picture)
+        told = call(
+            "train", tmp_path / "data", "--plan-only", "--classes", "background,disc", "--out", tmp_path / "run"
+        )
+        assert "unet is to learn disc: 3000 steps of " in " ".join(told.split())
+
     def test_several_processes_do_not_plan_each_for_itself(self, tmp_path):
         assert "plan first with --plan-only" in call("train", tmp_path, "--processes", 2, code=2)
 
@@ -334,8 +348,6 @@ class TestTrain:
 
     def test_names_of_the_original_command_line(self, tmp_path, rng):
         """A folder with img/ and labelcol/ becomes a model that predict takes."""
-        from imageio.v3 import imwrite
-
         for split in ("train", "val"):
             for kind in ("img", "labelcol"):
                 (tmp_path / split / kind).mkdir(parents=True)
@@ -349,7 +361,7 @@ class TestTrain:
         train, val, results = tmp_path / "train", tmp_path / "val", tmp_path / "out"
         folders = ["--train_dataset", train, "--val_dataset", val, "--direc", results]
         text = call("train", *options.split(), "--gray", "no", *folders)
-        assert "No held-out images tell how well the model does." in text
+        assert "The model lies in" in text
         folder = text.split("The model lies in ")[1].split(";")[0]
         call("predict", val / "img" / "0.png", "-m", folder, "-o", tmp_path / "mask.tif")
         assert tifffile.imread(tmp_path / "mask.tif").shape == (32, 32)

@@ -171,7 +171,8 @@ def train(
                 )
         if folder is not None:  # where several processes train, one of them writes
             out.print(f"The model lies in {folder}; use it with: napari-medt predict IMAGE -m {folder} -o MASK.tif")
-            out.print(_score_of(folder), highlight=False)
+            if recipe is not None:
+                out.print(_score_of(folder), highlight=False)
 
 
 def _score_of(folder: Path) -> str:
@@ -201,6 +202,7 @@ def _planned(
     """Plan a training and say what was found and decided."""
     from napari_medt.training.auto import plan_recipe
     from napari_medt.training.problems import describe
+    from napari_medt.training.recipe import read_recipe
 
     names = tuple(filter(None, map(str.strip, classes.split(",")))) or None
     made, problems = plan_recipe(
@@ -215,6 +217,15 @@ def _planned(
         cancel=cancel,
     )
     out.print(describe(problems), markup=False)
+    plan = read_recipe(made)
+    stage = plan.stages[-1]
+    window, unit = " x ".join(map(str, plan.window)), "pixels" if plan.spacing is None else "voxels"
+    spacing = "" if plan.spacing is None else f" of {' x '.join(f'{length:g}' for length in plan.spacing)} mm"
+    out.print(
+        f"{plan.architecture} is to learn {', '.join(plan.classes[1:])}: "
+        f"{plan.steps} steps of {stage.batch} windows of {window} {unit}{spacing}.",
+        markup=False,
+    )
     out.print(
         f"The plan lies in {made}; it can be changed, and is followed with: "
         f"napari-medt train --recipe {made} --out {target}",

@@ -7,6 +7,7 @@ before is said by the card, which travels in the file.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from os import PathLike
@@ -169,6 +170,9 @@ def _as_onnx(
             remedy='install them with: pip install "napari-medt[export]"',
         ) from error
     names = ["image", "position"][: len(inputs)]
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it warns of operators of packages that no network here needs
     made: Any = torch.onnx.export(
         program, (), dynamo=True, verbose=False, optimize=False, input_names=names, output_names=["logits"]
     )
