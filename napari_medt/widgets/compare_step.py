@@ -14,7 +14,7 @@ from napari_medt.widgets import layers, texts
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.lessons import Compared, Lesson
 from napari_medt.widgets.parts import FlowLayout, button, chooser, mark, named, text_label
-from napari_medt.widgets.remembered import remember
+from napari_medt.widgets.remembered import remember, remembered
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.side_by_side import SideBySide
 from napari_medt.widgets.starter import Starter
@@ -101,7 +101,7 @@ class CompareStep(Step):
         self.accept_button = button(texts.ACCEPT_NEW, "accept_new", clicked=self.accept_new)
         self.insist = named(QCheckBox(texts.INSIST), "insist")
         self.found: Compared | None = None
-        self._worse: set[str] = set()  # versions that a comparison found to be worse than the one in use
+        self._worse: set[tuple[str, str]] = set()  # a version, and another that a comparison found to be worse than it
         for made in (self.keep_button, self.accept_button):
             made.setProperty("role", "big")
 
@@ -126,6 +126,7 @@ class CompareStep(Step):
         review.mask_changed.connect(self.refresh)
         review.image_changed.connect(self._another_image)
         review.busy_changed.connect(lambda _: self.refresh())
+        review.bridge.aside(remembered, then=self._remembered)
         self.refresh()
 
     # ---------------------------------------------------------------------------------------------------------- versions
@@ -199,7 +200,8 @@ class CompareStep(Step):
 
     def _compared(self, found: Compared) -> None:
         self.found = found
-        (self._worse.add if found.verdict.worse else self._worse.discard)(found.new)
+        (self._worse.add if found.verdict.worse else self._worse.discard)((found.old, found.new))
+        self._remember(worse=sorted(self._worse))
         image = self.review.image
         units, axes = ("px", 2) if image is None else (layers.units_of(image), int(image.ndim))
         cases = max((change.cases for change in found.held_out), default=0)
@@ -289,12 +291,19 @@ class CompareStep(Step):
 
     def _take(self, key: str) -> None:
         review = self.review
-        self._worse.clear()  # than one that is in use no longer
-        review.bridge.aside(
-            lambda: remember(model=key), failed=lambda error: self.message.say(str(error), kind="error")
-        )
+        self._remember(model=key)
         review.refresh_models(key)
         self.taken.emit(key, True)
+
+    def _remember(self, **values: Any) -> None:
+        self.review.bridge.aside(
+            lambda: remember(**values), failed=lambda error: self.message.say(str(error), kind="error")
+        )
+
+    def _remembered(self, found: dict[str, Any]) -> None:
+        """Take up which versions were found to be worse in an earlier session."""
+        self._worse.update(tuple(pair) for pair in found.get("worse", ()))
+        self.refresh()
 
     # ----------------------------------------------------------------------------------------------------------- display
 
@@ -306,12 +315,13 @@ class CompareStep(Step):
         several = self.version_box.count() > 1
         self.hint.setText(texts.COMPARE_HINT if several else texts.ONE_VERSION)
         self.starter.refresh(bool(self._other) and bool(self.cases.who()))
-        allowed = self._other not in self._worse or self.insist.isChecked()
+        known_worse = (self.review.model_key, self._other) in self._worse
+        allowed = not known_worse or self.insist.isChecked()
         self.back_button.setEnabled(bool(self._other) and allowed and not busy)
         self.version_box.setEnabled(several and not busy)
         worse = found is not None and found.verdict.worse
         self.verdict.setVisible(bool(self.verdict.text()))
-        self.insist.setVisible(worse or self._other in self._worse)
+        self.insist.setVisible(worse or known_worse)
         for widget in (self.keep_button, self.accept_button, self.difference, self.side_by_side):
             widget.setVisible(found is not None)
         self.keep_button.setEnabled(not busy)

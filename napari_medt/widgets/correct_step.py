@@ -296,13 +296,16 @@ class CorrectStep(Step):
         if work is None or image is None:
             return
 
-        name = Path(path).name
+        name, onto = Path(path).name, image.name
 
         def loaded(found: tuple[Any, Any]) -> None:
-            if work.replace(found[0], texts.LOADED_NAME.format(name=name), by="file"):
+            def made() -> None:
                 layers.made_of(work.mask, found[1])
-                self.message.say(texts.MASK_LOADED.format(name=name), kind="good")
+                self.message.say(texts.MASK_LOADED.format(name=name, image=onto), kind="good")
                 work.on_case(lambda case: case.read_only or case.log.loaded(name), failed=failed)
+
+            if not work.replace(found[0], texts.LOADED_NAME.format(name=name), by="file", then=made):
+                self.message.say(texts.LOADED_LATE.format(name=name, image=onto), kind="error")
 
         def failed(error: MedtError) -> None:
             self.message.say(str(error), kind="error")

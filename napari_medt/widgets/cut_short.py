@@ -52,8 +52,8 @@ class CutShort(Offer):
         self._review.bridge.aside(lambda: remember(learning=None))
 
     def look(self) -> None:
-        """Find out whether one was cut short."""
-        self._review.bridge.aside(remembered, then=self._looked)
+        """Find out whether one was cut short that left something to go on from."""
+        self._review.bridge.aside(lambda: remembered() if checkpoint_left() else {}, then=self._looked)
 
     def failed(self) -> None:
         """Take note that it ended before its time; it can go on if it left a checkpoint behind."""

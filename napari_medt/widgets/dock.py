@@ -102,6 +102,7 @@ class ReviewDock(Interface, QWidget):
         review.stage_changed.connect(self._show_stage)
         review.said.connect(lambda step, text, kind: self.steps[step].message.say(text, kind=kind))
         review.tool_taken.connect(self.look_step.close_picking)
+        review.image_changed.connect(self._another_picture)
         review.mask_changed.connect(self._mark_done)
         self.look_step.shown.connect(lambda: self._advance("look", "correct"))
         self.look_step.doubts.list.currentRowChanged.connect(lambda row: row < 0 or self._advance("look", "correct"))
@@ -173,6 +174,13 @@ class ReviewDock(Interface, QWidget):
 
     def _active_changed(self, event: Any = None) -> None:
         self.correct_step.refresh()
+
+    def _another_picture(self) -> None:
+        """Take away what was said of the picture before; an error stays until it is read."""
+        for step in (self.run_step, self.look_step, self.correct_step):
+            if step.message.kind == "good":
+                step.message.clear()
+        self.run_step.set_summary("")
 
     # ------------------------------------------------------------------------------------------------------------- stages
 

@@ -73,7 +73,7 @@ class MaskEditor(MaskState):
         super().__init__(picture, image_id, mask, classes)
         self._bridge = bridge
         self._strokes = Strokes(mask, plane)
-        self._strokes.ended.connect(self.flush)
+        self._strokes.ended.connect(lambda: self.when_still(self.flush))
         self._strokes.replaced.connect(self._data_replaced)
         self._history = MaskHistory(Draft(picture, opener), bridge, write=self._write, name_of=self.name_of)
         for mine, its in (
@@ -207,7 +207,15 @@ class MaskEditor(MaskState):
 
     # ----------------------------------------------------------------------------------------------------------- changes
 
-    def replace(self, labels: np.ndarray, name: str, *, by: By = "model", model_key: str = "") -> bool:
+    def replace(
+        self,
+        labels: np.ndarray,
+        name: str,
+        *,
+        by: By = "model",
+        model_key: str = "",
+        then: Callable[[], Any] = lambda: None,
+    ) -> bool:
         """Put a whole new mask in the place of the present one, as one step of the history, as far as the rules allow.
 
         Parameters
@@ -220,6 +228,8 @@ class MaskEditor(MaskState):
             A model, or the file it was taken from.
         model_key
             The model that made it, or empty.
+        then
+            Called once the change is made; never where the rules leave nothing of it.
 
         Returns
         -------
@@ -231,7 +241,7 @@ class MaskEditor(MaskState):
         if mask is None or labels.shape != self.shape:
             return False
         if self.moving:
-            self.when_still(lambda: self.replace(labels, name, by=by, model_key=model_key))
+            self.when_still(lambda: self.replace(labels, name, by=by, model_key=model_key, then=then))
             return True
         self.settle()
         self._hold(labels.dtype)
@@ -246,16 +256,27 @@ class MaskEditor(MaskState):
                 return judge(rules, make_edit(name, (), whole, before, labels.astype(before.dtype, copy=False)))
 
             def again() -> None:
-                self.replace(labels, name, by=by, model_key=model_key)
+                self.replace(labels, name, by=by, model_key=model_key, then=then)
 
-            self._bridge.aside(left, then=lambda verdict: self.make(verdict, by=by, again=again), failed=self._no)
+            def make(verdict: Verdict) -> None:
+                self.make(verdict, by=by, again=again, then=then)
+
+            self._bridge.aside(left, then=make, failed=self._no)
             return True
         self._shadow = labels.astype(before.dtype)  # a copy: what came from elsewhere may change or be read-only
         self._show_all(mask)
         self._history.record(Change(name, by), name, whole, before, self._shadow.copy())
+        then()
         return True
 
-    def make(self, verdict: Verdict, *, by: By, again: Callable[[], None] | None = None) -> bool:
+    def make(
+        self,
+        verdict: Verdict,
+        *,
+        by: By,
+        again: Callable[[], None] | None = None,
+        then: Callable[[], Any] = lambda: None,
+    ) -> bool:
         """Make a change that the rules were applied to, as one step of the history.
 
         Parameters
@@ -266,6 +287,8 @@ class MaskEditor(MaskState):
             Who made it.
         again
             Works it out again; called when the mask is no longer what it was.
+        then
+            Called once the change is made.
 
         Returns
         -------
@@ -276,7 +299,7 @@ class MaskEditor(MaskState):
         if mask is None:
             return False
         if self.moving:
-            self.when_still(lambda: self.make(verdict, by=by, again=again))
+            self.when_still(lambda: self.make(verdict, by=by, again=again, then=then))
             return True
         self.settle()
         edit = verdict.edit
@@ -295,6 +318,7 @@ class MaskEditor(MaskState):
             forget_history(mask)
             mask.refresh()
             self._history.record_edit(edit, by)
+            then()
             if by in ("hand", "tool"):
                 self.edited.emit()
         self._tell(verdict, by)

@@ -208,9 +208,11 @@ class MaskHistory(QObject):
             act()
 
     def leave(self) -> None:
-        """Forget what waits for a step; the step itself is still made on the disk."""
-        self._moving = None
+        """Forget what waits for a step; the one that is being unpacked is waited for, so that mask and disk agree."""
         self._waiting.clear()
+        moving, self._moving = self._moving, None
+        if moving is not None and moving.exception() is None:
+            self._arrive(moving.result())
 
     def _go_ahead(self) -> None:
         while self._waiting and not self.moving:

@@ -185,6 +185,7 @@ class OpenCases(QObject):
         """Show what was read while something else was under way, once that has ended."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
+            self.review.said.emit("run", "", "plain")  # it is no longer to come
             waiting()
 
     # ---------------------------------------------------------------------------------------------------------------- go

@@ -199,6 +199,8 @@ class Review(QObject):
             del self._works[work.image_id]
             work.close()
             self.mask_changed.emit()
+        if self.image is None:
+            self.set_stage("run")
 
     def show_another(self, image: Image, made: LayerData) -> list[Layer]:
         """Put another picture into an image layer, once what was done on the former is kept; returns what lies over that."""

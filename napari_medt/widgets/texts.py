@@ -509,7 +509,10 @@ MAP_KEPT = "Kept as {name}."
 CANCELLED = "Cancelled. Nothing was changed."
 IMAGE_GONE = "The image was removed or changed meanwhile, so the result was put aside. Run again on the image you want."
 MASK_SAVED = "Saved as {name}."
-MASK_LOADED = "Loaded {name}."
+MASK_LOADED = "Loaded {name} on {image}."
+LOADED_LATE = (
+    "{name} was not loaded, because {image} was closed or changed meanwhile. Load it again once {image} is open."
+)
 NO_SLICE = "The scan is shown in 3D, so no slice is shown"
 NO_SLICE_REMEDY = "switch to 2D, or run on the whole image"
 SLICE_OUTSIDE = "The slice that is shown lies outside this scan"

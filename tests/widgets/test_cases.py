@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from napari_medt.core import Geometry, Volume
+from napari_medt.core import Geometry, MedtError, Volume
 from napari_medt.io import write
 from napari_medt.widgets import texts
 from napari_medt.widgets._compat import scene_camera
@@ -65,6 +65,8 @@ def test_a_folder_is_gone_through_case_by_case(listed, walk, viewer, folder, wor
     assert dock.case_bar.place.text() == "2/3"
     assert len([layer for layer in viewer.layers if "Mask" in layer.name]) == 1
     assert not dock.review.work.mask.data.any()
+    told = [step.message.text for step in dock.steps.values()]
+    assert (told, dock.run_step.header.summary.text()) == ([""] * 5, ""), "nothing is said of the former case"
 
     who = dock.cases.who()
     assert [one.name for one in who] == [first], "an accepted case is learnt from though it is not open"
@@ -369,3 +371,21 @@ def test_a_folder_that_is_open_is_read_anew(listed, folder, cells):
     dock.wait()
     assert len(dock.opened.items) == 4
     assert not dock.opened.worklist.read_only
+
+
+def test_a_mask_that_comes_too_late_is_told_of(listed, walk, cells, monkeypatch):
+    read = threading.Event()
+
+    def slowly(*_):
+        return lambda: (read.wait(20), (np.ones(cells.shape, np.uint8), None))[1]
+
+    monkeypatch.setattr("napari_medt.widgets.correct_step.reader", slowly)
+    dock = listed()
+    first = dock.case_bar.name.text()
+    walk.run(dock)
+    dock.correct_step.load("mask.tif")
+    dock.opened.step(1)
+    read.set()
+    with pytest.raises(MedtError, match=f"mask.tif was not loaded, because {first} was closed"):
+        dock.wait()
+    assert not dock.review.work.mask.data.any()

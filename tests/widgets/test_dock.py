@@ -147,6 +147,15 @@ def test_the_image_may_be_removed_during_a_run(dock, viewer, worker, cells, qtbo
     assert "put aside" in dock.run_step.message.text
 
 
+def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
+    walk.run(dock)
+    walk.paint(dock, (80, 20))
+    viewer.layers.remove("cells")
+    dock.wait()
+    assert (dock.review.stage, dock.run_step.is_open, dock.correct_step.is_open) == ("run", True, False)
+    assert [layer.name for layer in viewer.layers] == ["Mask of cells"], "what was drawn stays"
+
+
 def test_the_image_may_be_replaced_during_a_run(dock, viewer, worker, cells, qtbot):
     worker.session.gate.clear()
     dock.run_step.run()

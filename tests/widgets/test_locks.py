@@ -321,3 +321,45 @@ def test_a_run_while_a_step_is_unpacked_follows_it(organs):
     editor.undo()
     editor.calm()
     np.testing.assert_array_equal(editor.mask.data, ORGANS)
+
+
+def test_a_stroke_beside_a_refused_undo_is_kept(organs, until):
+    editor = organs()
+    stroke(editor, (20, 2), 1, 3)
+    editor.calm()
+    editor.set_locked(1, True)
+    editor.undo()
+    assert editor.moving
+    stroke(editor, (22, 28), 2, 3)
+    until(lambda: editor.depth == 3)
+    assert editor.undo_name == "brush, spleen"
+
+
+def test_a_stroke_beside_an_undo_is_kept_when_the_mask_is_closed(organs, make_editor, until):
+    editor = organs()
+    stroke(editor, (8, 14), 3)
+    editor.calm()
+    mask = editor.mask
+    corrected = mask.data.copy()
+    editor.undo()
+    assert editor.moving
+    stroke(editor, (9, 16), 2)
+    expected = np.where(mask.data != corrected, mask.data, ORGANS)
+    editor.close()
+    np.testing.assert_array_equal(mask.data, expected)
+    np.testing.assert_array_equal(reopened(make_editor, until).found.labels, expected)
+
+
+def test_what_follows_a_replacement_waits_until_the_rules_allowed_it(organs):
+    editor, made = organs(), []
+    editor.set_locked(1, True)
+    shifted = np.where(ORGANS == 3, 2, ORGANS).astype(np.uint8)
+    editor.replace(shifted, "loaded", by="file", then=lambda: made.append(editor.undo_name))
+    assert made == [], "the rules are looked at beside the window"
+    editor.calm()
+    assert made == ["loaded"]
+    for label in (2, 3):
+        editor.set_locked(label, True)
+    editor.replace(ORGANS, "loaded again", by="file", then=lambda: made.append(editor.undo_name))
+    editor.calm()
+    assert made == ["loaded"], "nothing was left of it"

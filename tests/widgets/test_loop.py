@@ -162,6 +162,22 @@ def test_a_worse_version_is_kept_out_unless_the_user_insists(done, worker):
     assert step.message.text == "quick@1 is in use now. quick@2 stays in the list."
 
 
+def test_a_version_that_was_worse_is_still_kept_out_after_a_restart(done, worker, open_dock):
+    worker.session.after = 0.2
+    done.learn(1)
+    done.wait()
+    done.compare_step.keep_button.click()
+    done.wait()
+    done.close_review()
+    worker.start()
+    step = open_dock(worker).wait().compare_step
+    step.version_box.setCurrentIndex(step.version_box.findData("quick@2"))
+    assert not step.back_button.isEnabled()
+    assert not step.insist.isHidden()
+    step.insist.setChecked(True)
+    assert step.back_button.isEnabled()
+
+
 def test_without_held_out_cases_it_warns(done, worker, viewer):
     worker.session.measured = 0
     done.learn(1)
