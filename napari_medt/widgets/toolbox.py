@@ -157,7 +157,7 @@ class Toolbox(QWidget):
         self._again = False
         self._idle_again()
         self.outlook, self._points, self._stroke, self._stroke_over = None, [], [], False
-        self._remove_preview()
+        self._hide_preview()
 
     def shut(self) -> None:
         """Close for good."""
@@ -251,8 +251,7 @@ class Toolbox(QWidget):
         self.outlook = outlook
         work, image = self.review.work, self.review.image
         if outlook is None or work is None or image is None or work.mask is None:
-            for layer in self._previews():
-                layer.visible = False
+            self._hide_preview()
             return
         edit = outlook.verdict.edit or outlook.verdict.asked
         assert edit is not None
@@ -276,9 +275,10 @@ class Toolbox(QWidget):
         found = [layer for layer in self.review.viewer.layers if layers.is_ours(layer)]
         return [layer for layer in found if layer.metadata[layers.KEY]["role"] == "preview"]
 
-    def _remove_preview(self) -> None:
+    def _hide_preview(self) -> None:
+        """The layer stays for the next one: napari takes about half a second to take one out and make another."""
         for layer in self._previews():
-            self.review.viewer.layers.remove(layer)
+            layer.visible = False
 
     def apply(self) -> None:
         """Do what is shown, as one step of the history."""

@@ -156,7 +156,7 @@ def test_every_tool_shows_what_it_would_do_and_is_one_step(step, until, name, ax
     assert changed.sum() == expected.sum(), "nothing outside of what was shown"
     assert work.depth == depth + 1
     assert work.timeline.changes[-1].by == "tool"
-    assert made.review.layers.find(made.review.image, "preview") is None
+    assert not preview.visible
     work.undo()
     made.calm()
     np.testing.assert_array_equal(work.mask.data, before)
