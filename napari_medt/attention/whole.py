@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import torch
@@ -99,9 +99,9 @@ class Whole:
         held = [self._kept.held(job, names) for job in jobs]
         missing = [job for job, known in zip(jobs, held, strict=True) if known is None]
         passed = self._states(self._scene.capture(missing, names)) if missing else {}
-        sample = count()
+        samples = iter(range(len(missing)))
         for job, known in zip(jobs, held, strict=True):
-            yield (job, passed, next(sample)) if known is None else (job, self._states(known), 0)
+            yield (job, passed, next(samples)) if known is None else (job, self._states(known), 0)
 
     def _states(self, recorded: dict[str, State]) -> dict[str, State]:
         return {source.name: state_of(source, recorded) for source in self._sources}

@@ -63,7 +63,7 @@ def map_on_copy(found: AttentionMap, shown: Volume, scan: Volume) -> AttentionMa
     data = resample(Volume(found.data[None], found.geometry), geometry, last - first, nearest=True).array[0]
     extras = dict(found.extras)
     if "window" in extras:
-        extras["window"] = np.array([first, last]) - 0.5  # as the map lies, so that its frame and that of the window are one
+        extras["window"] = np.array([first, last]) - 0.5  # as the map lies: two frames beside each other tell nothing
     if "targets" in extras:
         extras["targets"] = shown.geometry.index(scan.geometry.position(extras["targets"]))
     return replace(found, data=data, geometry=geometry, extras=extras)
