@@ -34,7 +34,7 @@ class Shot:
     part
         Of a map in several parts, the kind that is shown.
     structure
-        Whether the piece of the mask at the place is asked about, and not the place alone.
+        Whether all of the first structure of the mask is asked about.
     ndisplay
         Whether a volume is shown slice by slice, or in 3D.
     of
@@ -51,21 +51,21 @@ class Shot:
     of: Literal["window", "heads", "figure"] = "window"
 
 
-CELL, ORGAN = (140, 118), (20, 60, 60)
-ANGLES = (0.0, -30.0, 110.0)
+BESIDE_A_CELL, ORGAN = (140, 118), (20, 60, 60)
+ANGLES = (0.0, 25.0, 60.0)
 SHOTS = {
-    "attention-medt-point": Shot("fluorescence", "medt-nuclei", "global.layer2.1", CELL),
-    "attention-medt-structure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", CELL, structure=True),
+    "attention-medt-point": Shot("fluorescence", "medt-nuclei", "global.layer2.1", BESIDE_A_CELL),
+    "attention-medt-structure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", structure=True),
     "attention-gate": Shot("fluorescence", "attention-unet-nuclei", "level0"),
-    "attention-cross": Shot("fluorescence", "u-transformer-nuclei", "cross.2", CELL),
-    "attention-self": Shot("fluorescence", "u-transformer-nuclei", "self", CELL),
-    "attention-guided": Shot("fluorescence", "guided-attention-nuclei", "step2.scale3.position", CELL),
+    "attention-cross": Shot("fluorescence", "u-transformer-nuclei", "cross.2", BESIDE_A_CELL),
+    "attention-self": Shot("fluorescence", "u-transformer-nuclei", "self", BESIDE_A_CELL),
+    "attention-guided": Shot("fluorescence", "guided-attention-nuclei", "step2.scale3.position", BESIDE_A_CELL),
     "attention-unetr-point": Shot("ct_phantom", "unetr-headneck", "rollout", ORGAN),
     "attention-unetr-3d": Shot("ct_phantom", "unetr-headneck", "rollout", ORGAN, ndisplay=3),
     "attention-fine": Shot("ct_phantom", "fine-headneck", "encoder.2.block1.composed", ORGAN, part="in its window"),
     "attention-glam": Shot("ct_phantom", "glam-headneck", "encoder.2.block0.window", ORGAN),
     "attention-heads": Shot("fluorescence", "medt-nuclei", "global.layer2.1", of="heads"),
-    "attention-figure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", CELL, of="figure"),
+    "attention-figure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", BESIDE_A_CELL, of="figure"),
 }
 
 
@@ -104,14 +104,14 @@ def take(name: str, shot: Shot) -> None:
 
 def _look(dock: Any, shot: Shot) -> None:
     """Have the map of a shot shown, and the place it is about."""
-    from napari_medt.widgets._compat import reset_view, scene_camera
+    from napari_medt.widgets._compat import scene_camera
 
     step, viewer, image = dock.look_step, dock.viewer, dock.review.image
     dock.look(shot.source, at=shot.at or None)
     dock.wait()
     if shot.structure:
         step.more_button.click()
-        step.more.structure_box.setCurrentIndex(0)
+        step.more.structure_box.setCurrentIndex(1)
         step.more.structure_button.click()
         dock.wait()
     if shot.at:
@@ -120,7 +120,6 @@ def _look(dock: Any, shot: Shot) -> None:
         step.part_box.setCurrentIndex(step.part_box.findData(shot.part))
     if shot.ndisplay == 3:
         viewer.dims.ndisplay = 3
-        reset_view(viewer)
         scene_camera(viewer).angles = ANGLES
     _settle(dock)
 
