@@ -1,4 +1,4 @@
-"""Makes most pictures of docs/attention-gallery.md from the bundled samples: `python scripts/pictures.py [NAME ...]`.
+"""Makes the pictures of docs/attention-gallery.md from the bundled samples: `python scripts/pictures.py [NAME ...]`.
 
 Needs a display; `scripts/on-display.sh .venv/bin/python scripts/pictures.py` gives it a virtual one. The pictures of the docs
 are made again by this when the dock or a model changes, so that they show what a user sees.
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SIZE = (1440, 900)
@@ -33,6 +33,12 @@ class Shot:
         The place asked about, in array indices; without one the map is that of the whole picture.
     part
         Of a map in several parts, the kind that is shown.
+    structure
+        Whether all of the first structure of the mask is asked about.
+    ndisplay
+        Whether a volume is shown slice by slice, or in 3D.
+    of
+        What the picture shows: the window, the table of all heads, or a figure for print.
     """
 
     sample: str
@@ -40,17 +46,26 @@ class Shot:
     source: str
     at: tuple[int, ...] = ()
     part: str = ""
+    structure: bool = False
+    ndisplay: int = 2
+    of: Literal["window", "heads", "figure"] = "window"
 
 
-CELL, ORGAN = (140, 118), (20, 60, 60)
+BESIDE_A_CELL, ORGAN = (140, 118), (20, 60, 60)
+ANGLES = (0.0, 25.0, 60.0)
 SHOTS = {
-    "attention-medt-point": Shot("fluorescence", "medt-nuclei", "global.layer2.1", CELL),
+    "attention-medt-point": Shot("fluorescence", "medt-nuclei", "global.layer2.1", BESIDE_A_CELL),
+    "attention-medt-structure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", structure=True),
     "attention-gate": Shot("fluorescence", "attention-unet-nuclei", "level0"),
-    "attention-cross": Shot("fluorescence", "u-transformer-nuclei", "cross.2", CELL),
-    "attention-self": Shot("fluorescence", "u-transformer-nuclei", "self", CELL),
-    "attention-guided": Shot("fluorescence", "guided-attention-nuclei", "step2.scale3.position", CELL),
-    "attention-fine": Shot("ct_phantom", "fine-headneck", "encoder.2.block0.window", ORGAN),
+    "attention-cross": Shot("fluorescence", "u-transformer-nuclei", "cross.2", BESIDE_A_CELL),
+    "attention-self": Shot("fluorescence", "u-transformer-nuclei", "self", BESIDE_A_CELL),
+    "attention-guided": Shot("fluorescence", "guided-attention-nuclei", "step2.scale3.position", BESIDE_A_CELL),
+    "attention-unetr-point": Shot("ct_phantom", "unetr-headneck", "rollout", ORGAN),
+    "attention-unetr-3d": Shot("ct_phantom", "unetr-headneck", "rollout", ORGAN, ndisplay=3),
+    "attention-fine": Shot("ct_phantom", "fine-headneck", "encoder.2.block1.composed", ORGAN, part="in its window"),
     "attention-glam": Shot("ct_phantom", "glam-headneck", "encoder.2.block0.window", ORGAN),
+    "attention-heads": Shot("fluorescence", "medt-nuclei", "global.layer2.1", of="heads"),
+    "attention-figure": Shot("fluorescence", "medt-nuclei", "global.layer2.1", BESIDE_A_CELL, of="figure"),
 }
 
 
@@ -73,16 +88,40 @@ def take(name: str, shot: Shot) -> None:
     dock.wait()
     dock.run(shot.model)
     dock.wait()
+    _look(dock, shot)
+    path = FOLDER / f"{name}.png"
+    if shot.of == "figure":
+        dock.look_step.more.save_figure(path)
+        dock.wait()
+    elif shot.of == "heads":
+        dock.look_step.more.heads_button.click()
+        _settle(dock)
+        dock.look_step.more.table.grab().save(str(path))
+    else:
+        path.write_bytes(window_picture(viewer, SIZE))
+    viewer.close()
+
+
+def _look(dock: Any, shot: Shot) -> None:
+    """Have the map of a shot shown, and the place it is about."""
+    from napari_medt.widgets._compat import scene_camera
+
+    step, viewer, image = dock.look_step, dock.viewer, dock.review.image
     dock.look(shot.source, at=shot.at or None)
     dock.wait()
-    image = dock.review.image
+    if shot.structure:
+        step.more_button.click()
+        step.more.structure_box.setCurrentIndex(1)
+        step.more.structure_button.click()
+        dock.wait()
     if shot.at:
         viewer.dims.set_point(range(image.ndim), image.data_to_world(shot.at))
     if shot.part:
-        dock.look_step.part_box.setCurrentIndex(dock.look_step.part_box.findData(shot.part))
+        step.part_box.setCurrentIndex(step.part_box.findData(shot.part))
+    if shot.ndisplay == 3:
+        viewer.dims.ndisplay = 3
+        scene_camera(viewer).angles = ANGLES
     _settle(dock)
-    (FOLDER / f"{name}.png").write_bytes(window_picture(viewer, SIZE))
-    viewer.close()
 
 
 def _settle(dock: Any) -> None:

@@ -93,7 +93,7 @@ def attention(
             else:
                 found = explorer.overview(name, head, progress=report, cancel=cancel)
             if output is not None:
-                write(found.data, output, geometry=found.geometry)
+                write(found.times_even, output, geometry=found.geometry)
             if check:
                 from napari_medt.attention import check_faithfulness
 
@@ -102,7 +102,8 @@ def attention(
                 )
                 found = checked.label(found)
         if output is not None:
-            out.print(f"{name} -> {output}", highlight=False, markup=False)
+            unit = "" if found.even is None else ", in times even attention"
+            out.print(f"{name} -> {output}{unit}", highlight=False, markup=False)
         out.print(found.caption, highlight=False, markup=False)
 
 

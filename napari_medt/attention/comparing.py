@@ -56,7 +56,7 @@ def difference(a: AttentionMap, b: AttentionMap) -> AttentionMap:
 
 def _sampled(found: AttentionMap, geometry: Geometry, shape: tuple[int, ...]) -> tuple[npt.NDArray[Any], Mask]:
     """A map at the places of another grid, linearly; and where it says anything."""
-    data = found.data if found.even is None else found.data / np.float32(found.even)
+    data = found.times_even
     if data.shape == shape and found.geometry.close_to(geometry, shape=shape):
         return data.copy(), np.ones(shape, dtype=bool)
     index = np.moveaxis(np.indices(shape, dtype=np.float32), 0, -1)

@@ -90,11 +90,13 @@ class AttentionExplorer:
         """Pass windows through the network until all are kept or the memory is full, so that the first click is quick."""
         report, scene = progress or silent, self._scene
         names = self.catalogue()[-1].parts
-        before = 0
+        before = self._kept.nbytes
         for done, job in enumerate(scene.jobs()):
             if cancel is not None:
                 cancel.check()
             report(done, len(scene), "Preparing attention")
+            if self._kept.held(job, names) is not None:
+                continue
             self._kept.get(job, names)
             each, before = self._kept.nbytes - before, self._kept.nbytes
             if each <= 0 or not self._kept.fits(each):
@@ -164,7 +166,7 @@ class AttentionExplorer:
         progress: Progress | None = None,
         cancel: Cancel | None = None,
     ) -> list[AttentionMap]:
-        """Maps of the whole image, of several sources in one pass through it.
+        """Maps of the whole image, of several sources in one pass through those of its windows that are not kept.
 
         Windows are stitched with the weights of the prediction. Of attention, 1 is what even attention would give and 3 is three
         times as much, so that maps can be shown with the same limits. A gate is the mean over channels, 0 to 1. Channel
@@ -267,7 +269,7 @@ class AttentionExplorer:
     ) -> Whole:
         for source in sources:
             self._scene.check_head(source, head)
-        whole = Whole(self._scene, sources, head=head, each=each, budget=self._budget)
+        whole = Whole(self._scene, sources, head=head, each=each, budget=self._budget, kept=self._kept)
         whole.run(progress or silent, cancel)
         return whole
 

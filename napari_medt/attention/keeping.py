@@ -41,7 +41,7 @@ class Kept:
 
     def get(self, job: Job, names: Sequence[str]) -> dict[str, State]:
         """What some sources of the network recorded of one window, from memory or by a pass through the network."""
-        key = (*job[0], *(part.start for part in job[1]))
+        key = _key_of(job)
         if any((key, name) not in self._states for name in names):
             found = self._scene.capture([job], names if self._too_many else None)
             self._too_many |= sum(state.nbytes for state in found.values()) > self._budget
@@ -53,6 +53,12 @@ class Kept:
             held -= self._states.popitem(last=False)[1].nbytes
         return {name: self._states[key, name] for name in names}
 
+    def held(self, job: Job, names: Sequence[str]) -> dict[str, State] | None:
+        """What is kept of one window, without a pass through the network; `None` where something is missing."""
+        key = _key_of(job)
+        found = {name: self._states[key, name] for name in names if (key, name) in self._states}
+        return found if len(found) == len(names) else None
+
     def fits(self, more: float) -> bool:
         """Whether so many bytes more would be kept without forgetting anything."""
         return self.nbytes + more <= self._budget
@@ -60,3 +66,7 @@ class Kept:
     def clear(self) -> None:
         """Forget everything."""
         self._states.clear()
+
+
+def _key_of(job: Job) -> Key:
+    return (*job[0], *(part.start for part in job[1]))

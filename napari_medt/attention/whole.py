@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 
+from napari_medt.attention.keeping import Kept
 from napari_medt.attention.lattice import Lattice, fitting_steps
 from napari_medt.attention.maps import NO_CAUSE, STILL_TEXTS, of_heads, volume_map
 from napari_medt.attention.scene import Scene
@@ -39,17 +40,27 @@ class Whole:
         Every head by itself instead.
     budget
         Bytes that all maps together may take; where they would take more they are coarser.
+    kept
+        What is known of some windows already, which so need no pass.
     """
 
     def __init__(
-        self, scene: Scene, sources: Sequence[Source], *, head: int | None = None, each: bool = False, budget: int
+        self,
+        scene: Scene,
+        sources: Sequence[Source],
+        *,
+        head: int | None = None,
+        each: bool = False,
+        budget: int,
+        kept: Kept,
     ) -> None:
         self._scene, self._sources, self._head, self._each, self._budget = scene, sources, head, each, budget
+        self._kept = kept
         self._lattices: dict[str, Lattice] = {}
         self._volumes: dict[str, Floats] = {}
 
     def run(self, report: Progress, cancel: Cancel | None) -> None:
-        """Pass all windows through the network once.
+        """Pass all windows through the network once, those that are kept not even that.
 
         Raises
         ------
@@ -72,9 +83,7 @@ class Whole:
                 if cancel is not None:
                     cancel.check()
                 report(done, len(scene), "Attention of the whole image")
-                captured = scene.capture(chunk, names)
-                states = {source.name: state_of(source, captured) for source in self._sources}
-                for sample, job in enumerate(chunk):
+                for job, states, sample in self._recorded(chunk, names):
                     for source in self._sources:
                         self._add(source, states, sample, job)
                 done += len(chunk)
@@ -84,6 +93,18 @@ class Whole:
             by_the_ladder(scene.model, scene.effort, attempt, report, smallest_window=2 * max(scene.window))
         finally:
             scene.effort = effort_for(scene.model)
+
+    def _recorded(self, jobs: Sequence[Job], names: Sequence[str]) -> Iterator[tuple[Job, dict[str, State], int]]:
+        """Windows in their order, with what the network recorded and which sample of that they are."""
+        held = [self._kept.held(job, names) for job in jobs]
+        missing = [job for job, known in zip(jobs, held, strict=True) if known is None]
+        passed = self._states(self._scene.capture(missing, names)) if missing else {}
+        samples = iter(range(len(missing)))
+        for job, known in zip(jobs, held, strict=True):
+            yield (job, passed, next(samples)) if known is None else (job, self._states(known), 0)
+
+    def _states(self, recorded: dict[str, State]) -> dict[str, State]:
+        return {source.name: state_of(source, recorded) for source in self._sources}
 
     @torch.inference_mode()
     def _add(self, source: Source, states: dict[str, State], sample: int, job: Job) -> None:

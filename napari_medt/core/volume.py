@@ -272,6 +272,11 @@ class AttentionMap:
     even: float | None = None
     extras: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def times_even(self) -> Array:
+        """Its values in times even attention, as maps are compared, shown and written; as they are where there is no such thing."""
+        return self.data if self.even is None else self.data / np.float32(self.even)
+
 
 @dataclass(frozen=True)
 class HeadRow:

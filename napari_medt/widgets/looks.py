@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medt.core import AttentionMap, AxisMap, Cancel, Progress, Volume
+from napari_medt.core import AttentionMap, AxisMap, BadImage, Cancel, Progress, Volume
 from napari_medt.widgets.answers import Belief, HeadLine, Question
 from napari_medt.widgets.latest import kept
 from napari_medt.widgets.one_slice import one_slice, slicing
@@ -87,7 +88,8 @@ class Looks:
         for place in product(*lines):
             if cancel is not None:
                 cancel.check()
-            explorer.pick(_on_scan(subject, place), source=last)
+            with suppress(BadImage):  # a place that the scan does not reach, or where the model did not look
+                explorer.pick(_point(subject, place), source=last)
 
     def look(
         self, subject: Subject, question: Question, *, progress: Progress | None, cancel: Cancel | None
@@ -170,7 +172,7 @@ class Looks:
         source, head, watch = question.source, question.head, {"progress": progress, "cancel": cancel}
         if question.what == "point":
             explorer = explorer or self._explorer(subject)
-            return explorer.pick(_on_scan(subject, question.at), source=source, head=head)
+            return explorer.pick(_point(subject, question.at), source=source, head=head)
         if question.what == "right and wrong":
             return self._right_and_wrong(subject, question, **watch)
         if question.inside is not None:
@@ -282,6 +284,20 @@ def _on_scan(subject: Subject, at: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(at)
     index = subject.seen.geometry.index(subject.shown.geometry.position(at))
     return tuple(int(i) for i in np.rint(index))
+
+
+def _point(subject: Subject, at: tuple[int, ...]) -> tuple[int, ...]:
+    """As `_on_scan`, for a place that is asked about.
+
+    Raises
+    ------
+    BadImage
+        If it lies in a corner of a copy turned straight that the scan does not reach.
+    """
+    place = _on_scan(subject, at)
+    if not all(0 <= i < n for i, n in zip(place, subject.seen.spatial_shape, strict=True)):
+        raise BadImage("The point lies in a corner that the scan does not reach", remedy="choose a point in the scan")
+    return place
 
 
 def _mask(subject: Subject, question: Question) -> np.ndarray:

@@ -83,14 +83,9 @@ def place_map(image: Layer, found: AttentionMap, picture: Geometry) -> tuple[np.
     return data, state
 
 
-def in_units(found: AttentionMap) -> np.ndarray:
-    """Values that can be compared between maps: times even attention, where there is such a thing."""
-    return found.data if found.even is None else found.data / np.float32(found.even)
-
-
 def limits_of(found: AttentionMap) -> tuple[float, float]:
     """From where to where the colours of a map run: on a scale of few steps, so that maps alike have the same."""
-    values = in_units(found)
+    values = found.times_even
     if found.kind in UP_TO_ONE:
         return 0.0, 1.0
     if found.kind == "difference":
@@ -121,7 +116,7 @@ def show_map(
 
     `heads` is how many its source has.
     """
-    data, state = place_map(image, replace(found, data=in_units(found)), picture)
+    data, state = place_map(image, replace(found, data=found.times_even), picture)
     layer = ours.show_map(
         image,
         "attention",

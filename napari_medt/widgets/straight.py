@@ -63,9 +63,7 @@ def map_on_copy(found: AttentionMap, shown: Volume, scan: Volume) -> AttentionMa
     data = resample(Volume(found.data[None], found.geometry), geometry, last - first, nearest=True).array[0]
     extras = dict(found.extras)
     if "window" in extras:
-        corners = np.asarray(list(product(*extras["window"].T)))
-        box = shown.geometry.index(scan.geometry.position(corners))
-        extras["window"] = np.array([box.min(axis=0), box.max(axis=0)])
+        extras["window"] = np.array([first, last]) - 0.5  # as the map lies: two frames beside each other tell nothing
     if "targets" in extras:
         extras["targets"] = shown.geometry.index(scan.geometry.position(extras["targets"]))
     return replace(found, data=data, geometry=geometry, extras=extras)

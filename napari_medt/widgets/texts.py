@@ -667,7 +667,7 @@ def _kind_in(source: str, kind: str) -> str:
 def unit_of_map(kind: str, even: bool) -> str:
     """Say what the values of a shown map are."""
     if kind == "difference":
-        return "more or less, in times even attention" if even else "more or less"
+        return "more, or less where below 0"
     if kind in ("gate", "guided", "agreement"):
         return "0 to 1"
     return "times even attention" if even else "in the model's own unit"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_medt.attention import AttentionExplorer, attention_maps
+from napari_medt.attention.scene import Scene
 from napari_medt.core import BadImage, BadModel, Geometry, Volume
 from napari_medt.nets import create_net
 from napari_medt.nets.capture import capture
@@ -120,6 +121,26 @@ def test_memory_stays_within_its_budget_and_answers_stay_the_same(model, image):
         np.testing.assert_array_equal(a.data, b.data)
     assert tight._kept.windows == 1
     assert free._kept.windows == 3
+
+
+def test_windows_that_are_kept_need_no_pass_for_a_map_of_the_whole_image(model, image, monkeypatch):
+    expected = AttentionExplorer(model, image).overviews()
+    explorer, passed, capture_of = AttentionExplorer(model, image), [], Scene.capture
+
+    def counting(scene, jobs, names=None):
+        passed.extend(jobs)
+        return capture_of(scene, jobs, names)
+
+    monkeypatch.setattr(Scene, "capture", counting)
+    explorer.pick((50, 70), source="global.layer1.0")
+    one_kept = explorer.overviews()
+    assert len(passed) == explorer.windows, "the window of the point was passed for the point alone"
+    explorer.warm()
+    passed.clear()
+    for found in (one_kept, explorer.overviews()):
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-4, atol=1e-6, err_msg=ours.source)
+    assert not passed, "all windows were kept"
 
 
 def test_point_outside_is_refused(model, image):

@@ -104,7 +104,7 @@ def test_colours_have_a_scale_of_few_steps(value, high):
 def test_maps_of_one_unit_are_shown_in_it():
     geometry = Geometry.from_spacing((1, 1))
     picked = AttentionMap(np.full((4, 4), 0.125, np.float32), geometry, "a", "token", even=0.0625)
-    assert map_layers.in_units(picked).max() == 2
+    assert picked.times_even.max() == 2
     assert map_layers.limits_of(picked) == (0, 2)
     gate = AttentionMap(np.full((4, 4), 0.2, np.float32), geometry, "a", "gate")
     assert map_layers.limits_of(gate) == (0, 1)

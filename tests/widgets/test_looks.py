@@ -10,7 +10,7 @@ import pytest
 
 from napari_medt.attention import AttentionExplorer
 from napari_medt.attention.scene import Scene
-from napari_medt.core import Cancel, Cancelled, Geometry, Volume
+from napari_medt.core import BadImage, Cancel, Cancelled, Geometry, Volume
 from napari_medt.io import resample
 from napari_medt.widgets import looks as looks_module
 from napari_medt.widgets.answers import Question
@@ -129,6 +129,38 @@ def test_maps_of_a_scan_at_an_angle_lie_over_its_straight_copy(rng):
     low, high = found.extras["window"]
     assert (low < bright).all()
     assert (bright < high).all()
+    ends = found.geometry.position(np.array([(-0.5,) * 3, np.array(found.data.shape) - 0.5]))
+    np.testing.assert_allclose(copy.geometry.index(ends), [low, high], atol=1e-6, err_msg="not the frame of the map")
+
+
+def turned_scan(rng):
+    """A scan at an angle, and the copy turned straight, whose corners it does not reach."""
+    scan = scan_of(rng, (6, 40, 40), (2.0, 1.0, 1.0))
+    turn = np.radians(40)
+    affine = scan.geometry.affine.copy()
+    affine[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    scan = replace(scan, geometry=Geometry(affine, "mm", "patient"))
+    ends = scan.geometry.position(np.array(list(np.ndindex(2, 2, 2))) * (5, 39, 39))
+    straight = np.diag([2.0, 1.0, 1.0, 1.0])
+    straight[:3, 3] = ends.min(axis=0)
+    shape = np.ceil((ends.max(axis=0) - ends.min(axis=0)) / (2, 1, 1)).astype(int) + 1
+    return scan, resample(scan, Geometry(straight, "mm", "patient"), tuple(shape), nearest=True)
+
+
+def test_a_point_in_a_corner_that_a_turned_scan_does_not_reach_says_so(looks, rng):
+    scan, copy = turned_scan(rng)
+    with pytest.raises(BadImage, match="The point lies in a corner that the scan does not reach"):
+        looks.look(subject_of(scan, shown=copy), Question("point", "cross.1", at=(2, 0, 0)), **WATCH)
+
+
+def test_corners_that_a_turned_scan_does_not_reach_are_left_out_when_it_is_prepared(looks, rng, monkeypatch):
+    scan, copy = turned_scan(rng)
+    monkeypatch.setattr(looks_module, "FEW_WINDOWS", 1)
+    subject = subject_of(scan, shown=copy)
+    looks.prepare(subject, (2, 0, 0), **WATCH)
+    monkeypatch.setattr(Scene, "capture", lambda *_: pytest.fail("a window that was not prepared"))
+    middle = tuple(n // 2 for n in copy.spatial_shape)
+    looks.look(subject, Question("point", "cross.1", at=(2, *middle[1:])), **WATCH)
 
 
 def test_the_maps_of_a_table_are_shown_without_another_pass(looks, rng, monkeypatch):
