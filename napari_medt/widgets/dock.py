@@ -181,6 +181,7 @@ class ReviewDock(Interface, QWidget):
             if step.message.kind == "good":
                 step.message.clear()
         self.run_step.set_summary("")
+        self._mark_done()
 
     # ------------------------------------------------------------------------------------------------------------- stages
 
@@ -237,7 +238,7 @@ class ReviewDock(Interface, QWidget):
         """The control of the action that makes sense next."""
         stage, doubts, compared = self.review.stage, self.look_step.doubts, self.compare_step.found
         return {
-            "run": self.run_step.run_button,
+            "run": self.case_bar.open_button if self.review.image is None else self.run_step.run_button,
             "look": doubts.on if doubts.places else self.look_step.pick_button,
             "correct": self.correct_step.brush_button,
             "accept": self.sign_off.accept_button,
@@ -254,6 +255,7 @@ class ReviewDock(Interface, QWidget):
         work, stage = self.review.work, self.review.stage
         bright = self._bright()
         for control in (
+            self.case_bar.open_button,
             self.run_step.run_button,
             self.look_step.doubts.on,
             self.look_step.pick_button,

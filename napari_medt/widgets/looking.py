@@ -63,6 +63,7 @@ class Looking(QObject):
         self.last_answer_s = 0.0
         self.asked_model: Asked = ("", "")
         self._warming: Job | None = None
+        self._cut_short = False  # the preparation, by a question that takes long
         self._pending: Job | None = None
         self._long = False
         self._next: Question | None = None
@@ -95,6 +96,7 @@ class Looking(QObject):
     def forget(self) -> None:
         """Another picture or model: nothing of the former one may be shown as if it were of this."""
         self.last = self._next = self.clicked = None
+        self._cut_short = False
         self.stop()
         if self.model != self.asked_model:
             self.blocks = ()
@@ -148,8 +150,6 @@ class Looking(QObject):
         image = self._review.image
         if image is None or not question.source or self._review.busy:
             return
-        if self._warming is not None:
-            self._warming.cancel()
         if self._pending is not None:
             self._next = question
             if self._long:
@@ -203,12 +203,10 @@ class Looking(QObject):
         image = self._review.image
         if image is None or self._review.busy or self._pending is not None:
             return
-        if self._warming is not None:
-            self._warming.cancel()
         self._send(method, *args, picture=layers.take(image), long=True, then=then, **options)
 
     def _send(self, method: str, *args: Any, picture: layers.Picture, long: bool, then: Any, **options: Any) -> None:
-        """Ask; an answer, and a failure, for another picture or model than is chosen when it comes is put aside."""
+        """Ask, and do not prepare; answers and failures for another picture or model than is chosen when it comes is put aside."""
         asked = self.model
 
         def if_meant(tell: Callable[[Any], Any], answer: Any) -> None:
@@ -216,6 +214,9 @@ class Looking(QObject):
             if layer is not None and layer is self._review.image and asked == self.model:
                 tell(answer)
 
+        if self._warming is not None:
+            self._warming.cancel()
+            self._cut_short = long
         self._long = long
         if long:
             options["on_progress"] = self.progressed.emit
@@ -238,6 +239,9 @@ class Looking(QObject):
             self.busy_changed.emit(False)
         if self._next is not None:
             self._review.bridge.post(self._ask_next)
+        elif self._cut_short and not self._review.busy:
+            self._cut_short = False
+            self._review.bridge.post(self.prepare)
 
     def _ask_next(self) -> None:
         question, self._next = self._next, None

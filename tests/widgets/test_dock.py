@@ -154,6 +154,7 @@ def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
     dock.wait()
     assert (dock.review.stage, dock.run_step.is_open, dock.correct_step.is_open) == ("run", True, False)
     assert [layer.name for layer in viewer.layers] == ["Mask of cells"], "what was drawn stays"
+    assert dock.case_bar.open_button.property("primary")
 
 
 def test_the_image_may_be_replaced_during_a_run(dock, viewer, worker, cells, qtbot):
@@ -378,6 +379,7 @@ def test_without_an_image_the_dock_says_what_to_do(viewer, worker, open_dock):
     assert dock.run_step.image_words.text() == texts.NO_IMAGE_HINT
     assert not dock.run_step.run_button.isEnabled()
     assert not dock.learn_step.learn_button.isEnabled()
+    assert dock.case_bar.open_button.property("primary"), "which opens one"
 
 
 def test_scans_are_run_and_looked_at_as_volumes(viewer, worker, open_dock, walk, qtbot, cells):

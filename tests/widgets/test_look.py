@@ -65,6 +65,21 @@ def test_a_point_is_marked_with_its_window_and_arrows(look, ask):
     assert look.caption.text().startswith("The row.")
 
 
+def test_a_preparation_that_a_map_of_the_picture_cut_short_is_taken_up_again(look, qtbot, monkeypatch):
+    looking, asked = look.looking, []
+    client = look.review.client
+    monkeypatch.setattr(
+        client, "ask", lambda method, *a, _ask=client.ask, **o: asked.append(method) or _ask(method, *a, **o)
+    )
+    looking.prepare()
+    look.show_mean()
+    qtbot.waitUntil(lambda: asked.count("prepare_attention") == 2 and looking.warm, timeout=WAIT_MS)
+    assert asked.index("look") < len(asked) - 1 - asked[::-1].index("prepare_attention")
+    look.show_mean()
+    qtbot.waitUntil(lambda: asked.count("look") == 2 and not looking.asking, timeout=WAIT_MS)
+    assert asked.count("prepare_attention") == 2, "what is prepared is not prepared again"
+
+
 def test_a_map_and_its_marks_lie_together_over_everything_else(look, ask, viewer):
     def at_the_top():
         return [layer_of(look, role) for role in ("attention", "window", "arrows", "point")] == list(viewer.layers[-4:])
