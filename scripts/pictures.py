@@ -120,6 +120,7 @@ def _look(dock: Any, shot: Shot) -> None:
         step.part_box.setCurrentIndex(step.part_box.findData(shot.part))
     if shot.ndisplay == 3:
         viewer.dims.ndisplay = 3
+        viewer.reset_view()
         scene_camera(viewer).angles = ANGLES
     _settle(dock)
 

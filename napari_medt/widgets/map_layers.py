@@ -125,7 +125,7 @@ def show_map(
         name=texts.map_name(found.source, found.kind, found.head, heads),
         colormap="inferno",
         limits=limits,
-        framed=not _covers(found, picture, spatial_shape_of(image)),
+        framed=not _has_frame(found, picture, spatial_shape_of(image)),
         both_ways=found.kind == "difference",
     )
     layer.metadata[METADATA] = {
@@ -201,8 +201,13 @@ def arrow_lines(at: Sequence[float], targets: Points, shares: npt.ArrayLike, eve
     return np.array(wanted[:ARROWS]) if wanted else np.zeros((0, 2, len(start)))
 
 
-def _covers(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
-    """Whether a map covers the whole picture."""
+def _has_frame(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
+    """Whether the border of a map can be seen without a frame: it covers the whole picture, or all of a window that is framed."""
     ends = np.array(list(product(*((-0.5, n - 0.5) for n in found.data.shape))))
     at = picture.index(found.geometry.position(ends))
-    return bool((at.min(axis=0) < 0.51).all() and (at.max(axis=0) > np.array(shape) - 1.51).all())
+    low, high = at.min(axis=0), at.max(axis=0)
+    if (low < 0.51).all() and (high > np.array(shape) - 1.51).all():
+        return True
+    cell = (high - low) / np.array(found.data.shape)
+    window = None if found.query is None else found.extras.get("window")
+    return window is not None and bool((np.abs(np.array([low, high]) - window) < np.maximum(cell, 1)).all())

@@ -223,9 +223,12 @@ def test_one_map_is_replaced_by_the_next(dock, viewer, walk, qtbot):
     image = viewer.layers["cells"]
     shown = dock.review.layers.find(image, "attention")
     qtbot.waitUntil(lambda: "Local" in shown.name, timeout=WAIT_MS)
-    assert shown.bounding_box.visible, "the border of the patch is drawn"
     corner = shown.data_to_world((-0.5, -0.5))
     np.testing.assert_allclose(image.world_to_data(corner), (72 - 0.5, 96 - 0.5))
+    window = dock.review.layers.find(image, "window")
+    framed = np.array([image.world_to_data(window.data_to_world(line[0])) for line in window.data])
+    np.testing.assert_allclose(framed.min(axis=0), (72 - 0.5, 96 - 0.5), atol=1e-5)
+    assert not shown.bounding_box.visible, "one frame around the patch, not two"
     look.show_mean()
     qtbot.waitUntil(lambda: shown.data.shape == (96, 128), timeout=WAIT_MS)
     assert not shown.bounding_box.visible
