@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_medt.engine.process import WorkerProcess
-from napari_medt.widgets.remembered import checkpoint_left, remember, remembered
+from napari_medt.widgets.remembered import checkpoint_left, fine_tunings, remember, remembered
 
 WAIT_MS = 120_000
 
@@ -69,9 +69,19 @@ def cut(steps_on, worker, cells, until):
             "hold_out": ["somebody"],
         }
     )
+    fine_tunings().mkdir(parents=True)
+    (fine_tunings() / "left.pt").touch()
     steps = steps_on(cells)
     until(lambda: bool(steps.learn.cut_short.found))
     return steps
+
+
+def test_it_is_not_offered_where_nothing_was_left_to_go_on_from(steps_on, worker, cells):
+    remember(learning={"learns": "adapters", "minutes": 7, "name": "scan 0", "model": "quick@1", "cases": ["scan 0"]})
+    steps = steps_on(cells)
+    steps.calm()
+    assert not steps.learn.cut_short.found
+    assert not any("cut short" in said for said in steps.said)
 
 
 def paint(steps):
