@@ -55,7 +55,7 @@ def patient_of(path: Path, known: str = "") -> str:
 def former_names(path: Path, patient: str) -> tuple[str, ...]:
     """What an image's patient may have been called by earlier versions, which decided by how it was opened."""
     place = Path(os.path.abspath(path))
-    if patient in place.parent.parts:  # it was the folder then, too
+    if patient in place.parent.parts and patient != _name_of(place):  # it was the folder then, too
         return ()
     return (place.name, safe_name(without_ending(place.name)), *(() if _is_set(place.parent) else (place.parent.name,)))
 

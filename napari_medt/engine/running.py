@@ -86,7 +86,8 @@ def predict(
     into
         Takes the labels instead of memory, such as a mask begun by `io.create_zarr_labels`, which is for the caller to finish.
         Of structures that overlap, it gets the last at each place.
-        Its `discard()`, where it has one, is called when the run fails or is cancelled.
+        Its `discard()`, where it has one, is called when the run fails or is cancelled. Like a region, it keeps parts that lie
+        apart from structures that come in one piece by the card.
     compute
         `"local"`; or the address of a Dask scheduler, such as `"tcp://host:8786"`, or an open `engine.cluster.Cluster`, whose
         workers then do the work block by block.
@@ -141,6 +142,8 @@ def predict(
         raise
     if model.card.one_piece and into is None and roi is None:
         notes = (*notes, *_left_out(results.labels, model.card))
+    elif model.card.one_piece:
+        notes = (*notes, f"Parts that lie apart were not left out of: {', '.join(model.card.one_piece)}.")
     return Prediction(
         labels=results.labels,
         geometry=task.volume.geometry,

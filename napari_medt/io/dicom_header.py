@@ -99,7 +99,9 @@ def patient(header: Dataset) -> str:
     Made of the patient's ID, or, where that was taken out or replaced by a word for all, of the UID of the study.
     """
     said = text(header, "PatientID")
-    if re.fullmatch(r"anon\w*|no ?name|unknown|none|removed|patient|test|n/?a|[0\W_]*|x+", said, re.IGNORECASE):
+    if re.fullmatch(
+        r"anon(ym\w*)?[\W_0]*|no ?name|unknown|none|removed|patient|test|n/?a|[0\W_]*|x+", said, re.IGNORECASE
+    ):
         said = text(header, "StudyInstanceUID")
     return f"dicom-{hashlib.sha256(said.encode()).hexdigest()[:16]}" if said else ""
 

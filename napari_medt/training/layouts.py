@@ -167,7 +167,7 @@ def _from_cases(folder: Path, images: Path | None) -> DataSet:
     places: dict[str, list[Path]] = {}
     for path in sorted(images.rglob("*")):
         places.setdefault(path.name, []).append(path)
-    listed = _listed(cards.with_name(WORKLIST))
+    listed = _listed(cards.absolute().with_name(WORKLIST))
     cases, problems = [], []
     for card in _card_files(cards):
         mask = card.with_name(CASE_MASK)
@@ -195,7 +195,12 @@ def _listed(worklist: Path) -> dict[str, str]:
     """Where each image lies below the folder that was opened for review, by the name of its case; empty without a worklist."""
     try:
         known = json.loads(worklist.read_bytes())["known"]
-        return {str(item["digest"]): str(item["place"]) for item in known if item.get("digest")}
+        return {
+            str(case): str(item["place"])
+            for item in known
+            for case in (item["digest"], *item.get("channels", ()))
+            if case
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

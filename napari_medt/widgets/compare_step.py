@@ -101,6 +101,7 @@ class CompareStep(Step):
         self.accept_button = button(texts.ACCEPT_NEW, "accept_new", clicked=self.accept_new)
         self.insist = named(QCheckBox(texts.INSIST), "insist")
         self.found: Compared | None = None
+        self._pair = ("", "")  # the version in use and the one chosen here, of which the user may insist on the worse
         self._worse: set[tuple[str, str]] = set()  # a version, and another that a comparison found to be worse than it
         for made in (self.keep_button, self.accept_button):
             made.setProperty("role", "big")
@@ -149,7 +150,6 @@ class CompareStep(Step):
         self.refresh()
 
     def _another_version(self, _: int = 0) -> None:
-        self.insist.setChecked(False)
         self.refresh()
 
     @property
@@ -302,7 +302,11 @@ class CompareStep(Step):
 
     def _remembered(self, found: dict[str, Any]) -> None:
         """Take up which versions were found to be worse in an earlier session."""
-        self._worse.update(tuple(pair) for pair in found.get("worse", ()))
+        pairs = found.get("worse")
+        if isinstance(pairs, list):
+            self._worse.update(
+                (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
+            )
         self.refresh()
 
     # ----------------------------------------------------------------------------------------------------------- display
@@ -315,7 +319,11 @@ class CompareStep(Step):
         several = self.version_box.count() > 1
         self.hint.setText(texts.COMPARE_HINT if several else texts.ONE_VERSION)
         self.starter.refresh(bool(self._other) and bool(self.cases.who()))
-        known_worse = (self.review.model_key, self._other) in self._worse
+        pair = (self.review.model_key, self._other)
+        if pair != self._pair:
+            self._pair = pair
+            self.insist.setChecked(False)
+        known_worse = pair in self._worse
         allowed = not known_worse or self.insist.isChecked()
         self.back_button.setEnabled(bool(self._other) and allowed and not busy)
         self.version_box.setEnabled(several and not busy)

@@ -439,8 +439,13 @@ class OurLayers:
         layer = self.find(image, "preview")
         if layer is not None:
             layer.data = data
-            layer.translate = state["translate"]
+            for key, value in state.items():
+                if not same(getattr(layer, key), value):
+                    setattr(layer, key, value)
             layer.visible = True
+            if self._viewer.layers[-1] is not layer:
+                with keeping_selection(self._viewer):
+                    self._viewer.layers.move(self._viewer.layers.index(layer), len(self._viewer.layers))
             return layer
         return self._add(
             image,

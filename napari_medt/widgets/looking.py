@@ -206,7 +206,7 @@ class Looking(QObject):
         self._send(method, *args, picture=layers.take(image), long=True, then=then, **options)
 
     def _send(self, method: str, *args: Any, picture: layers.Picture, long: bool, then: Any, **options: Any) -> None:
-        """Ask, and do not prepare; answers and failures for another picture or model than is chosen when it comes is put aside."""
+        """Ask, and do not prepare; what comes for another picture or model than is then chosen is put aside."""
         asked = self.model
 
         def if_meant(tell: Callable[[Any], Any], answer: Any) -> None:

@@ -125,7 +125,7 @@ def show_map(
         name=texts.map_name(found.source, found.kind, found.head, heads),
         colormap="inferno",
         limits=limits,
-        framed=not _has_frame(found, picture, spatial_shape_of(image)),
+        framed=not _needs_no_frame(found, picture, spatial_shape_of(image)),
         both_ways=found.kind == "difference",
     )
     layer.metadata[METADATA] = {
@@ -201,7 +201,7 @@ def arrow_lines(at: Sequence[float], targets: Points, shares: npt.ArrayLike, eve
     return np.array(wanted[:ARROWS]) if wanted else np.zeros((0, 2, len(start)))
 
 
-def _has_frame(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
+def _needs_no_frame(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
     """Whether the border of a map can be seen without a frame: it covers the whole picture, or all of a window that is framed."""
     ends = np.array(list(product(*((-0.5, n - 0.5) for n in found.data.shape))))
     at = picture.index(found.geometry.position(ends))

@@ -190,6 +190,7 @@ class Review(QObject):
 
     def image_removed(self, layer: Any) -> None:
         """Take note that an image layer went; a mask that was worked on stays as a layer, and is offered with its image."""
+        self.layers.remove(layer, "preview")
         work = self._works.get(layers.identity(layer))
         if work is None:
             return

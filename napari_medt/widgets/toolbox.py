@@ -162,6 +162,8 @@ class Toolbox(QWidget):
     def shut(self) -> None:
         """Close for good."""
         self.close_tool()
+        for layer in self._previews():
+            self.review.viewer.layers.remove(layer)
         self._bridge.close()
 
     def _show_open(self) -> None:

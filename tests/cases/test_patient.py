@@ -76,6 +76,7 @@ def test_earlier_names_are_known(tmp_path):
     assert former_names(tmp_path / "study" / "scan_0000.nii.gz", "scan") == ("scan_0000.nii.gz", "scan_0000", "study")
     assert former_names(tmp_path / "images" / "scan.nii.gz", "scan") == ("scan.nii.gz", "scan")
     assert former_names(tmp_path / "anna" / "one.tif", "anna") == ()
+    assert "anna.tif" in former_names(tmp_path / "anna" / "anna.tif", "anna"), "it may have been opened alone"
 
 
 @pytest.mark.parametrize("layout", ["flat", "series in folders"])
@@ -102,7 +103,7 @@ def test_all_series_of_a_dicom_patient_are_of_one(tmp_path, rng, layout):
             assert "471" not in repr(alone.acquisition).replace(str(tmp_path), "").replace(item.patient, "")
 
 
-@pytest.mark.parametrize("said", ["", "ANONYMOUS", "Anon12", "0000"])
+@pytest.mark.parametrize("said", ["", "ANONYMOUS", "Anon_00", "0000"])
 def test_without_an_id_a_dicom_study_is_of_one_patient(said):
     from pydicom.dataset import Dataset
 
@@ -115,3 +116,20 @@ def test_without_an_id_a_dicom_study_is_of_one_patient(said):
 
     assert patient(header("1.2.3")) == patient(header("1.2.3")) != patient(header("1.2.4"))
     assert patient(Dataset()) == ""
+
+
+def test_pseudonyms_tell_patients_apart():
+    from pydicom.dataset import Dataset
+
+    from napari_medt.io.dicom_header import patient
+
+    def header(said: str, study: str) -> Dataset:
+        data = Dataset()
+        data.PatientID, data.StudyInstanceUID = said, study
+        return data
+
+    assert (
+        patient(header("ANON0042", "1.2.3"))
+        == patient(header("ANON0042", "1.2.4"))
+        != patient(header("ANON0043", "1.2.3"))
+    )

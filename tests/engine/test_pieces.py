@@ -66,6 +66,7 @@ def test_a_region_is_segmented_as_it_is(whole, two_things):
     """Whether its largest part is that of the whole image, nobody knows."""
     found = predict(whole, two_things, roi=(slice(20, 64), slice(20, 64)))
     assert found.labels[51, 51] == found.labels[22, 22] == 1
+    assert "Parts that lie apart were not left out of: thing." in found.notes
 
 
 def test_a_card_names_structures_it_has(make_card):
