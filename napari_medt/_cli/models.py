@@ -79,16 +79,15 @@ def _check_models(named: dict[str, str]) -> dict[str, CheckResult]:
 
 
 def _as_table(cards: Sequence[ModelCard], results: dict[str, CheckResult]) -> Table:
-    headings = ["Model", "What it is", "Classes", "Channels", "Dice\n(images)"] + ["Check"] * bool(results)
+    headings = ["Model", "What it is", "Classes", "Dice\n(images)"] + ["Check"] * bool(results)
     table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.overflow = "fold"  # names stay whole, however narrow the window
     table.columns[0].no_wrap = True
     table.columns[1].min_width = 13
     for card in cards:
-        channels = card.channels if isinstance(card.channels, str) else ", ".join(card.channels)
         dice = f"{card.overall.dice:.3f} ({card.overall.images})" if card.overall else "not measured"
-        row = [card.key, card.title, ", ".join(card.classes[1:]), channels, dice]
+        row = [card.key, card.title, ", ".join(card.classes[1:]), dice]
         if results:
             row.append("good" if results[card.key].passed else "failed")
         table.add_row(*map(escape, row))
