@@ -173,8 +173,8 @@ def _from_cases(folder: Path, images: Path | None) -> DataSet:
         mask = card.with_name(CASE_MASK)
         name, status = _said_by(card)
         short = card.parent.name[:8]
-        there = [place for place in places.get(name, []) if place == images / listed.get(card.parent.name, "")]
-        there = there or places.get(name, [])
+        there, known = places.get(name, []), images / listed.get(card.parent.name, "")
+        there = [known] if known in there else there
         if status != "accepted" or not mask.is_file():
             what = f"The review of {name} has the status {status!r}" if mask.is_file() else f"{name} has no mask yet"
             problems.append(Problem("warning", "not accepted", what, "accept it in the review to learn from it", short))

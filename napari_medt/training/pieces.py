@@ -37,18 +37,15 @@ def in_one_piece(
     """
     cases = [] if recipe.overlapping else images.on("validation")
     names = dict(enumerate(recipe.classes[1:], start=1))
-    references = []
-    for case in cases:
-        _, reference = load(case, recipe, rule=images.rule)
-        names = {value: name for value, name in names.items() if is_one_piece(reference == value)}
-        if not names:
-            return ()
-        references.append(reference)
     gains = dict.fromkeys(names, 0.0)
     report = progress or silent
-    for done, (case, reference) in enumerate(zip(cases, references, strict=True)):
+    for done, case in enumerate(cases):
         report(done, len(cases), "Looking for stray parts")
-        labels = predict(model, load(case, recipe, rule=images.rule)[0], cancel=cancel).labels
+        image, reference = load(case, recipe, rule=images.rule)
+        names = {value: name for value, name in names.items() if is_one_piece(reference == value)}
+        if not names:
+            break
+        labels = predict(model, image, cancel=cancel).labels
         for value in names:
             found, true = labels == value, reference == value
             gains[value] += count(largest_part(found), true).dice - count(found, true).dice

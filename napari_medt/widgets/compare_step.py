@@ -118,7 +118,7 @@ class CompareStep(Step):
         self.content.addWidget(self.insist)
         self.content.addLayout(FlowLayout(self.keep_button, self.accept_button))
 
-        self.version_box.currentIndexChanged.connect(self._another_version)
+        self.version_box.currentIndexChanged.connect(lambda _: self.refresh())
         self.difference.toggled.connect(self._show_difference)
         self.side_by_side.toggled.connect(self._show_views)
         self.insist.toggled.connect(lambda _: self.refresh())
@@ -147,9 +147,6 @@ class CompareStep(Step):
             self.version_box.setItemData(at, " ".join(other.notes) or other.description, Qt.ItemDataRole.ToolTipRole)
         self.version_box.setCurrentIndex(max(0, self.version_box.findData(wanted)))
         self.version_box.blockSignals(False)
-        self.refresh()
-
-    def _another_version(self, _: int = 0) -> None:
         self.refresh()
 
     @property

@@ -19,7 +19,7 @@ from napari_medt._napari_io.as_layers import CLASS_COLOURS
 from napari_medt._napari_io.origin import FILE_KEY, origin_of
 from napari_medt.core import Acquisition, BadImage, Geometry, Volume
 from napari_medt.core.geometry import unit_of
-from napari_medt.widgets.refilled import PLACE, fill, same
+from napari_medt.widgets.refilled import PLACE, differing, fill
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -345,7 +345,7 @@ class OurLayers:
         colours = clear_in_the_middle() if both_ways else clear_where_low(colormap)
         layer = self.find(image, role)
         if layer is not None:
-            moved = {key: value for key, value in state.items() if not same(getattr(layer, key), value)}
+            moved = differing(layer, state)
             with _unmeasured(layer) if moved else nullcontext():
                 layer.data = data
             for key, value in moved.items():
@@ -439,9 +439,8 @@ class OurLayers:
         layer = self.find(image, "preview")
         if layer is not None:
             layer.data = data
-            for key, value in state.items():
-                if not same(getattr(layer, key), value):
-                    setattr(layer, key, value)
+            for key, value in differing(layer, state).items():
+                setattr(layer, key, value)
             layer.visible = True
             if self._viewer.layers[-1] is not layer:
                 with keeping_selection(self._viewer):

@@ -143,7 +143,7 @@ class MaskEditor(MaskState):
         """Lock a structure, so that it neither loses nor gains a voxel, or unlock it; kept with the case."""
         self.flush(everywhere=True)  # what was painted before is still allowed
         held = {*self.protection.locked, label} if locked else {*self.protection.locked} - {label}
-        self._protect(locked=tuple(sorted(held)))
+        self._protect(replace(self.protection, locked=tuple(sorted(held))))
 
     def freeze(self, box: Box | None) -> None:
         """Let nothing change in a box any more, or, without one, everything again; kept with the case."""
@@ -153,10 +153,10 @@ class MaskEditor(MaskState):
             before = self.protection.frozen
             frozen = np.zeros(self.shape, bool) if before is None else np.array(before, bool)
             frozen[box] = True
-        self._protect(frozen=frozen)
+        self._protect(replace(self.protection, frozen=frozen))
 
-    def _protect(self, **more: Any) -> None:
-        self.protection = replace(self.protection, **more)
+    def _protect(self, wanted: Protection) -> None:
+        self.protection = wanted
         self._history.protect(self.protection)
         self.changed.emit()
 
@@ -462,9 +462,7 @@ class MaskEditor(MaskState):
     def _hold_to(self, found: Protection) -> None:
         """Let the locks of a mask that was found hold beside those there are."""
         if self.mask is not None:
-            self.protection = self.protection.joined(found)
-            self._history.protect(self.protection)
-            self.changed.emit()
+            self._protect(self.protection.joined(found))
 
     def _show_all(self, mask: Any) -> None:
         mask.data[...] = self._shadow

@@ -37,9 +37,8 @@ def fill(layer: Any, data: np.ndarray, options: Mapping[str, Any]) -> None:
     """
     layer.metadata = dict(options.get("metadata", {}))
     layer.name = options["name"]
-    for name in PLACE:
-        if name in options and not same(getattr(layer, name), options[name]):
-            setattr(layer, name, options[name])
+    for name, value in differing(layer, {name: options[name] for name in PLACE if name in options}).items():
+        setattr(layer, name, value)
     layer.data = data
     if "contrast_limits" in options:
         layer.contrast_limits_range = options["contrast_limits"]
@@ -51,6 +50,11 @@ def fill(layer: Any, data: np.ndarray, options: Mapping[str, Any]) -> None:
         if name in options:
             setattr(layer, name, options[name])
     layer.visible = True
+
+
+def differing(layer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a place a layer does not have yet: setting a value again makes napari draw everything anew."""
+    return {name: value for name, value in state.items() if not same(getattr(layer, name), value)}
 
 
 def same(one: Any, other: Any) -> bool:

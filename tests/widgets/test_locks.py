@@ -36,6 +36,14 @@ def organs(make_editor, until, qtbot):
     return make
 
 
+def leave_locked(organs):
+    """A session that ends with a lock on a structure."""
+    first = organs()
+    first.set_locked(2, True)
+    first.calm()
+    first.close()
+
+
 def reopened(make_editor, until):
     """An editor of a later session, once it has found the mask that was left."""
     editor = make_editor(ORGANS.shape, classes=CLASSES)
@@ -191,10 +199,7 @@ def test_others_are_kept_or_asked_about_by_whatever_means(organs, means):
 
 
 def test_locks_come_back_with_the_mask(organs, make_editor, until):
-    first = organs()
-    first.set_locked(2, True)
-    first.calm()
-    first.close()
+    leave_locked(organs)
     second = reopened(make_editor, until)
     assert second.restore()
     assert second.protection.locked == (2,)
@@ -206,10 +211,7 @@ def test_locks_come_back_with_the_mask(organs, make_editor, until):
 
 @pytest.mark.parametrize("when", ["before it is found", "after it is found"])
 def test_a_stroke_without_an_answer_takes_nothing_from_a_found_mask(organs, make_editor, until, when):
-    first = organs()
-    first.set_locked(2, True)
-    first.calm()
-    first.close()
+    leave_locked(organs)
     second = make_editor(ORGANS.shape, classes=CLASSES)
     second.look_for_draft()
     if when == "after it is found":
@@ -249,10 +251,7 @@ def test_a_stroke_without_an_answer_takes_nothing_from_a_found_mask(organs, make
 
 
 def test_locks_of_a_mask_that_was_not_answered_for_stay(organs, make_editor, until):
-    first = organs()
-    first.set_locked(2, True)
-    first.calm()
-    first.close()
+    leave_locked(organs)
     second = reopened(make_editor, until)
     stroke(second, (6, 20), 3)
     second.close()

@@ -28,6 +28,16 @@ def reopen(viewer, worker, open_dock, qtbot, cells):
 
 
 @pytest.fixture
+def offered(reopen, qtbot):
+    def again():
+        dock = reopen()
+        qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+        return dock
+
+    return again
+
+
+@pytest.fixture
 def killed(cells, tmp_path):
     """The mask as it was when a real napari was killed in the middle of a stroke."""
     if not display_answers():
@@ -40,9 +50,8 @@ def killed(cells, tmp_path):
     return np.load(tmp_path / "mask.npy")
 
 
-def test_a_killed_napari_offers_the_mask_again(killed, reopen, qtbot, walk):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_a_killed_napari_offers_the_mask_again(killed, offered, walk):
+    dock = offered()
     assert dock.correct_step.offer.text.startswith("A mask from ")
     assert not dock.review.work.mask.data.any(), "an offer, not a surprise"
     dock.correct_step.offer.accept_button.click()
@@ -77,32 +86,28 @@ def left(dock, viewer, walk, qtbot):
     return kept
 
 
-def test_a_closed_dock_offers_the_mask_again(left, reopen, qtbot):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_a_closed_dock_offers_the_mask_again(left, offered):
+    dock = offered()
     assert dock.correct_step.offer.text.endswith("with 2 edits was found.")
     dock.correct_step.offer.accept_button.click()
     np.testing.assert_array_equal(dock.review.work.mask.data, left)
     assert dock.review.stage == "correct"
 
 
-def test_what_is_done_after_a_restore_is_kept_too(left, reopen, qtbot, walk, viewer, worker, open_dock, cells):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_what_is_done_after_a_restore_is_kept_too(left, offered, walk, viewer, worker, open_dock, cells):
+    dock = offered()
     dock.correct_step.offer.accept_button.click()
     walk.paint(dock, (15, 110))
     more = dock.review.work.mask.data.copy()
     dock.close_review()
     viewer.layers.clear()
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+    dock = offered()
     dock.correct_step.offer.accept_button.click()
     np.testing.assert_array_equal(dock.review.work.mask.data, more)
 
 
-def test_starting_anew_puts_the_mask_aside(left, reopen, viewer, qtbot, medt_home):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_starting_anew_puts_the_mask_aside(left, reopen, offered, viewer, qtbot, medt_home):
+    dock = offered()
     dock.correct_step.offer.decline_button.click()
     assert not dock.correct_step.offer.isVisible()
     assert dock.run_step.message.text == texts.FORGOTTEN
@@ -114,9 +119,8 @@ def test_starting_anew_puts_the_mask_aside(left, reopen, viewer, qtbot, medt_hom
     assert list((medt_home / "cases").glob("*/discarded.tif")), "even then it can be found on disk"
 
 
-def test_working_on_without_an_answer_keeps_both(left, reopen, qtbot, walk):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_working_on_without_an_answer_keeps_both(left, offered, qtbot, walk):
+    dock = offered()
     walk.paint(dock, (15, 110))
     qtbot.waitUntil(lambda: bool(dock.review.work.kept_words), timeout=WAIT_MS)
     painted = dock.review.work.mask.data.copy()
@@ -134,9 +138,8 @@ def test_working_on_without_an_answer_keeps_both(left, reopen, qtbot, walk):
     np.testing.assert_array_equal(dock.review.work.mask.data, left)
 
 
-def test_an_answer_may_come_after_the_next_work(left, reopen, qtbot, walk, viewer):
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+def test_an_answer_may_come_after_the_next_work(left, offered, walk, viewer):
+    dock = offered()
     walk.paint(dock, (15, 110))
     painted = dock.review.work.mask.data.copy()
     dock.correct_step.offer.decline_button.click()
@@ -144,8 +147,7 @@ def test_an_answer_may_come_after_the_next_work(left, reopen, qtbot, walk, viewe
     np.testing.assert_array_equal(dock.review.work.mask.data, painted)
     dock.close_review()
     viewer.layers.clear()
-    dock = reopen()
-    qtbot.waitUntil(dock.correct_step.offer.isVisible, timeout=WAIT_MS)
+    dock = offered()
     dock.correct_step.offer.accept_button.click()
     np.testing.assert_array_equal(dock.review.work.mask.data, painted)
     walk.undo(dock)
