@@ -219,7 +219,7 @@ class CompareStep(Step):
         if image is None:
             return
         if found is None or found.difference is None or not self.difference.isChecked():
-            self.review.layers.remove(image, DIFFERENCE)
+            self.review.layers.hide(image, DIFFERENCE)
             return
         if found.difference.shape == layers.spatial_shape_of(image):
             self.review.layers.show_labels(
@@ -262,7 +262,7 @@ class CompareStep(Step):
         self.verdict.setText("")
         self.insist.setChecked(False)
         for image, _ in self.review.works:
-            self.review.layers.remove(image, DIFFERENCE)
+            self.review.layers.hide(image, DIFFERENCE)
         self.leave()
         self.set_summary("")
         self.compared.emit()

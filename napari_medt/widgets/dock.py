@@ -166,8 +166,8 @@ class ReviewDock(Interface, QWidget):
         with suppress(ValueError, TypeError):
             layer.events.name.disconnect(self._layers_changed)
         self.review.mask_removed(layer)
-        self.review.image_removed(layer)
         self._layers_changed(event)
+        self.review.image_removed(layer)
 
     def _list_images(self) -> None:
         self.run_step.list_images()

@@ -88,8 +88,7 @@ def centre_on(viewer: Any, place: Sequence[float], *, across: float | None = Non
     """
     dims = viewer.dims
     first = dims.ndim - len(place)
-    for axis, value in enumerate(place):
-        dims.set_point(first + axis, float(value))
+    dims.set_point(range(first, dims.ndim), [float(value) for value in place])  # at once: each is a drawing
     camera = scene_camera(viewer)
     centre = np.array(camera.center, dtype=float)
     shown = [axis - first for axis in dims.displayed]

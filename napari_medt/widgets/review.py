@@ -190,7 +190,8 @@ class Review(QObject):
 
     def image_removed(self, layer: Any) -> None:
         """Take note that an image layer went; a mask that was worked on stays as a layer, and is offered with its image."""
-        self.layers.remove(layer, "preview")
+        for hidden in ("preview", "difference"):
+            self.layers.remove(layer, hidden)
         work = self._works.get(layers.identity(layer))
         if work is None:
             return
@@ -200,6 +201,9 @@ class Review(QObject):
             del self._works[work.image_id]
             work.close()
             self.mask_changed.emit()
+            if work.image_id not in self._openers:  # cases of a folder go and come
+                gone = texts.IMAGE_REMOVED.format(name=layer.name)
+                self.bridge.post(lambda: self.said.emit("run", gone, "plain"))  # once another image is chosen
         if self.image is None:
             self.set_stage("run")
 

@@ -51,8 +51,7 @@ def show_as(review: Review, screen: Screen) -> None:
     if len(order) == viewer.dims.ndim == len(point):
         viewer.dims.ndisplay = 3 if kept.get("ndisplay") == 3 else 2
         viewer.dims.order = tuple(int(axis) for axis in order)
-        for axis, value in enumerate(point):
-            viewer.dims.set_point(axis, value)
+        viewer.dims.point = tuple(point)
     camera = scene_camera(viewer)
     for name in ("center", "angles"):
         if len(_numbers(kept, name)) == 3:

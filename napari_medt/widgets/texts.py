@@ -543,6 +543,7 @@ OPENS_LATER = "{name} opens as soon as what is under way has ended."
 PAUSED = "Paused"
 TOO_LONG = "What was begun had not ended after {seconds}"
 CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
+IMAGE_REMOVED = "{name} was removed. Its mask stays as a layer; open the image again to go on with it."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 FORGOTTEN_LATER = "What you did stays. Undo still goes back to the found mask."
 

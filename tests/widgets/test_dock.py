@@ -155,6 +155,7 @@ def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
     assert (dock.review.stage, dock.run_step.is_open, dock.correct_step.is_open) == ("run", True, False)
     assert [layer.name for layer in viewer.layers] == ["Mask of cells"], "what was drawn stays"
     assert dock.case_bar.open_button.property("primary")
+    assert dock.run_step.message.text == texts.IMAGE_REMOVED.format(name="cells")
 
 
 def test_the_image_may_be_replaced_during_a_run(dock, viewer, worker, cells, qtbot):
