@@ -441,6 +441,7 @@ TOOL_WORKING = "Working it out …"
 CLICK_FIRST = "This takes one click more in the picture"
 NO_GREY = "This tool works on grey pictures, and this one is in colour"
 NO_OTHER_MASK = "No other layer of labels in the viewer has the size of this mask"
+NO_OTHER_STRUCTURE = "This mask has no other structure"
 ONLY_VOLUMES = "This tool works on volumes, and this picture has no slices."
 OUTLOOK = {1: "adds", 2: "removes", 3: "changes the structure of"}
 RULES_CHANGED = "Locks or the choice for others changed since this was worked out"

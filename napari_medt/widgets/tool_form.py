@@ -137,7 +137,7 @@ class ToolForm(QFrame):
             if isinstance(box, QDoubleSpinBox):
                 factor = {"size": self._scale.to_size, "low": 1.0, "high": 1.0}.get(name, self._scale.to_mm)
                 found[name] = box.value() * factor
-            else:
+            elif box.count():
                 found[name] = box.currentData()
         return found
 

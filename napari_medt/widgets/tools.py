@@ -183,6 +183,12 @@ def _threshold(wish: Wish) -> Edit:
     return editing.threshold(wish.labels, wish.value, wish.grey, within=within, low=wish.low, high=wish.high)
 
 
+def _merge(wish: Wish) -> Edit:
+    if not wish.to:
+        raise BadEdit(texts.NO_OTHER_STRUCTURE)
+    return editing.merge(wish.labels, (wish.value, wish.to), to=wish.to)
+
+
 def _combine(wish: Wish) -> Edit:
     if wish.mask is None:
         raise BadEdit(texts.NO_OTHER_MASK)
@@ -263,7 +269,7 @@ TOOLS: dict[str, Tool] = {
             (Option("length", "length", steps=5.0),),
         ),
         Tool("cut", _cut, (_TO,), clicks="line"),
-        Tool("merge", lambda w: editing.merge(w.labels, (w.value, w.to), to=w.to), (Option("to", "other"),)),
+        Tool("merge", _merge, (Option("to", "other"),)),
         Tool("relabel", lambda w: editing.relabel(w.labels, w.value, to=w.to or _free(w)), (Option("to", "free"),)),
         Tool("combine", _combine, (Option("mask", "mask"), Option("way", "choice", ("add", "subtract", "intersect")))),
         Tool("threshold", _threshold, (Option("within", "region"), *_RANGE)),

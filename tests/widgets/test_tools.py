@@ -172,6 +172,18 @@ def test_a_new_structure_is_none_that_has_a_name(step, until, name):
     assert sorted(made.review.work.voxels) == [1, 2, 4]
 
 
+@pytest.mark.parametrize(("name", "why"), [("merge", texts.NO_OTHER_STRUCTURE), ("combine", texts.NO_OTHER_MASK)])
+def test_a_tool_that_needs_another_says_so_where_there_is_none(step, until, name, why):
+    made = step(2)
+    work = made.review.work
+    work.set_classes(("background", "nucleus"))
+    assert work.replace((work.labels > 0).astype(np.uint8), "one structure")
+    made.calm()
+    made.toolbox.open(name)
+    until(lambda: why in made.toolbox.form.legend.text())
+    assert not made.toolbox.form.apply_button.isEnabled()
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_a_stroke_of_a_ball_is_one_step(step, until, axes):
     made = step(axes, labels=None)
