@@ -350,7 +350,7 @@ class MaskEditor(MaskState):
         """Go to a place in the timeline; the journal unpacks the way there aside."""
         if not self.moving:
             self.flush(everywhere=self._shadow.size <= strokes.WHOLE_VOXELS)
-        self._history.go_to(position, self._shadow, self.rules)
+        self._history.go_to(position, lambda: (self._shadow, self.rules))
 
     def draw(self, edit: Edit, name: str) -> None:
         """Show a piece of a stroke in the mask; it goes into the history, under this name, with the next `flush`."""

@@ -194,11 +194,11 @@ class MaskHistory(QObject):
         """Where the way leads, or where the mask is."""
         return self._target if self.moving else self.timeline.position
 
-    def go_to(self, position: int, labels: np.ndarray, rules: Rules) -> None:
-        """Go to a place in the timeline; places that are wished on the way follow it."""
+    def go_to(self, position: int, now: Callable[[], tuple[np.ndarray, Rules]]) -> None:
+        """Go to a place in the timeline; places that are wished on the way follow it. `now()` gives the mask and its rules."""
         self._target = min(max(position, 0), len(self.timeline.changes))
         if self._moving is None and self._target != self.timeline.position:
-            self._begin(labels, rules)
+            self._begin(now)
 
     def when_still(self, act: Callable[[], Any]) -> None:
         """Do something once no step is being unpacked: now, or when the last that is wished has arrived."""
@@ -218,7 +218,8 @@ class MaskHistory(QObject):
         while self._waiting and not self.moving:
             self._waiting.pop(0)()
 
-    def _begin(self, labels: np.ndarray, rules: Rules) -> None:
+    def _begin(self, now: Callable[[], tuple[np.ndarray, Rules]]) -> None:
+        labels, rules = now()
         by, draft, name_of = self._target - self.timeline.position, self._draft, self._name_of
         mine: list[Future[Any]] = []
 
@@ -229,7 +230,7 @@ class MaskHistory(QObject):
             self._arrive(moved)
             self.changed.emit()
             if moved is not None:
-                self.go_to(self._target, labels, rules)
+                self.go_to(self._target, now)
             self._go_ahead()
 
         def failed(error: Any) -> None:

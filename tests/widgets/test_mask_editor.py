@@ -139,6 +139,22 @@ def test_painting_while_an_undo_is_unpacked_is_kept(editor, until):
     assert not editor.mask.data.any()
 
 
+def test_a_mask_that_gets_room_for_larger_labels_amid_several_undos(editor, until):
+    for count, place in enumerate([(4, 4), (30, 40), (16, 20)], start=1):  # the last between the others
+        stroke(editor, place, label=count)
+        depth(editor, until, count)
+    for _ in range(3):
+        editor.undo()
+    editor.mask.data = editor.mask.data.astype(np.uint16)
+    depth(editor, until, 0)
+    assert not editor.mask.data.any()
+    np.testing.assert_array_equal(editor.mask.data, editor.labels)
+    for _ in range(3):
+        editor.redo()
+    depth(editor, until, 3)
+    assert np.unique(editor.mask.data).tolist() == [0, 1, 2, 3]
+
+
 def test_large_masks_are_compared_only_where_they_were_touched(make_editor, until, monkeypatch):
     monkeypatch.setattr(strokes, "WHOLE_VOXELS", 100)
     editor = make_editor((200, 300))
