@@ -115,6 +115,13 @@ def canvas_edge(viewer: Any) -> float:
     return float(min(getattr(getattr(viewer, "canvas", None), "size", (600, 600))))
 
 
+def drop_box_of_brush(viewer: Any) -> None:
+    """Let napari 0.9 draw no box behind the circle of its brush: where no layer is left to be drawn with it, OpenGL may crash."""
+    circle = getattr(getattr(getattr(viewer, "canvas", None), "overlays", None), "_brush_circle", None)
+    if circle is not None:
+        circle.box = False
+
+
 def edge_texts(viewer: Any) -> dict[str, Any]:
     """Return a text for each edge of the canvas, by `top`, `left`, `right`, `bottom`; none before napari 0.9."""
     overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)

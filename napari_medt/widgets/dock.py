@@ -10,7 +10,7 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medt.widgets import layers, texts
-from napari_medt.widgets._compat import look_of, on_look_changed
+from napari_medt.widgets._compat import drop_box_of_brush, look_of, on_look_changed
 from napari_medt.widgets.case_bar import CaseBar
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.client import Worker
@@ -92,6 +92,7 @@ class ReviewDock(Interface, QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.scroll)
 
+        drop_box_of_brush(viewer)
         self._connect()
         self._restyle()
         self._show_stage(self.review.stage)

@@ -158,6 +158,16 @@ def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
     assert dock.run_step.message.text == texts.IMAGE_REMOVED.format(name="cells")
 
 
+def test_nothing_is_drawn_behind_the_brush(dock, viewer):
+    """The box that napari 0.9 draws there makes OpenGL crash when a scan follows a picture that was painted on."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    if overlays is None:
+        pytest.skip("this napari draws its brush as a pointer")
+    dock.correct_step.use("paint")
+    assert overlays._brush_circle.visible
+    assert not overlays._brush_circle.box
+
+
 def test_the_image_may_be_replaced_during_a_run(dock, viewer, worker, cells, qtbot):
     worker.session.gate.clear()
     dock.run_step.run()
