@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject
-
 from napari_medt.widgets import texts
 from napari_medt.widgets.parts import button
 from napari_medt.widgets.review import Review
@@ -36,8 +34,6 @@ class Starter:
         self._review, self._what, self._words, self._start, self._cancel = review, what, words, start, cancel
         self.button = button(words, what, clicked=self._clicked)
         self.progress = ProgressLine()
-        self._once = _Once(self.button)
-        self.button.installEventFilter(self._once)
         review.busy_changed.connect(self._busy_changed)
         review.progressed.connect(self._progressed)
 
@@ -67,10 +63,3 @@ class Starter:
     def _progressed(self, done: int, total: int, message: str) -> None:
         if self.running and not self._review.cancelling and not self._review.paused:
             self.progress.report(done, total, message)
-
-
-class _Once(QObject):
-    """Takes a double click for one, as its second half would cancel what the first began."""
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:
-        return bool(event.type() == QEvent.Type.MouseButtonDblClick)

@@ -244,18 +244,6 @@ def test_the_accepted_version_is_chosen_in_the_next_session(done, open_dock, wor
     assert again.review.model_key == "quick@2"
 
 
-def test_a_double_click_begins_and_does_not_cancel(done, worker, qtbot):
-    worker.session.gate.clear()
-    button = done.learn_step.learn_button
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: done.review.busy == "learn")
-    qtbot.mouseDClick(button, Qt.MouseButton.LeftButton)
-    assert not done.review.cancelling
-    worker.session.gate.set()
-    done.wait()
-    assert "quick@2" in done.review.cards
-
-
 def test_a_picture_that_was_replaced_is_not_compared_with_the_mask_of_the_former(done, viewer):
     done.learn(1)
     done.wait()
