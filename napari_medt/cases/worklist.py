@@ -19,7 +19,7 @@ from napari_medt.cases.lock import CaseLock
 from napari_medt.cases.patient import patient_of
 from napari_medt.cases.recovery import JOURNAL, MASK
 from napari_medt.cases.worklist_file import Doubt, Known, Order, Screen
-from napari_medt.cases.worklist_images import content_of, listed, matched, storable
+from napari_medt.cases.worklist_images import content_of, is_as_known, listed, matched, storable
 from napari_medt.core import BadImage, Cancel, Progress, StorageError, Volume, silent
 from napari_medt.io import read
 from napari_medt.io.folders import FoundImage
@@ -139,13 +139,18 @@ class Worklist:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user."""
-        gone = [known.place for known in self._gone]
-        if not gone:
-            return self._told
-        several = (
-            f"{len(gone)} images that were worked on are" if len(gone) > 1 else f"{gone[0]}, which was worked on, is"
-        )
-        return (*self._told, f"{several} no longer in this folder; the masks are kept.")
+        with self._guard:
+            changed = [known.place for known in self._gone if known.key in self._known]
+            gone = [known.place for known in self._gone if known.key not in self._known]
+        notes = [f"{place} is another image than the one that was worked on; its mask is kept." for place in changed]
+        if gone:
+            several = (
+                f"{len(gone)} images that were worked on are"
+                if len(gone) > 1
+                else f"{gone[0]}, which was worked on, is"
+            )
+            notes.append(f"{several} no longer in this folder; the masks are kept.")
+        return (*self._told, *notes)
 
     @property
     def cases_folder(self) -> Path:
@@ -235,6 +240,8 @@ class Worklist:
     def load(self, key: str, *, progress: Progress = silent, cancel: Cancel | None = None) -> Volume:
         """Read an image; one that cannot be read keeps the sentence that says why, and the list goes on without it.
 
+        If its file was changed since the list was made, it is another image, and another case.
+
         Raises
         ------
         BadImage
@@ -244,6 +251,7 @@ class Worklist:
         MedtError
             If a library for it is missing.
         """
+        self._look_again(key)
         item = self.item(key)
         try:
             volume = read(item.image.path, choose=item.image.choose, progress=progress, cancel=cancel)
@@ -275,7 +283,9 @@ class Worklist:
         item = self.item(key)
         case = CaseFolder.open(image, root=self.cases_folder, name=storable(item.image.path.name), **options)
         try:
-            content = self._of(key).content or content_of(item.image)
+            known = self._of(key)
+            same = is_as_known(self.folder, item.image, known)  # else it was changed since it was read
+            content = known.content or (content_of(item.image) if same else "")
         except OSError:  # gone meanwhile: it is recognised the next time
             content = ""
         with self._guard:
@@ -330,6 +340,17 @@ class Worklist:
                     self._found = dict(zip(self._known, zip(names, found, strict=True), strict=True))
                     self._store()
                     return
+
+    def _look_again(self, key: str) -> None:
+        """Find out whether the files of an image were changed since the list was made: what is known is then of another."""
+        known, image = self._of(key), self.item(key).image
+        (now,), gone = matched(self.folder, [image], [known])
+        if now is known or not now.changed:  # what is not there is told by reading it
+            return
+        with self._guard:
+            if self._of(key) is known:
+                self._known[key], self._gone = self._with_state(now), (*self._gone, *gone)
+                self._store()
 
     def _of(self, key: str) -> Known:
         with self._guard:

@@ -63,6 +63,12 @@ def matched(
     return [each for each in result if each is not None], tuple(missed)
 
 
+def is_as_known(folder: Path, image: FoundImage, known: Known) -> bool:
+    """Whether the files of an image are still of the size, and from the time, that is known of them."""
+    now = _fresh(folder, image)
+    return (now.size, now.changed) == (known.size, known.changed)
+
+
 def _files(image: FoundImage) -> list[Path]:
     return [Path(file) for file in image.files] or list(files_at(image.path))
 

@@ -85,6 +85,12 @@ def judge(found: Sequence[Change]) -> Verdict:
         return Verdict(True, f"The new version is worse on {on}: {words}.")
     if cases == 1:
         return Verdict(False, "Only one case was held out, which tells little; hold out more where you can.")
+    unsure = [change for change in dice if _falls(change)]
+    if unsure:
+        words = "; ".join(_words(change) for change in unsure)
+        return Verdict(
+            False, f"On {cases} held-out cases {words}; they differ too much to tell whether that is chance."
+        )
     return Verdict(False, f"The new version is not worse on {cases} held-out cases.")
 
 
@@ -108,11 +114,12 @@ def _mean(case: Scores, structures: Sequence[str]) -> float | None:
 
 
 def _is_worse(change: Change) -> bool:
-    if change.before is None or change.after is None:
-        return False
-    if change.high is None:
-        return change.after < change.before - ALONE
-    return change.high < 0
+    return _falls(change) if change.high is None else change.high < 0
+
+
+def _falls(change: Change) -> bool:
+    """Whether the mean falls by more than a single case may."""
+    return change.before is not None and change.after is not None and change.after < change.before - ALONE
 
 
 def _words(change: Change) -> str:

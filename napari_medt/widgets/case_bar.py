@@ -15,7 +15,7 @@ from napari_medt.widgets.parts import ElidedLabel, button, mark, named, quiet_bu
 from napari_medt.widgets.remembered import remembered
 
 ROWS = 6
-SIGNS = {"to do": "○", "draft": "◐", "accepted": "●", "second look": "?"}
+SIGNS = {"to do": "○", "draft": "◐", "accepted": "●", "second look": "?", "unreadable": "×"}
 
 
 class CaseBar(QFrame):
@@ -146,7 +146,7 @@ class CaseBar(QFrame):
         self.place.setText(f"{at + 1}/{len(items)}")
         idle = not opened.opening and not self.review.busy
         self.back_button.setEnabled(idle and at > 0)
-        self.next_button.setEnabled(idle and 0 <= at < len(items) - 1)
+        self.next_button.setEnabled(idle and opened.following is not None)
         for widget in (self.place, self.back_button, self.next_button):
             widget.setVisible(listed)
         self.open_button.setVisible(not listed)
@@ -159,7 +159,8 @@ class CaseBar(QFrame):
     def _fill_list(self) -> None:
         self.list.clear()
         for item in self.opened.items:
-            row = QListWidgetItem(texts.case_row(SIGNS[item.state], item.name, item.state, item.uncertainty))
+            state = "unreadable" if item.problem else item.state
+            row = QListWidgetItem(texts.case_row(SIGNS[state], item.name, state, item.uncertainty))
             row.setData(Qt.ItemDataRole.UserRole, item.key)
             row.setToolTip(item.problem or str(item.image.path))
             self.list.addItem(row)

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_medt._napari_io.origin import origin_of
 from napari_medt.cases import CaseFolder, SlicesSeen, export, former_names
 from napari_medt.cases import patient_of as patient_at
-from napari_medt.core import MedtError
+from napari_medt.core import BadImage, MedtError
 from napari_medt.widgets import layers, texts
 from napari_medt.widgets.lessons import Lesson, Who
 from napari_medt.widgets.slice_shown import slice_shown
@@ -217,6 +217,8 @@ class Casework(QObject):
         taken, review = [], self.review
         for image, work, who in self._open_lessons():
             try:
+                if work.picture.still_there(review.viewer) is None:
+                    raise BadImage(texts.OTHER_PICTURE.format(name=who.name), remedy=texts.OPEN_AGAIN)
                 labels, edited = work.snapshot(), review.changes.aside(work.edited_mask)
                 taken.append((who, layers.take(image), labels, edited, work.status == "accepted"))
             except MedtError as error:

@@ -102,7 +102,7 @@ class CompareStep(Step):
         self.insist = named(QCheckBox(texts.INSIST), "insist")
         self.found: Compared | None = None
         self._pair = ("", "")  # the version in use and the one chosen here, of which the user may insist on the worse
-        self._worse: set[tuple[str, str]] = set()  # a version, and another that a comparison found to be worse than it
+        self._taking = ("", "")  # a version that is to be used from now on, and what is said then
         for made in (self.keep_button, self.accept_button):
             made.setProperty("role", "big")
 
@@ -122,7 +122,7 @@ class CompareStep(Step):
         self.difference.toggled.connect(self._show_difference)
         self.side_by_side.toggled.connect(self._show_views)
         self.insist.toggled.connect(lambda _: self.refresh())
-        review.models_changed.connect(lambda _: self.list_versions())
+        review.models_changed.connect(self._listed)
         review.model_changed.connect(self.list_versions)
         review.mask_changed.connect(self.refresh)
         review.image_changed.connect(self._another_image)
@@ -159,8 +159,7 @@ class CompareStep(Step):
         other, old = self._other, self.review.model_key
         if other and self.back_button.isEnabled():
             self._forget()
-            self._take(other)
-            self.message.say(texts.rolled_back(old, other), kind="good")
+            self._take(other, texts.rolled_back(old, other))
 
     # ----------------------------------------------------------------------------------------------------------- compare
 
@@ -197,9 +196,10 @@ class CompareStep(Step):
 
     def _compared(self, found: Compared) -> None:
         self.found = found
-        (self._worse.add if found.verdict.worse else self._worse.discard)((found.old, found.new))
-        self._remember(worse=sorted(self._worse))
-        image = self.review.image
+        worse, image = self.review.worse, self.review.image
+        (worse.add if found.verdict.worse else worse.discard)((found.old, found.new))
+        self._remember(worse=sorted(worse))
+        self.review.worse_changed.emit()
         units, axes = ("px", 2) if image is None else (layers.units_of(image), int(image.ndim))
         cases = max((change.cases for change in found.held_out), default=0)
         self.table.show_changes(
@@ -283,14 +283,25 @@ class CompareStep(Step):
         if self.accept_button.isEnabled() and self.found is not None:
             new = self.found.new
             self._forget()
-            self._take(new)
-            self.message.say(texts.accepted_new(new), kind="good")
+            self._take(new, texts.accepted_new(new))
 
-    def _take(self, key: str) -> None:
+    def _take(self, key: str, said: str) -> None:
+        """Use a version from now on, once it was seen to be there still."""
+        self._taking = key, said
+        self.review.refresh_models()
+
+    def _listed(self, _: str = "") -> None:
+        self.list_versions()
+        (key, said), self._taking = self._taking, ("", "")
         review = self.review
-        self._remember(model=key)
-        review.refresh_models(key)
-        self.taken.emit(key, True)
+        if key and key not in review.cards:
+            self.message.say(texts.VERSION_GONE.format(key=key), kind="error")
+        elif key:
+            self._remember(model=key)
+            review.preferred = key
+            review.models_changed.emit(key)
+            self.message.say(said, kind="good")
+            self.taken.emit(key, True)
 
     def _remember(self, **values: Any) -> None:
         self.review.bridge.aside(
@@ -301,9 +312,10 @@ class CompareStep(Step):
         """Take up which versions were found to be worse in an earlier session."""
         pairs = found.get("worse")
         if isinstance(pairs, list):
-            self._worse.update(
+            self.review.worse.update(
                 (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
             )
+            self.review.worse_changed.emit()
         self.refresh()
 
     # ----------------------------------------------------------------------------------------------------------- display
@@ -320,7 +332,7 @@ class CompareStep(Step):
         if pair != self._pair:
             self._pair = pair
             self.insist.setChecked(False)
-        known_worse = pair in self._worse
+        known_worse = pair in self.review.worse
         allowed = not known_worse or self.insist.isChecked()
         self.back_button.setEnabled(bool(self._other) and allowed and not busy)
         self.version_box.setEnabled(several and not busy)

@@ -30,6 +30,8 @@ class CutShort(Offer):
         self.found: dict[str, Any] = {}
         self.accepted.connect(self._accepted)
         self.declined.connect(self.forget)
+        for answered in (self.accepted, self.declined):
+            answered.connect(lambda: review.said.emit("run", "", "plain"))  # that it was cut short is no longer news
 
     def began(self, **wishes: Any) -> None:
         """Remember a fine-tuning of the cases there are; from here until it has ended that stands on disk."""

@@ -112,7 +112,7 @@ class ReviewDock(Interface, QWidget):
         self.learn_step.learnt.connect(self._learnt)
         review.models_changed.connect(self._compare_learnt)
         self.compare_step.taken.connect(self._version_taken)
-        self.compare_step.compared.connect(self._mark_done)
+        self.compare_step.compared.connect(self._compared)
         review.busy_changed.connect(lambda _: self._mark_done())
         self.opened.changed.connect(self._mark_done)
         events.inserted.connect(self._layers_changed)
@@ -200,7 +200,7 @@ class ReviewDock(Interface, QWidget):
     def _after_case(self) -> str:
         """What makes sense once a case is done: the next one, or to learn from those that are done."""
         left = [item for item in self.opened.items if item.state != "accepted" and item.key != self.opened.key]
-        return "next" if left and self.opened.place < len(self.opened.items) - 1 else "learn"
+        return "next" if left and self.opened.following is not None else "learn"
 
     def _state_known(self) -> None:
         """Go on from a case that was opened and is done."""
@@ -219,6 +219,16 @@ class ReviewDock(Interface, QWidget):
         else:
             self._to_compare = key
 
+    def _compared(self) -> None:
+        """Let a comparison be decided on, also one that was asked for in between."""
+        if self.compare_step.found is not None:
+            self.review.set_stage("compare")
+            self.review.bridge.post(self._show_bright)  # below a table that is only there now
+        self._mark_done()
+
+    def _show_bright(self) -> None:
+        self.scroll.ensureWidgetVisible(self._bright(), 0, 12)
+
     def _show_stage(self, stage: str) -> None:
         """Open the step that makes sense next, keep the one in use, fold the others, and give out the bright button."""
         opened = {
@@ -233,7 +243,7 @@ class ReviewDock(Interface, QWidget):
         for name, step in self.steps.items():
             step.set_open(name in opened or bool(step.message.text and step.message.kind == "error"))
         self._mark_done()
-        self.review.bridge.post(lambda: self.scroll.ensureWidgetVisible(self._bright(), 0, 12))
+        self.review.bridge.post(self._show_bright)
 
     def _bright(self) -> QWidget:
         """The control of the action that makes sense next."""

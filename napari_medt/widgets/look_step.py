@@ -72,6 +72,8 @@ class LookStep(Step):
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
         review.ran_on.connect(lambda _: looking.prepare())
         review.taken_up.connect(looking.take_up)
+        for masked in (review.ran_on, review.taken_up):
+            masked.connect(lambda _: self._refresh())  # blocks that are known are not listed again
         review.image_changed.connect(self._forget)
         review.model_changed.connect(self._another_model)
         review.busy_changed.connect(lambda _: self._refresh())

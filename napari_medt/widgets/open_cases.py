@@ -53,14 +53,19 @@ class OpenCases(QObject):
         self._reading.aside(layers.warm_up)
         self._ahead: dict[str, Read] = {}
         self._shown: list[Any] = []
+        self._told: tuple[str, ...] = ()
         self._waiting: Callable[[], Any] | None = None
         self._anew = False
+        self._going: Screen | None = (
+            None  # how the case was shown when its picture began to go, as when the viewer closes
+        )
         cases.listed = self._accepted
         cases.decided.connect(lambda _: self.note_state())
         cases.state_changed.connect(self.note_state)
         review.ran_on.connect(self._note_doubt)
         review.busy_changed.connect(lambda _: review.bridge.post(self._go_ahead))  # after what a job that ended brings
         cases.exported.connect(self._go_ahead)
+        review.viewer.layers.events.removing.connect(self._removing)
 
     @property
     def busy(self) -> bool:
@@ -72,11 +77,24 @@ class OpenCases(QObject):
         """Which of the `items` is open, from 0; -1 for none."""
         return next((at for at, item in enumerate(self.items) if item.key == self.key), -1)
 
+    @property
+    def following(self) -> Item | None:
+        """What comes next: where a case that was decided on moves in the order, the first that is left, else the one after it."""
+        items = [item for item in self.items if not item.problem]
+        moves = self.worklist is not None and self.worklist.order != "name"
+        if moves and self.cases.state in ("accepted", "second look"):
+            left = [item for item in items if item.state != "accepted" and item.key != self.key]
+            if left:
+                return left[0]
+        after = self.items[self.place + 1 :]
+        return next((item for item in items if item in after), None)
+
     def close(self) -> None:
         """Keep how the case is shown, and let other windows have the folder."""
         worklist, self.worklist = self.worklist, None
+        self.review.viewer.layers.events.removing.disconnect(self._removing)
         if worklist is not None:
-            key, screen = self.key, screen_of(self.review) if self.key else None
+            key, screen = self.key, self._screen() if self.key else None
 
             def leave() -> None:
                 if screen is not None and not worklist.read_only:
@@ -86,6 +104,15 @@ class OpenCases(QObject):
             self.review.changes.aside(leave)
         self._cancel.set()
         self._reading.close()
+
+    def _screen(self) -> Screen | None:
+        """How the case is shown, or was as long as its picture was there."""
+        there = any(layer in self.review.viewer.layers for layer in self._shown)
+        return screen_of(self.review) if there else self._going
+
+    def _removing(self, event: Any) -> None:
+        if self.review.viewer.layers[event.index] in self._shown:
+            self._going = self._screen()
 
     # -------------------------------------------------------------------------------------------------------------- open
 
@@ -124,8 +151,8 @@ class OpenCases(QObject):
             self.worklist, self.items, self._ahead = worklist, items, {}
             self._anew = True
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
-            if worklist.notes:
-                self.review.said.emit("run", " ".join(worklist.notes), "plain")
+            self._told = ()
+            self._tell_notes()
             left = [item for item in items if item.state != "accepted" and not item.problem]
             self.changed.emit()
             self.go((current or (left or items)[0]).key)
@@ -152,11 +179,19 @@ class OpenCases(QObject):
 
         self._open(place.name, read_it, opened)
 
-    def _open(self, name: str, work: Callable[[], Any], then: Callable[[Any], Any]) -> None:
+    def _open(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        then: Callable[[Any], Any],
+        *,
+        otherwise: Callable[[], Any] = lambda: None,
+    ) -> None:
         def failed(error: MedtError) -> None:
             self.opening = ""
             self.review.said.emit("run", str(error), "error")
             self.changed.emit()
+            otherwise()
 
         def arrived(found: Any) -> None:
             if self._busy_now:  # begun while this was being read: its picture stays until it has ended
@@ -188,15 +223,24 @@ class OpenCases(QObject):
             self.review.said.emit("run", "", "plain")  # it is no longer to come
             waiting()
 
+    def _tell_notes(self) -> None:
+        """Say what is to be known of the folder, as far as that was not said."""
+        notes = () if self.worklist is None else self.worklist.notes
+        new = [note for note in notes if note not in self._told]
+        self._told = notes
+        if new:
+            self.review.said.emit("run", " ".join(new), "plain")
+
     # ---------------------------------------------------------------------------------------------------------------- go
 
     def step(self, by: int) -> None:
-        """Open the next case, or the one before."""
+        """Open the next case, or another so many places away; what cannot be read is passed over."""
         at = self.place + by
         while 0 <= at < len(self.items) and self.items[at].problem:
             at += by
-        if 0 <= at < len(self.items) and not self.opening:
-            self.go(self.items[at].key)
+        wanted = self.following if by == 1 else self.items[at] if 0 <= at < len(self.items) else None
+        if wanted is not None and not self.opening:
+            self.go(wanted.key)
 
     def go(self, key: str) -> None:
         """Put a case into the viewer, in the place of the one that is there."""
@@ -217,7 +261,17 @@ class OpenCases(QObject):
         if ready is not None:
             shown(ready)
         else:
-            self._open(item.name, lambda: _read(worklist, item, self._cancel), shown)
+            self._open(item.name, lambda: _read(worklist, item, self._cancel), shown, otherwise=self._pass_over)
+
+    def _pass_over(self) -> None:
+        """Take up what could not be read; where no case is open yet, the first that is left comes in its place."""
+
+        def go_on() -> None:
+            left = [item for item in self.items if item.state != "accepted" and not item.problem]
+            if left and not self.key:
+                self.go(left[0].key)
+
+        self._note(lambda: None, then=go_on)
 
     def _show(self, item: Item, made: list[Any], screen: Screen | None) -> None:
         worklist, viewer, review = self.worklist, self.review.viewer, self.review
@@ -229,7 +283,7 @@ class OpenCases(QObject):
             for layer, (data, options, _) in zip(shown, made, strict=True)
         )
         self.leave(into=made if goes_on else ())
-        self.key = item.key
+        self.key, self._going = item.key, None
         self._shown = shown if goes_on else [viewer.add_image(data, **options) for data, options, _ in made]
         for layer in self._shown:
             review.keep_case_with(layer, lambda volume: worklist.open_case(item.key, volume))
@@ -244,6 +298,7 @@ class OpenCases(QObject):
             show_as(review, screen)
         else:
             viewer.dims.current_step = tuple((steps - 1) // 2 for steps in viewer.dims.nsteps)
+        self._tell_notes()
         self.changed.emit()
         self._read_ahead()
 
@@ -319,7 +374,7 @@ class OpenCases(QObject):
                 )
             )
 
-    def _note(self, change: Callable[[], Any]) -> None:
+    def _note(self, change: Callable[[], Any], *, then: Callable[[], Any] = lambda: None) -> None:
         """Change the list's notes after all that is kept of the cases so far, and show it as it is then."""
         worklist = self.worklist
 
@@ -331,6 +386,7 @@ class OpenCases(QObject):
             if worklist is self.worklist:
                 self.items = items
                 self.changed.emit()
+                then()
 
         self.review.changes.aside(noted, then=show, failed=self._failed)
 

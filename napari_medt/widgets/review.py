@@ -61,6 +61,8 @@ class Review(QObject):
         The doubtful regions of the chosen image are others now.
     tool_taken
         The user took a painting tool, so that clicks belong to it now.
+    worse_changed
+        Other versions of models are known to be worse than one before.
     overlap_asked
         A change would take voxels from other structures: the `MaskEditor`, its `Verdict`, and who made the change.
     """
@@ -79,6 +81,7 @@ class Review(QObject):
     taken_up = Signal(object)
     doubted = Signal(object)
     tool_taken = Signal()
+    worse_changed = Signal()
     overlap_asked = Signal(object, object, str)
 
     def __init__(self, viewer: Any, *, worker: Worker | None = None, parent: QObject | None = None) -> None:
@@ -93,6 +96,8 @@ class Review(QObject):
         self.model_key = ""
         self.device = "auto"
         self.preferred = ""
+        self.worse: set[tuple[str, str]] = set()
+        """A version of a model, and another that a comparison on held-out cases found to be worse than it."""
         self.busy = ""
         self.stage = "run"
         self.closed = False
@@ -223,6 +228,10 @@ class Review(QObject):
         key = layers.identity(image)
         self._begin(image)
         return self._works.get(key)
+
+    def better_than(self, key: str) -> str:
+        """Key of a version that a model was found to be worse than; usually empty."""
+        return max((old for old, new in self.worse if new == key and old in self.cards), default="")
 
     def title_of(self, key: str) -> str:
         """Name of a model for people."""

@@ -85,6 +85,7 @@ class RunStep(Step):
         review.models_changed.connect(self._models_listed)
         review.devices_known.connect(self._devices_listed)
         review.taken_up.connect(lambda run: self.wish(run.settings))
+        review.worse_changed.connect(lambda: self._list_models(review.model_key))
         review.busy_changed.connect(lambda _: self._refresh_button())
         self.hints.mended.connect(self._mend)
         self._suiting: tuple[str, ...] = ()  # models that the picture suits, the best first
@@ -179,7 +180,7 @@ class RunStep(Step):
             if self.model_box.count() == len(first) > 0:
                 self.model_box.insertSeparator(len(first))
             card = cards[key]
-            self.model_box.addItem(f"{card.title}, version {card.version}" if card.version > 1 else card.title, key)
+            self.model_box.addItem(texts.model_row(card.title, card.version, self.review.better_than(key)), key)
             self.model_box.setItemData(
                 self.model_box.count() - 1, f"{key}: {card.description}", Qt.ItemDataRole.ToolTipRole
             )
@@ -192,11 +193,16 @@ class RunStep(Step):
 
     def choose(self, key: str) -> None:
         """Choose a model by its key, as a user does."""
-        self._by_hand = True
         self.model_box.setCurrentIndex(self.model_box.findData(key))
+        self._chosen_by_hand()
 
-    def _chosen_by_hand(self, _: int) -> None:
+    def _chosen_by_hand(self, _: int = 0) -> None:
+        """Stay with the user's choice, and say where it is known to be a bad one."""
         self._by_hand = True
+        key = self.review.model_key
+        better = self.review.better_than(key)
+        if better:
+            self.message.say(texts.CHOSEN_WORSE.format(worse=key, better=better), kind="plain")
 
     def _ask_suiting(self) -> None:
         """Ask which models the picture suits, once for each picture; until the user chooses one, the best of them is taken."""

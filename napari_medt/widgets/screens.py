@@ -40,12 +40,14 @@ def screen_of(review: Review) -> Screen:
 def show_as(review: Review, screen: Screen) -> None:
     """Show the present case as it was shown before, as far as it still fits."""
     viewer, kept = review.viewer, screen.camera
-    for layer in viewer.layers:
-        name = str(layer.name)
-        if name in screen.contrast and hasattr(layer, "contrast_limits"):
+    there = {str(layer.name): layer for layer in viewer.layers}
+    for name in screen.contrast.keys() & there.keys():
+        if hasattr(there[name], "contrast_limits"):
             with suppress(ValueError):
-                layer.contrast_limits = screen.contrast[name]
-        if not name.startswith("Mask"):
+                there[name].contrast_limits = screen.contrast[name]
+    pictures = {name: layer for name, layer in there.items() if not name.startswith("Mask")}
+    if pictures.keys() & set(screen.layers):  # a case is never shown without its picture, as if there were none
+        for name, layer in pictures.items():
             layer.visible = name in screen.layers
     order, point = _numbers(kept, "order"), _numbers(kept, "point")
     if len(order) == viewer.dims.ndim == len(point):

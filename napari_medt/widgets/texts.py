@@ -189,7 +189,7 @@ ROLL_BACK = "Use this version"
 KEEP_OLD = "Keep old"
 ACCEPT_NEW = "Accept new"
 INSIST = "Accept it although it is worse"
-SHOW_DIFFERENCE = "Show what gets better (blue), worse (orange)"
+SHOW_DIFFERENCE = "Show better (blue), worse (orange)"
 SIDE_BY_SIDE = "Before and after side by side"
 DIFFERENCE_OF = "What changes on {name}"
 DIFFERENCE_NAMES = ("", "mended", "spoilt")
@@ -214,7 +214,13 @@ ORDER_BY = "Order by"
 ORDERS = {"name": "Name", "uncertainty": "Uncertainty", "state": "What is left to do"}
 HAND_OVER = "Hand the accepted mask over …"
 OPENING = "Opening {name} …"
-STATES = {"to do": "to do", "draft": "draft", "accepted": "accepted", "second look": "second look"}
+STATES = {
+    "to do": "to do",
+    "draft": "draft",
+    "accepted": "accepted",
+    "second look": "second look",
+    "unreadable": "cannot be read",
+}
 
 ABOUT = "About"
 
@@ -543,6 +549,10 @@ BUSY_NOW = "Something is still under way. Wait for it, or cancel it, before you 
 OPENS_LATER = "{name} opens as soon as what is under way has ended."
 PAUSED = "Paused"
 TOO_LONG = "What was begun had not ended after {seconds}"
+CHOSEN_WORSE = "{worse} was worse than {better} on held-out cases. Use it only if you know why."
+OTHER_PICTURE = "{name} shows another picture than the one its mask was drawn on"
+OPEN_AGAIN = "open it again"
+VERSION_GONE = "{key} is no longer there, or cannot be read. The version in use stays."
 CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
 IMAGE_REMOVED = "{name} was removed. Its mask stays as a layer; open the image again to go on with it."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
@@ -703,6 +713,12 @@ def version_name(title: str, version: int) -> str:
     return f"{title}, version {version}" if version > 1 else title
 
 
+def model_row(title: str, version: int, better: str) -> str:
+    """Name a model in the list to choose from; `better` is the version it was found to be worse than, if any."""
+    name = version_name(title, version)
+    return f"{name}, worse than version {better.rpartition('@')[2]}" if better else name
+
+
 def head_name(head: int | None, *, heads: int = 2) -> str:
     """Name an attention head for people, counted from 1; of a source with so many heads."""
     if heads < 2:
@@ -837,11 +853,17 @@ def _score(value: float | None, measure: str) -> str:
         return "–"
     if value == float("inf"):
         return "∞"
-    return f"{value:.2f}" if measure in ("dice", "surface_dice") else f"{value:.3g}"
+    return f"{value:.2f}" if measure in ("dice", "surface_dice") else _plainly(value, 3)
 
 
 def _signed(value: float, measure: str) -> str:
-    return (f"{value:+.2f}" if measure in ("dice", "surface_dice") else f"{value:+.2g}").replace("-", "−")
+    return (f"{value:+.2f}" if measure in ("dice", "surface_dice") else _plainly(value, 2, "+")).replace("-", "−")
+
+
+def _plainly(value: float, digits: int, sign: str = "") -> str:
+    """Write a figure with so many digits, larger ones whole, never with a power of ten."""
+    whole = abs(value) >= 10**digits - 0.5
+    return f"{value:{sign}.0f}" if whole else f"{round(value, 4) + 0.0:{sign}.{digits}g}"
 
 
 def signed(decision: str, by: str) -> str:

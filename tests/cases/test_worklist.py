@@ -170,11 +170,39 @@ def test_another_image_in_the_same_place_is_another_case(folder, rng):
     tifffile.imwrite(folder / "case 2.tif", rng.integers(0, 255, (20, 30), dtype=np.uint8))
     with Worklist.open(folder) as worklist:
         assert worklist.item(two.key).state == "to do"
-        assert worklist.notes == ("case 2.tif, which was worked on, is no longer in this folder; the masks are kept.",)
+        said = "case 2.tif is another image than the one that was worked on; its mask is kept."
+        assert worklist.notes == (said,)
     (folder / "back.tif").write_bytes(kept)
     with Worklist.open(folder) as worklist:
         assert {item.name: item.state for item in worklist.items}["back"] == "accepted"
         assert worklist.notes == ()
+
+
+def test_an_image_that_changes_while_its_folder_is_open_is_another_case(folder, rng):
+    with Worklist.open(folder) as worklist:
+        two, ten, _ = worklist.items
+        work_on(worklist, two, accepted=True)
+        kept = (folder / "case 2.tif").read_bytes()
+        tifffile.imwrite(folder / "case 2.tif", rng.integers(0, 255, (20, 30), dtype=np.uint8))
+        other = worklist.load(two.key)
+        assert worklist.item(two.key).state == "to do"
+        assert worklist.notes == ("case 2.tif is another image than the one that was worked on; its mask is kept.",)
+        with worklist.open_case(two.key, other) as case:
+            assert case.recover() is None
+        assert worklist.item(two.key).state == "to do"
+        (folder / "case 2.tif").unlink()
+        with pytest.raises(BadImage):
+            worklist.load(two.key)
+        (folder / "case 2.tif").write_bytes(kept)
+        worklist.refresh()
+        assert worklist.item(two.key).state == "accepted", "the image that was worked on is back"
+        read_ahead = worklist.load(ten.key)
+        tifffile.imwrite(folder / "case 10.tif", rng.integers(0, 255, (20, 30), dtype=np.uint8))
+        with worklist.open_case(ten.key, read_ahead) as case:
+            case.record(case.journal().record("brush", np.zeros((20, 30), np.uint8), np.ones((20, 30), np.uint8)))
+            case.accept("Dr. A")
+    with Worklist.open(folder) as worklist:
+        assert worklist.item(ten.key).state == "to do", "what was accepted is not what lies there now"
 
 
 def test_an_image_that_cannot_be_read_is_told_and_left_out(folder, rng):

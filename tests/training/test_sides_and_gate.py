@@ -73,6 +73,15 @@ def test_what_its_interval_explains_does_not_keep_a_version_out():
     assert judge(changes(scored(0.8), scored(0.7))).worse
 
 
+def test_a_fall_that_may_be_chance_is_not_said_to_be_none():
+    verdict = judge(changes(scored(0.9, 0.8), scored(0.6, 0.8)))
+    assert not verdict.worse
+    assert verdict.why.startswith("On 2 held-out cases Dice of cell falls from 0.85 to 0.70")
+    assert (
+        judge(changes(scored(0.9, 0.8), scored(0.89, 0.81))).why == "The new version is not worse on 2 held-out cases."
+    )
+
+
 def test_one_structure_may_not_pay_for_another():
     before = [{("cord", "dice"): 0.8, ("stem", "dice"): 0.5}] * 4
     after = [{("cord", "dice"): 0.6, ("stem", "dice"): 0.9}] * 4

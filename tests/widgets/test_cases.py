@@ -228,6 +228,63 @@ def test_a_restart_finds_case_and_view_again(listed, walk, viewer):
     assert states(again)[again.opened.place] == "draft"
 
 
+def test_a_viewer_that_closes_keeps_how_the_case_was_shown(listed, viewer):
+    dock = listed()
+    dock.opened.step(2)
+    dock.wait()
+    viewer.dims.set_point(0, 3)
+    scene_camera(viewer).zoom = 2.5
+    viewer.layers.clear()  # as a viewer does before its window goes
+    dock.close_review()
+
+    again = listed()
+    assert again.review.image.visible
+    assert scene_camera(viewer).zoom == 2.5
+    assert viewer.dims.current_step[0] == 3
+
+
+def test_a_case_is_never_shown_without_its_picture(listed, viewer):
+    dock = listed()
+    dock.review.image.visible = False
+    dock.close_review()
+    viewer.layers.clear()
+    assert listed().review.image.visible
+
+
+@pytest.mark.parametrize("order", ["state", "uncertainty"])
+def test_next_leads_to_what_is_left_where_a_case_moves_in_the_order(listed, walk, order):
+    dock = listed()
+    dock.opened.sort(order)
+    dock.wait()
+    dock.run_step.uncertainty.setChecked(True)
+    for left in (2, 1, 0):
+        assert dock.cases.state == "to do"
+        walk.run(dock)
+        dock.accept()
+        dock.wait()
+        assert len([item for item in dock.opened.items if item.state != "accepted"]) == left
+        button = dock.case_bar.next_button
+        assert button.property("primary") == bool(left)
+        if left:
+            assert button.isEnabled()
+            button.click()
+            dock.wait()
+    assert dock.learn_step.learn_button.property("primary")
+
+
+def test_a_damaged_image_does_not_keep_the_others_from_being_opened(folder, worker, open_dock):
+    (folder / "anna" / "a.tif").write_bytes(b"II*\0 damaged")
+    dock = open_dock(worker)
+    dock.wait()
+    dock.open_case(folder)
+    with pytest.raises(MedtError, match="a.tif"):
+        dock.wait()
+    assert dock.case_bar.place.text() == "2/4"
+    assert "a.tif" in dock.run_step.message.text, "it is told of"
+    dock.case_bar.make_menu().actions()[1].trigger()
+    assert dock.case_bar.list.item(0).text() == "×  anna_a  –  cannot be read"
+
+
 def test_nothing_is_put_over_a_stroke_that_was_made_before_the_mask_was_found(listed, walk, qtbot):
     dock = listed()
     walk.run(dock)
@@ -371,6 +428,33 @@ def test_a_folder_that_is_open_is_read_anew(listed, folder, cells):
     dock.wait()
     assert len(dock.opened.items) == 4
     assert not dock.opened.worklist.read_only
+
+
+def test_an_image_that_changed_on_the_disk_is_another_case(listed, folder, walk, cells):
+    dock = listed()
+    first = dock.opened.key
+    walk.run(dock)
+    dock.accept()
+    dock.wait()
+    dock.opened.step(1)
+    dock.wait()
+    write(Volume.from_array(cells[:, ::-1].copy()), folder / "anna" / "one.tif")
+    dock.opened.go(first)
+    dock.wait()
+    assert dock.cases.state == "to do"
+    assert states(dock)[0] == "to do"
+    assert dock.run_step.message.text == (
+        "anna/one.tif is another image than the one that was worked on; its mask is kept."
+    )
+
+
+def test_the_next_picture_can_be_asked_about_after_its_run(listed, walk, qtbot):
+    dock = listed()
+    for _ in range(2):
+        walk.run(dock)
+        qtbot.waitUntil(dock.look_step.pick_button.isEnabled)
+        dock.opened.step(1)
+        dock.wait()
 
 
 def test_a_mask_that_comes_too_late_is_told_of(listed, walk, cells, monkeypatch):

@@ -46,6 +46,7 @@ def test_learning_that_was_killed_goes_on_from_its_checkpoint(
     offer.accept_button.click()
     qtbot.waitUntil(lambda: len(events) >= 3, timeout=WAIT_MS)
     assert not offer.isVisible()
+    assert dock.run_step.message.text == "", "that it was cut short is no longer said"
     dock.learn_step.stop_button.click()
     qtbot.waitUntil(lambda: "a-tiny@2" in dock.review.cards, timeout=WAIT_MS)
     dock.wait()

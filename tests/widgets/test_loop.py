@@ -178,6 +178,44 @@ def test_a_version_that_was_worse_is_still_kept_out_after_a_restart(done, worker
     assert step.back_button.isEnabled()
 
 
+def test_the_list_of_models_says_which_version_was_worse(done, worker):
+    worker.session.after = 0.2
+    done.learn(1)
+    done.wait()
+    done.compare_step.keep_button.click()
+    done.wait()
+    step = done.run_step
+    rows = [step.model_box.itemText(row) for row in range(step.model_box.count())]
+    assert [row for row in rows if "version 2" in row] == ["Quick cells, version 2, worse than version 1"]
+    step.choose("quick@2")
+    assert step.message.text.startswith("quick@2 was worse than quick@1 on held-out cases.")
+
+
+def test_a_version_that_is_gone_is_not_said_to_be_in_use(done, worker):
+    done.learn(1)
+    done.wait()
+    step = done.compare_step
+    step.keep_button.click()
+    step.version_box.setCurrentIndex(step.version_box.findData("quick@2"))
+    worker.session.cards = [card for card in worker.session.cards if card.key != "quick@2"]
+    step.back_button.click()
+    with pytest.raises(MedtError, match="quick@2 is no longer there"):
+        done.wait()
+    assert done.review.model_key == "quick@1"
+
+
+def test_a_comparison_asked_for_by_hand_can_be_decided_on(done, worker, qtbot):
+    done.learn(1)
+    done.wait()
+    done.compare_step.keep_button.click()
+    assert bright(done) == ["learn"]
+    done.compare("quick@2")
+    done.wait()
+    assert bright(done) == ["accept_new"]
+    button, view = done.compare_step.accept_button, done.scroll.viewport()
+    qtbot.waitUntil(lambda: view.rect().contains(button.mapTo(view, button.rect().center())))
+
+
 def test_without_held_out_cases_it_warns(done, worker, viewer):
     worker.session.measured = 0
     done.learn(1)
@@ -206,6 +244,18 @@ def test_the_accepted_version_is_chosen_in_the_next_session(done, open_dock, wor
     again = open_dock(worker)
     again.wait()
     assert again.review.model_key == "quick@2"
+
+
+def test_a_picture_that_was_replaced_is_not_compared_with_the_mask_of_the_former(done, viewer):
+    done.learn(1)
+    done.wait()
+    done.compare_step.keep_button.click()
+    image = done.review.image
+    image.data = image.data[::-1].copy()
+    done.compare("quick@2")
+    with pytest.raises(MedtError, match="shows another picture than the one its mask was drawn on"):
+        done.wait()
+    assert done.compare_step.found is None
 
 
 def test_learning_can_pause_and_stop_with_the_best(done, worker, qtbot):

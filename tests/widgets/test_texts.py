@@ -172,6 +172,11 @@ def test_changes_have_units_and_a_sign_beside_the_colour(change, words, role):
     assert texts.change_role(change) == role
 
 
+def test_large_and_small_figures_are_written_out():
+    change = Change("cell", "volume_difference", 1020.0, 99.96, -3210.4, -1e-9, 2)
+    assert texts.change_words(change, "px", 2) == ("Area error, px²", "1020", "100", "▲ −3210 … +0")
+
+
 def test_areas_are_not_called_volumes():
     change = Change("cell", "volume_difference", 3.0, 3.0, None, None, 1)
     assert texts.change_words(change, "um", 2)[0] == "Area error, µm²"
