@@ -19,6 +19,7 @@ from napari_medt.widgets.looking import Looking
 from napari_medt.widgets.parts import FlowLayout, button, chooser, quiet_button, text_label
 from napari_medt.widgets.picking import Picking
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import slice_shown
 from napari_medt.widgets.step import ProgressLine, Step
 
 
@@ -333,7 +334,13 @@ class LookStep(Step):
         map_layers.show_marks(self.review.layers, image, found)
         self.review.layers.outline(image, True)
         unit = layer.metadata[map_layers.METADATA]["unit"]
-        self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}")
+        across = slice_shown(self.review.viewer, image)
+        away = (
+            ""
+            if across is None
+            else texts.arrows_elsewhere(*map_layers.arrows_elsewhere(found, picture.geometry, across[0]))
+        )
+        self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}{away}")
 
     def _checked(self, belief: Belief) -> None:
         """Say beside the map how it did; a map no better than chance carries the sentence."""

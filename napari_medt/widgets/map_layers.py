@@ -201,6 +201,15 @@ def arrow_lines(at: Sequence[float], targets: Points, shares: npt.ArrayLike, eve
     return np.array(wanted[:ARROWS]) if wanted else np.zeros((0, 2, len(start)))
 
 
+def arrows_elsewhere(found: AttentionMap, picture: Geometry, axis: int) -> tuple[int, int]:
+    """How many arrows lead to cells that the slice of the point, across an axis of the picture, does not cut; and all."""
+    if found.query is None or not found.even:
+        return 0, 0
+    arrows = arrow_lines(found.query, found.extras["targets"], found.extras["shares"], found.even)
+    cell = np.abs(np.linalg.solve(picture.affine, found.geometry.affine)[axis, :-1]).max()
+    return int((np.abs(arrows[:, 1, axis]) > max(cell, 1) / 2 + 1e-6).sum()), len(arrows)
+
+
 def _needs_no_frame(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:
     """Whether the border of a map can be seen without a frame: it covers the whole picture, or all of a window that is framed."""
     ends = np.array(list(product(*((-0.5, n - 0.5) for n in found.data.shape))))

@@ -673,6 +673,17 @@ def unit_of_map(kind: str, even: bool) -> str:
     return "times even attention" if even else "in the model's own unit"
 
 
+def arrows_elsewhere(away: int, count: int) -> str:
+    """Say that arrows lead to other slices than the one that is shown."""
+    if not away:
+        return ""
+    if count == 1:
+        return " The arrow leads to another slice: it ends above or below the place it means."
+    which = f"All {count}" if away == count else f"{away} of the {count}"
+    verb, ends = ("leads", "it ends") if away == 1 else ("lead", "they end")
+    return f" {which} arrows {verb} to other slices: {ends} above or below the places meant."
+
+
 def colours_mean(low: float, high: float, unit: str) -> str:
     """Say what the colours of a map stand for."""
     if unit == "0 to 1":
