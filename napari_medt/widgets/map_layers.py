@@ -91,7 +91,13 @@ def limits_of(found: AttentionMap) -> tuple[float, float]:
     if found.kind == "difference":
         high = rounded_up(float(np.percentile(np.abs(values), 99.5)))
         return -high, high
-    return 0.0, rounded_up(float(np.percentile(values, 98)) or float(values.max()))
+    high = np.percentile(values, 98)
+    most = values[values > high]
+    if (
+        most.sum() > values.sum() / 2
+    ):  # nearly all attention lies on so few cells; the others would be as bright as they
+        high = np.median(most)
+    return 0.0, rounded_up(float(high) or float(values.max()))
 
 
 def rounded_up(value: float) -> float:

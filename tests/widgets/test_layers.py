@@ -121,6 +121,17 @@ def test_the_window_is_framed_in_every_plane_through_the_point():
     assert sum(bool(start[0] == 1 and way[0] == 0) for start, way in deep) == 4
 
 
+def test_colours_of_a_map_of_few_cells_tell_these_apart_from_the_rest():
+    geometry = Geometry.from_spacing((1, 1))
+    data = np.full((40, 40), 1e-8, np.float32)
+    data[:4, :4] = np.linspace(0.02, 0.105, 16).reshape(4, 4)  # one in a hundred, and nearly all of the attention
+    limits = map_layers.limits_of(AttentionMap(data, geometry, "composed", "composed", even=1 / 1600))
+    assert limits == (0, 100), "times even attention"
+    data[:4, :4] = 1 / 1600
+    data[4:] = 1 / 1600
+    assert map_layers.limits_of(AttentionMap(data, geometry, "even", "token", even=1 / 1600)) == (0, 1)
+
+
 def test_arrows_that_lead_to_other_slices_are_counted_by_what_their_cells_cover():
     picture, cells = (Geometry.from_spacing(spacing, units="mm") for spacing in ((3, 1, 1), (12, 4, 4)))
     targets = np.array([[5.5, 9, 9], [9, 9, 9], [1, 9, 9]], float)  # cells are four slices thick
