@@ -37,7 +37,7 @@ class Sliders:
         layers, dims = self._viewer.layers, self._viewer.dims
         pictures = [layer for layer in layers if not only_over(layer)]
         wanted = dims.range
-        if pictures and len(pictures) < len(layers):
+        if dims.ndim > 2 and pictures and len(pictures) < len(layers):
             extent = layers.get_extent(pictures)
             measured = tuple(zip(*extent.world.tolist(), extent.step.tolist(), strict=True))
             wanted = measured if len(measured) == dims.ndim else wanted

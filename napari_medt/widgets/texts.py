@@ -222,7 +222,7 @@ NO_IMAGE = "No image is open"
 NO_IMAGE_HINT = "Open an image, or take one from File ▸ Open Sample ▸ napari-medt."
 NO_MODEL = "No model was found"
 NO_MASK_HINT = "A mask appears here after Run, or load one."
-LOOK_HINT = "Click a place to see what the model looked at to describe it."
+LOOK_HINT = "Pick a point, then click a place to see what the model looked at to describe it."
 PICK_HINT = "Click anywhere in the picture, or hold Shift and move. Shift+N and Shift+H go to the next layer and head."
 CORRECT_HINT = "Paint what is missing, erase what is too much."
 LEARN_HINT = "Teach the model your corrected cases. It is stored as a new version; the old one stays."
@@ -710,6 +710,11 @@ def figure(value: float | None, unit: str = "") -> str:
 def version_name(title: str, version: int) -> str:
     """Name a model with its version, where there is more than one."""
     return f"{title}, version {version}" if version > 1 else title
+
+
+def has_more(this: str, that: str) -> str:
+    """Say which way a difference between the maps of two models goes."""
+    return f"Above 0 where {this} has more than {that}, below 0 where it has less."
 
 
 def head_name(head: int | None, *, heads: int = 2) -> str:
