@@ -486,9 +486,8 @@ class OurLayers:
         return copy
 
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
-        options["metadata"] = options.get("metadata", {}) | {
-            KEY: {"role": role}
-        }  # to be seen as ours from the beginning
+        # Seen as ours from the beginning, so that the sliders are not measured by it.
+        options["metadata"] = options.get("metadata", {}) | {KEY: {"role": role}}
         with keeping_selection(self._viewer):
             layer = add(data, **options)
         self._own(image, role, layer)

@@ -71,7 +71,7 @@ class LookStep(Step):
         self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
         self.more.against_changed.connect(lambda key: looking.again(against=key))
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
-        review.ran_on.connect(lambda _: looking.prepare())
+        review.ran_on.connect(self._ran)
         review.taken_up.connect(looking.take_up)
         review.image_changed.connect(self._forget)
         review.model_changed.connect(self._another_model)
@@ -194,6 +194,11 @@ class LookStep(Step):
             self.source_box.clear()
             self.head_box.clear()
         self.pick_button.setChecked(False)
+        self._refresh()
+
+    def _ran(self, _: Any) -> None:
+        """Prepare to be asked, which can be at once if the model was asked about another picture before."""
+        self.looking.prepare()
         self._refresh()
 
     def _another_model(self) -> None:
