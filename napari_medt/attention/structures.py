@@ -52,7 +52,7 @@ class Looks:
         """
         scene = self._scene
         turned, near = scene.grid.axes.apply(mask), nearest_voxels(scene)
-        total = 0.0
+        total, windows = 0.0, 0
         for done, job in enumerate(scene.jobs()):
             if cancel is not None:
                 cancel.check()
@@ -60,13 +60,13 @@ class Looks:
             here = float(weights_of(scene, turned, job, (1,) * scene.dims, near=near).sum())
             if here:
                 self._add(turned, job, near)
-                total += here
+                total, windows = total + here, windows + 1
         report(len(scene), len(scene), "Attention of the structure is ready")
         if not total:
             raise BadImage(
                 "There is nothing of this structure where the model looked", remedy="choose a structure inside the body"
             )
-        return self._map(total)
+        return self._map(total, windows)
 
     def _add(self, mask: Mask, job: Job, near: Sequence[npt.NDArray[np.intp]]) -> None:
         scene, source = self._scene, self._source
@@ -84,15 +84,19 @@ class Looks:
             self._lattice = Lattice(scene, step, 1)
         self._lattice.add(found, job, blended=False)
 
-    def _map(self, total: float) -> AttentionMap:
+    def _map(self, total: float, windows: int) -> AttentionMap:
         if self._lattice is not None:
             data, geometry = self._lattice.values[0], self._lattice.geometry
         else:
             assert self._volume is not None
             data, geometry = volume_map(self._scene, self._volume[0])
+        spread = self._lattice is not None and windows > 1
+        less = (
+            f", less over the {windows} that it lies in, as each place looks at its own window alone" if spread else ""
+        )
         caption = (
             f"How much each place was looked at to describe the structure{of_heads(self._head, self._source)}; "
-            f"1 is what even attention over one window would give. {NO_CAUSE}"
+            f"1 is what even attention over one window would give{less}. {NO_CAUSE}"
         )
         data = data / np.float32(total)
         return AttentionMap(data, geometry, self._source.name, "structure", self._head, None, caption, 1.0)

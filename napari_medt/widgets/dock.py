@@ -26,6 +26,7 @@ from napari_medt.widgets.review import Review
 from napari_medt.widgets.run_step import RunStep
 from napari_medt.widgets.shortcuts import Shortcuts
 from napari_medt.widgets.sign_off import SignOffLine
+from napari_medt.widgets.sliders import Sliders
 from napari_medt.widgets.step import Step
 from napari_medt.widgets.style import Palette, stylesheet
 
@@ -124,7 +125,7 @@ class ReviewDock(Interface, QWidget):
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.close_review)
-        self.compass = Compass(self.viewer)
+        self.compass, self.sliders = Compass(self.viewer), Sliders(self.viewer)
         review.image_changed.connect(lambda: self.compass.follow(review.image))
         self.compass.follow(review.image)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
@@ -345,6 +346,7 @@ class ReviewDock(Interface, QWidget):
         self.opened.close()
         self.case_bar.close_bar()
         self.compass.close()
+        self.sliders.close()
         self.look_step.leave()
         self.compare_step.leave()
         self.correct_step.close_tools()

@@ -8,7 +8,7 @@ import uuid
 import weakref
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -213,6 +213,11 @@ def is_ours(layer: Layer) -> bool:
     return isinstance(mark, dict) and "role" in mark
 
 
+def only_over(layer: Layer) -> bool:
+    """Whether a layer is a map or a mark of ours over a picture, and not a mask on its grid."""
+    return is_ours(layer) and layer.metadata[KEY]["role"] != "mask"
+
+
 @contextmanager
 def keeping_selection(viewer: Any) -> Iterator[None]:
     """Add layers without changing which one is active."""
@@ -352,7 +357,7 @@ class OurLayers:
         layer = self.find(image, role)
         if layer is not None:
             moved = differing(layer, state)
-            with _unmeasured(layer) if moved else nullcontext():
+            with _unmeasured(layer):
                 layer.data = data
             for key, value in moved.items():
                 setattr(layer, key, value)
@@ -491,6 +496,8 @@ class OurLayers:
         return copy
 
     def _add(self, image: Layer, role: str, add: Callable[..., Layer], data: Any, **options: Any) -> Any:
+        # Seen as ours from the beginning, so that the sliders are not measured by it.
+        options["metadata"] = options.get("metadata", {}) | {KEY: {"role": role}}
         with keeping_selection(self._viewer):
             layer = add(data, **options)
         self._own(image, role, layer)

@@ -19,6 +19,7 @@ from napari_medt.widgets.looking import Looking
 from napari_medt.widgets.parts import FlowLayout, button, chooser, quiet_button, text_label
 from napari_medt.widgets.picking import Picking
 from napari_medt.widgets.review import Review
+from napari_medt.widgets.slice_shown import slice_shown
 from napari_medt.widgets.step import ProgressLine, Step
 
 
@@ -70,7 +71,7 @@ class LookStep(Step):
         self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
         self.more.against_changed.connect(lambda key: looking.again(against=key))
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
-        review.ran_on.connect(lambda _: looking.prepare())
+        review.ran_on.connect(self._ran)
         review.taken_up.connect(looking.take_up)
         for masked in (review.ran_on, review.taken_up):
             masked.connect(lambda _: self._refresh())  # blocks that are known are not listed again
@@ -195,6 +196,11 @@ class LookStep(Step):
             self.source_box.clear()
             self.head_box.clear()
         self.pick_button.setChecked(False)
+        self._refresh()
+
+    def _ran(self, _: Any) -> None:
+        """Prepare to be asked, which can be at once if the model was asked about another picture before."""
+        self.looking.prepare()
         self._refresh()
 
     def _another_model(self) -> None:
@@ -335,7 +341,13 @@ class LookStep(Step):
         map_layers.show_marks(self.review.layers, image, found)
         self.review.layers.outline(image, True)
         unit = layer.metadata[map_layers.METADATA]["unit"]
-        self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}")
+        across = slice_shown(self.review.viewer, image)
+        away = (
+            ""
+            if across is None
+            else texts.arrows_elsewhere(*map_layers.arrows_elsewhere(found, picture.geometry, across[0]))
+        )
+        self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}{away}")
 
     def _checked(self, belief: Belief) -> None:
         """Say beside the map how it did; a map no better than chance carries the sentence."""

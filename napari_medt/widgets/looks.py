@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medt.core import AttentionMap, AxisMap, BadImage, Cancel, Progress, Volume
+from napari_medt.widgets import texts
 from napari_medt.widgets.answers import Belief, HeadLine, Question
 from napari_medt.widgets.latest import kept
 from napari_medt.widgets.one_slice import one_slice, slicing
@@ -100,7 +101,9 @@ class Looks:
         found = self._answers(subject, question, progress, cancel)
         if question.against:
             other = self._answers(replace(subject, model=question.against), question, progress, cancel)
-            found = [difference(found[0], other[0])]
+            cards = (self._load(key, subject.device).card for key in (subject.model, question.against))
+            this, that = (texts.version_name(card.title, card.version) for card in cards)
+            found = [replace(difference(found[0], other[0]), caption=texts.has_more(this, that))]
         if subject.shown is not subject.seen:
             found = [map_on_copy(one, subject.shown, subject.seen) for one in found]
         return [replace(one, query=question.at if question.what == "point" else None) for one in found]

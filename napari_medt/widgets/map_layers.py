@@ -91,7 +91,13 @@ def limits_of(found: AttentionMap) -> tuple[float, float]:
     if found.kind == "difference":
         high = rounded_up(float(np.percentile(np.abs(values), 99.5)))
         return -high, high
-    return 0.0, rounded_up(float(np.percentile(values, 98)) or float(values.max()))
+    high = np.percentile(values, 98)
+    most = values[values > high]
+    if (
+        most.sum() > values.sum() / 2
+    ):  # nearly all attention lies on so few cells; the others would be as bright as they
+        high = np.median(most)
+    return 0.0, rounded_up(float(high) or float(values.max()))
 
 
 def rounded_up(value: float) -> float:
@@ -199,6 +205,15 @@ def arrow_lines(at: Sequence[float], targets: Points, shares: npt.ArrayLike, eve
         if np.abs(target - start).max() > 1 and (even is None or share > even)
     ]
     return np.array(wanted[:ARROWS]) if wanted else np.zeros((0, 2, len(start)))
+
+
+def arrows_elsewhere(found: AttentionMap, picture: Geometry, axis: int) -> tuple[int, int]:
+    """How many arrows lead to cells that the slice of the point, across an axis of the picture, does not cut; and all."""
+    if found.query is None or not found.even:
+        return 0, 0
+    arrows = arrow_lines(found.query, found.extras["targets"], found.extras["shares"], found.even)
+    cell = np.abs(np.linalg.solve(picture.affine, found.geometry.affine)[axis, :-1]).max()
+    return int((np.abs(arrows[:, 1, axis]) > max(cell, 1) / 2 + 1e-6).sum()), len(arrows)
 
 
 def _needs_no_frame(found: AttentionMap, picture: Geometry, shape: tuple[int, ...]) -> bool:

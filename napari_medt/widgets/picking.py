@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_medt.widgets import layers
-from napari_medt.widgets.pointing import first_seen, held_still, line_of_sight, place_at
+from napari_medt.widgets.pointing import brightest, first_seen, held_still, line_of_sight, place_at
 from napari_medt.widgets.review import Review
 
 
@@ -57,7 +57,7 @@ class Picking(QObject):
     def pick_world(
         self, position: Sequence[float], direction: Sequence[float] | None = None, dims: Sequence[int] = ()
     ) -> None:
-        """Take the place of the picture at a world position; in 3D the first of the mask behind it, else the one half way."""
+        """Take the place of the picture at a world position; in 3D the first of the mask behind it, else the brightest."""
         index = self._index(position, direction, dims)
         if index is None:
             self.missed.emit()
@@ -108,8 +108,8 @@ class Picking(QObject):
             line = line_of_sight(image, shape, position, direction, dims)
             if line is None:
                 return None
-            work = self._review.work
-            seen = None if work is None or work.mask is None else first_seen(work.mask.data, line)
-            return seen or tuple(int(i) for i in line[len(line) // 2])
+            mask = None if self._review.work is None else self._review.work.mask
+            seen = first_seen(mask.data, line) if mask is not None and mask.visible else None
+            return seen or brightest(image, line)
         place = place_at(image, shape, position)
         return None if place is None else tuple(round(part) for part in place)

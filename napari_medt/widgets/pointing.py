@@ -74,3 +74,12 @@ def first_seen(labels: npt.NDArray[Any], line: Voxels) -> tuple[int, ...] | None
     """Return the first voxel of a structure on a line of sight."""
     hit = np.flatnonzero(labels[tuple(line.T)])
     return tuple(int(i) for i in line[hit[0]]) if hit.size else None
+
+
+def brightest(layer: Any, line: Voxels) -> tuple[int, ...]:
+    """Return the voxel on a line of sight that a maximum projection shows; of a picture shown otherwise, the one half way."""
+    at = len(line) // 2
+    if isinstance(layer.data, np.ndarray) and str(layer.rendering) in ("mip", "attenuated_mip"):
+        values = layer.data[tuple(line.T)]
+        at = int(np.argmax(np.nan_to_num(values if values.ndim == 1 else values.sum(axis=1))))
+    return tuple(int(i) for i in line[at])

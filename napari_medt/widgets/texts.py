@@ -228,7 +228,7 @@ NO_IMAGE = "No image is open"
 NO_IMAGE_HINT = "Open an image, or take one from File ▸ Open Sample ▸ napari-medt."
 NO_MODEL = "No model was found"
 NO_MASK_HINT = "A mask appears here after Run, or load one."
-LOOK_HINT = "Click a place to see what the model looked at to describe it."
+LOOK_HINT = "Pick a point, then click a place to see what the model looked at to describe it."
 PICK_HINT = "Click anywhere in the picture, or hold Shift and move. Shift+N and Shift+H go to the next layer and head."
 CORRECT_HINT = "Paint what is missing, erase what is too much."
 LEARN_HINT = "Teach the model your corrected cases. It is stored as a new version; the old one stays."
@@ -685,6 +685,17 @@ def unit_of_map(kind: str, even: bool) -> str:
     return "times even attention" if even else "in the model's own unit"
 
 
+def arrows_elsewhere(away: int, count: int) -> str:
+    """Say that arrows lead to other slices than the one that is shown."""
+    if not away:
+        return ""
+    if count == 1:
+        return " The arrow leads to another slice: it ends above or below the place it means."
+    which = f"All {count}" if away == count else f"{away} of the {count}"
+    verb, ends = ("leads", "it ends") if away == 1 else ("lead", "they end")
+    return f" {which} arrows {verb} to other slices: {ends} above or below the places meant."
+
+
 def colours_mean(low: float, high: float, unit: str) -> str:
     """Say what the colours of a map stand for."""
     if unit == "0 to 1":
@@ -717,6 +728,11 @@ def model_row(title: str, version: int, better: str) -> str:
     """Name a model in the list to choose from; `better` is the version it was found to be worse than, if any."""
     name = version_name(title, version)
     return f"{name}, worse than version {better.rpartition('@')[2]}" if better else name
+
+
+def has_more(this: str, that: str) -> str:
+    """Say which way a difference between the maps of two models goes."""
+    return f"Above 0 where {this} has more than {that}, below 0 where it has less."
 
 
 def head_name(head: int | None, *, heads: int = 2) -> str:

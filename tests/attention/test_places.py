@@ -138,7 +138,10 @@ def test_structure_over_many_windows_adds_up_its_voxels(make_probe, rng):
     # All voxels, all windows: as much attention goes out as there are voxels, 256 cells a window.
     everything = explorer.structure(np.ones((40, 50), bool), source="bright")
     assert everything.data.sum() == pytest.approx(256, rel=1e-3)
-    assert "one window" in everything.caption
+    assert "one window would give, less over the" in everything.caption
+    alone = np.zeros((40, 50), bool)
+    alone[2, 2] = True
+    assert "one window would give. Weights" in explorer.structure(alone, source="bright").caption
 
 
 def test_a_gate_says_how_open_it_is_in_a_structure(make_probe, rng):

@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_medt.core import AttentionMap, BadImage, Geometry
-from napari_medt.widgets import layers, map_layers
+from napari_medt.widgets import layers, map_layers, texts
 
 
 @pytest.fixture
@@ -119,6 +119,33 @@ def test_the_window_is_framed_in_every_plane_through_the_point():
     deep = map_layers.frame_lines([[0, 0, 0], [4, 6, 8]], (1, 2, 3))
     assert deep.shape == (12, 2, 3)
     assert sum(bool(start[0] == 1 and way[0] == 0) for start, way in deep) == 4
+
+
+def test_colours_of_a_map_of_few_cells_tell_these_apart_from_the_rest():
+    geometry = Geometry.from_spacing((1, 1))
+    data = np.full((40, 40), 1e-8, np.float32)
+    data[:4, :4] = np.linspace(0.02, 0.105, 16).reshape(4, 4)  # one in a hundred, and nearly all of the attention
+    limits = map_layers.limits_of(AttentionMap(data, geometry, "composed", "composed", even=1 / 1600))
+    assert limits == (0, 100), "times even attention"
+    data[:4, :4] = 1 / 1600
+    data[4:] = 1 / 1600
+    assert map_layers.limits_of(AttentionMap(data, geometry, "even", "token", even=1 / 1600)) == (0, 1)
+
+
+def test_arrows_that_lead_to_other_slices_are_counted_by_what_their_cells_cover():
+    picture, cells = (Geometry.from_spacing(spacing, units="mm") for spacing in ((3, 1, 1), (12, 4, 4)))
+    targets = np.array([[5.5, 9, 9], [9, 9, 9], [1, 9, 9]], float)  # cells are four slices thick
+    extras = {"targets": targets, "shares": np.array([0.4, 0.3, 0.2])}
+    data = np.ones((4, 4, 4), np.float32)
+    found = AttentionMap(data, cells, "block1", "token", query=(4, 2, 2), even=0.1, extras=extras)
+    assert map_layers.arrows_elsewhere(found, picture, 0) == (2, 3)
+    assert map_layers.arrows_elsewhere(found, picture, 1) == (3, 3)
+    assert map_layers.arrows_elsewhere(AttentionMap(data, cells, "block1", "gate"), picture, 0) == (0, 0)
+    assert texts.arrows_elsewhere(0, 3) == ""
+    assert (
+        texts.arrows_elsewhere(1, 1) == " The arrow leads to another slice: it ends above or below the place it means."
+    )
+    assert texts.arrows_elsewhere(2, 3).startswith(" 2 of the 3 arrows lead to other slices: they end")
 
 
 def test_arrows_lead_to_what_was_looked_at_more_than_evenly():

@@ -105,15 +105,15 @@ def test_a_click_draws_nothing_anew_that_stays_as_it_is(look, ask, viewer):
         for name in names[: 4 if role == "attention" else 2]:
             getattr(layer_of(look, role).events, name).connect(lambda _, what=(role, name): drawn.append(what))
     measured = []
-    viewer.dims.events.range.connect(measured.append)
+    layer_of(look).events.data.connect(measured.append)  # at which the viewer measures its whole world
     ask(lambda: look.pick((30, 70)))  # in the same window
     assert sorted(drawn) == [("arrows", "set_data"), ("attention", "set_data"), ("point", "set_data")]
+    assert not measured
     drawn.clear()
     ask(lambda: look.pick((10, 10)))
     redrawn = [role for role, name in drawn if name == "set_data"]
     assert sorted(redrawn) == ["arrows", "attention", "attention", "point", "window"], "the map, and where it lies"
     assert [name for _, name in drawn if name != "set_data"] == ["translate"]
-    assert not measured
 
 
 def test_keys_go_through_blocks_heads_and_doubtful_places(dock, look, ask, viewer, worker, walk):

@@ -62,6 +62,8 @@ def test_a_model_that_is_no_other_looks_nowhere_else(looks, rng):
         (found,) = looks.look(subject, replace(question, against="m"), **WATCH)
         assert found.kind == "difference"
         assert np.abs(found.data).max() < 1e-6
+        title = looks._load("m", "cpu").card.title
+        assert found.caption == f"Above 0 where {title} has more than {title}, below 0 where it has less."
 
 
 def test_a_piece_is_one_part_of_a_label(looks, flat_model, rng):

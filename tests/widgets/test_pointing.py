@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from napari.components import ViewerModel
 
 from napari_medt.widgets.clicks import CanvasClicks
-from napari_medt.widgets.pointing import first_seen, held_still, line_of_sight, place_at
+from napari_medt.widgets.pointing import brightest, first_seen, held_still, line_of_sight, place_at
 
 SHAPE = (6, 9, 12)
 PLACES = {"scale": (3.0, 0.5, 2.0), "translate": (7, -4, 1)}
@@ -55,6 +55,16 @@ def test_in_3d_what_is_seen_is_the_first_of_a_structure_behind_the_pointer(volum
     assert first_seen(np.zeros_like(labels), line) is None
     aside = at + 500 * np.roll(direction, 1)
     assert line_of_sight(volume, SHAPE, tuple(aside), tuple(direction), (0, 1, 2)) is None
+
+
+def test_in_3d_a_picture_without_a_mask_is_taken_where_its_projection_is_brightest():
+    values = np.zeros(SHAPE, np.float32)
+    values[1, 4, 4], values[2, 4, 4] = 5, np.nan
+    image = ViewerModel().add_image(values)
+    line = np.array([(z, 4, 4) for z in range(SHAPE[0])])
+    assert brightest(image, line) == (1, 4, 4)
+    image.rendering = "iso"
+    assert brightest(image, line) == (3, 4, 4), "half way"
 
 
 @pytest.mark.parametrize(("way", "click"), [((), True), ((3, -4), True), ((9,), False), ((2, 30, 0), False)])

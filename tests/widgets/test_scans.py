@@ -15,6 +15,7 @@ from napari_medt.widgets import layers, texts
 from napari_medt.widgets.answers import Doubt, Hint
 from napari_medt.widgets.compass import Compass, edges
 from napari_medt.widgets.doubts import centre_on
+from napari_medt.widgets.map_layers import frame_lines
 from napari_medt.widgets.mask_files import mask_endings
 from napari_medt.widgets.more import box_of, this_slice
 from napari_medt.widgets.session import Session
@@ -185,6 +186,28 @@ def test_letters_stand_at_the_edges(scan, viewer):
     viewer.dims.ndisplay = 2
     dock.close_review()
     assert not any(name.startswith("medt_") for name in viewer.canvas.overlays)
+
+
+def test_frames_between_slices_leave_the_sliders_on_them(scan, viewer):
+    dock, image = scan
+    viewer.dims.set_current_step(0, 3)
+    before = viewer.dims.range, viewer.dims.point
+
+    def frame():
+        lines = frame_lines([[-0.5] * 3, np.array(SHAPE) - 0.5], (3, 4, 5))
+        dock.review.layers.show_vectors(image, "window", lines, name="window")
+
+    frame()
+    assert (viewer.dims.range, viewer.dims.point) == before, "the frame is finer, and begins half a slice before"
+    image.events.translate()  # the viewer measures all layers anew
+    assert (viewer.dims.range, viewer.dims.point) == before
+    other = viewer.add_image(np.zeros((7, 24, 32)), **layers.spatial_state(image))
+    assert viewer.dims.nsteps[0] == 7
+    viewer.layers.remove(other)
+    assert viewer.dims.range == before[0]
+    dock.close_review()
+    image.events.translate()
+    assert viewer.dims.range != before[0], "left to napari"
 
 
 # ------------------------------------------------------------------------------------------------- without a window
