@@ -43,10 +43,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a version may take the place of another: `worse` blocks it, `why` says so, or what is not known."""
+    """Whether a version may take the place of another: `worse` blocks it, `why` says so, or what is not known.
+
+    `unsure` is a version that falls, but not by more than chance may.
+    """
 
     worse: bool
     why: str
+    unsure: bool = False
 
 
 def changes(before: Sequence[Scores], after: Sequence[Scores]) -> tuple[Change, ...]:
@@ -88,9 +92,8 @@ def judge(found: Sequence[Change]) -> Verdict:
     unsure = [change for change in dice if _falls(change)]
     if unsure:
         words = "; ".join(_words(change) for change in unsure)
-        return Verdict(
-            False, f"On {cases} held-out cases {words}; they differ too much to tell whether that is chance."
-        )
+        why = f"On {cases} held-out cases {words}; they differ too much to tell whether that is chance."
+        return Verdict(False, why, unsure=True)
     return Verdict(False, f"The new version is not worse on {cases} held-out cases.")
 
 

@@ -259,7 +259,7 @@ class ReviewDock(Interface, QWidget):
             "compare": self.compare_step.compare_button
             if compared is None
             else self.compare_step.keep_button
-            if compared.verdict.worse
+            if compared.verdict.worse or compared.verdict.unsure
             else self.compare_step.accept_button,
         }[stage]
 

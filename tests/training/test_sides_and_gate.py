@@ -75,7 +75,7 @@ def test_what_its_interval_explains_does_not_keep_a_version_out():
 
 def test_a_fall_that_may_be_chance_is_not_said_to_be_none():
     verdict = judge(changes(scored(0.9, 0.8), scored(0.6, 0.8)))
-    assert not verdict.worse
+    assert (verdict.worse, verdict.unsure) == (False, True)
     assert verdict.why.startswith("On 2 held-out cases Dice of cell falls from 0.85 to 0.70")
     assert (
         judge(changes(scored(0.9, 0.8), scored(0.89, 0.81))).why == "The new version is not worse on 2 held-out cases."

@@ -162,6 +162,16 @@ def test_a_worse_version_is_kept_out_unless_the_user_insists(done, worker):
     assert step.message.text == "quick@1 is in use now. quick@2 stays in the list."
 
 
+def test_of_a_fall_that_may_be_chance_the_old_version_is_the_bright_choice(done, worker):
+    worker.session.after, worker.session.spared = 0.2, True
+    done.learn(1)
+    done.wait()
+    step = done.compare_step
+    assert "differ too much to tell" in step.verdict.text()
+    assert bright(done) == ["keep_old"]
+    assert step.accept_button.isEnabled()
+
+
 def test_a_version_that_was_worse_is_still_kept_out_after_a_restart(done, worker, open_dock):
     worker.session.after = 0.2
     done.learn(1)
