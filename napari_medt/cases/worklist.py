@@ -341,6 +341,10 @@ class Worklist:
                     self._store()
                     return
 
+    def is_as_read(self, key: str) -> bool:
+        """Whether the files of an image were left alone since they were listed, or read the last time."""
+        return is_as_known(self.folder, self.item(key).image, self._of(key))
+
     def _look_again(self, key: str) -> None:
         """Find out whether the files of an image were changed since the list was made: what is known is then of another."""
         known, image = self._of(key), self.item(key).image

@@ -258,10 +258,11 @@ class OpenCases(QObject):
             self.opening = ""
             self._show(item, *found)
 
-        if ready is not None:
-            shown(ready)
-        else:
-            self._open(item.name, lambda: _read(worklist, item, self._cancel), shown, otherwise=self._pass_over)
+        def found() -> Read:
+            current = ready is not None and worklist.is_as_read(key)
+            return ready if current else _read(worklist, item, self._cancel)
+
+        self._open(item.name, found, shown, otherwise=self._pass_over)
 
     def _pass_over(self) -> None:
         """Take up what could not be read; where no case is open yet, the first that is left comes in its place."""

@@ -347,13 +347,24 @@ def test_the_most_doubtful_case_comes_first(listed, walk):
     assert dock.opened.place == 2
 
 
-def test_the_next_case_is_read_ahead(listed):
+def test_the_next_case_is_read_ahead(listed, monkeypatch):
     dock = listed()
     (ahead,) = dock.opened._ahead
     assert ahead == dock.opened.items[1].key
+    monkeypatch.setattr(dock.opened, "_read_ahead", lambda: None)
+    read = []
+    monkeypatch.setattr(dock.opened.worklist, "load", lambda *a, **b: read.append(a))
     dock.opened.step(1)
-    assert not dock.opened.opening, "it is shown at once"
     dock.wait()
+    assert (dock.opened.place, read) == (1, [])
+
+
+def test_what_was_read_ahead_and_changed_since_is_read_anew(listed, folder, cells):
+    dock = listed()
+    write(Volume.from_array(cells[:, ::-1].copy()), folder / "anna" / "two.tif")
+    dock.opened.step(1)
+    dock.wait()
+    np.testing.assert_array_equal(dock.review.image.data, cells[:, ::-1])
 
 
 def test_a_patient_is_the_same_however_an_image_is_opened(listed, folder, walk):
@@ -457,7 +468,7 @@ def test_the_next_picture_can_be_asked_about_after_its_run(listed, walk, qtbot):
         dock.wait()
 
 
-def test_a_mask_that_comes_too_late_is_told_of(listed, walk, cells, monkeypatch):
+def test_a_mask_that_comes_too_late_is_told_of(listed, walk, cells, monkeypatch, qtbot):
     read = threading.Event()
 
     def slowly(*_):
@@ -469,6 +480,7 @@ def test_a_mask_that_comes_too_late_is_told_of(listed, walk, cells, monkeypatch)
     walk.run(dock)
     dock.correct_step.load("mask.tif")
     dock.opened.step(1)
+    qtbot.waitUntil(lambda: dock.opened.place == 1)
     read.set()
     with pytest.raises(MedtError, match=f"mask.tif was not loaded, because {first} was closed"):
         dock.wait()
