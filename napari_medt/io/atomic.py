@@ -14,8 +14,8 @@ from typing import BinaryIO
 from napari_medt.core import StorageError
 
 _REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some space, then save again"),
-    errno.EDQUOT: ("the space allotted to you on this disk is used up", "free some space, then save again"),
+    errno.ENOSPC: ("the disk is full", "free some space, then try again"),
+    errno.EDQUOT: ("the space allotted to you on this disk is used up", "free some space, then try again"),
     errno.EFBIG: ("the file would be larger than this disk allows", "save to another disk"),
     errno.EACCES: ("you may not write there, or another program holds the file open", "choose another folder"),
     errno.EPERM: ("you may not write there", "choose another folder"),
@@ -25,8 +25,8 @@ _REASONS = {
     errno.EISDIR: ("there is a folder of that name", "choose another name"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter name"),
     errno.EIO: ("the disk reports a fault", "save to another disk"),
-    errno.EMFILE: ("too many files are open", "close some programs, then save again"),
-    errno.ENFILE: ("too many files are open", "close some programs, then save again"),
+    errno.EMFILE: ("too many files are open", "close some programs, then try again"),
+    errno.ENFILE: ("too many files are open", "close some programs, then try again"),
 }
 
 

@@ -29,7 +29,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, fails):
 
     monkeypatch.setattr(os, fails, full)
     with pytest.raises(
-        StorageError, match=r"could not be written: the disk is full; free some space, then save again\."
+        StorageError, match=r"could not be written: the disk is full; free some space, then try again\."
     ):
         atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
