@@ -115,11 +115,16 @@ def canvas_edge(viewer: Any) -> float:
     return float(min(getattr(getattr(viewer, "canvas", None), "size", (600, 600))))
 
 
-def drop_box_of_brush(viewer: Any) -> None:
-    """Let napari 0.9 draw no box behind the circle of its brush: where no layer is left to be drawn with it, OpenGL may crash."""
-    circle = getattr(getattr(getattr(viewer, "canvas", None), "overlays", None), "_brush_circle", None)
-    if circle is not None:
-        circle.box = False
+def make_current(widget: Any) -> None:
+    """Make the OpenGL context of the canvas in a widget the current one, before layers are taken out of it.
+
+    napari 0.9 frees what a layer was drawn with as soon as it goes, in whichever context is current. In that of another window or
+    canvas the next drawing may crash.
+    """
+    from qtpy.QtOpenGLWidgets import QOpenGLWidget
+
+    for canvas in widget.findChildren(QOpenGLWidget):
+        canvas.makeCurrent()
 
 
 def edge_texts(viewer: Any) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QKeySequence, QShortcut
-from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_medt.widgets import layers, texts
-from napari_medt.widgets._compat import drop_box_of_brush, look_of, on_look_changed
+from napari_medt.widgets._compat import look_of, make_current, on_look_changed
 from napari_medt.widgets.case_bar import CaseBar
 from napari_medt.widgets.casework import Casework
 from napari_medt.widgets.client import Worker
@@ -93,7 +93,6 @@ class ReviewDock(Interface, QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.scroll)
 
-        drop_box_of_brush(viewer)
         self._connect()
         self._restyle()
         self._show_stage(self.review.stage)
@@ -117,6 +116,7 @@ class ReviewDock(Interface, QWidget):
         review.busy_changed.connect(lambda _: self._mark_done())
         self.opened.changed.connect(self._mark_done)
         events.inserted.connect(self._layers_changed)
+        events.removing.connect(self._layer_goes)
         events.removed.connect(self._layer_removed)
         events.reordered.connect(self._layers_changed)
         self.viewer.layers.selection.events.active.connect(self._active_changed)
@@ -162,6 +162,13 @@ class ReviewDock(Interface, QWidget):
             layer.events.name.connect(self._layers_changed)
         if layer is None or not hasattr(layer, "metadata") or not layers.is_ours(layer):
             self.review.bridge.post(self._list_images)
+
+    def _layer_goes(self, event: Any = None) -> None:
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None:
+            make_current(window.centralWidget())
 
     def _layer_removed(self, event: Any) -> None:
         layer = event.value
@@ -354,6 +361,7 @@ class ReviewDock(Interface, QWidget):
         for emitter, callback in (
             (events.inserted, self._layers_changed),
             (events.reordered, self._layers_changed),
+            (events.removing, self._layer_goes),
             (events.removed, self._layer_removed),
             (self.viewer.layers.selection.events.active, self._active_changed),
             *((layer.events.name, self._layers_changed) for layer in self.viewer.layers),

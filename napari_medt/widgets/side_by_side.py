@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_medt.widgets import texts
-from napari_medt.widgets._compat import scene_camera, scene_grid
+from napari_medt.widgets._compat import make_current, scene_camera, scene_grid
 from napari_medt.widgets.layers import class_colormap, spatial_state
 from napari_medt.widgets.parts import text_label
 
@@ -112,6 +112,7 @@ class SideBySide(QWidget):
         self._give_corners(self._corners)
         with suppress(LookupError):  # the user closed it, or the window is closing
             self._viewer.window.remove_dock_widget(self)
+        make_current(self.canvas)
         self.model.layers.clear()
         self.canvas.close()
         self.deleteLater()

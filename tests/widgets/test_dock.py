@@ -158,14 +158,18 @@ def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
     assert dock.run_step.message.text == texts.IMAGE_REMOVED.format(name="cells")
 
 
-def test_nothing_is_drawn_behind_the_brush(dock, viewer):
-    """The box that napari 0.9 draws there makes OpenGL crash when a scan follows a picture that was painted on."""
-    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
-    if overlays is None:
-        pytest.skip("this napari draws its brush as a pointer")
-    dock.correct_step.use("paint")
-    assert overlays._brush_circle.visible
-    assert not overlays._brush_circle.box
+def test_what_a_layer_was_drawn_with_is_freed_where_it_was_drawn(dock, viewer, qtbot):
+    """napari frees it at once, in whichever context is current; in another one a later drawing crashes."""
+    from qtpy.QtGui import QOpenGLContext
+    from qtpy.QtOpenGLWidgets import QOpenGLWidget
+
+    (canvas,) = dock.window().centralWidget().findChildren(QOpenGLWidget)
+    qtbot.waitUntil(canvas.isValid, timeout=WAIT_MS)
+    current = []
+    viewer.layers.events.removed.connect(lambda event: current.append(QOpenGLContext.currentContext()))
+    canvas.doneCurrent()
+    viewer.layers.remove("cells")
+    assert current == [canvas.context()] * 2, "the picture and its empty mask"
 
 
 def test_the_image_may_be_replaced_during_a_run(dock, viewer, worker, cells, qtbot):
