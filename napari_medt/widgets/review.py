@@ -197,8 +197,6 @@ class Review(QObject):
         """Take note that an image layer went; a mask that was worked on stays as a layer, and is offered with its image."""
         for hidden in ("preview", "difference"):
             self.layers.remove(layer, hidden)
-        # Later, because napari may be taking out several layers one after the other.
-        self.bridge.post(lambda: [self.layers.remove(layer, role) for role in layers.TOGETHER])
         work = self._works.get(layers.identity(layer))
         if work is None:
             return
