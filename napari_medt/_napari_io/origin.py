@@ -16,6 +16,37 @@ FILE_KEY = "napari_medt_file"
 """Under this name layers that were opened from files, and masks over them, carry their `Origin` in `layer.metadata`."""
 
 
+COMPUTED_KEY = "napari_medt_computed"
+"""Under this name a layer of values that were calculated carries them as they were: its `Computed`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Values on the grid on which they were calculated, and the layer that shows them, whose axes or grid may be others.
+
+    Attributes
+    ----------
+    array, geometry
+        As calculated.
+    shown, place
+        The array of the layer, and where it lay when it was made.
+    """
+
+    array: Array
+    geometry: Geometry
+    shown: Array
+    place: Geometry
+
+    def still_holds(self, layer: Mapping[str, Any], data: Array) -> bool:
+        """Whether a layer of these attributes and this array still shows the values, where they were laid."""
+        if data.shape != self.shown.shape:
+            return False
+        here = Geometry.from_layer(layer, ndim=data.ndim, frame=self.place.frame)
+        if here.units != self.place.units or not here.close_to(self.place, shape=data.shape):
+            return False
+        return data is self.shown or np.array_equal(data, self.shown, equal_nan=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Origin:
     """How an image of a file is shown in the viewer.

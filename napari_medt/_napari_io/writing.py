@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_medt._napari_io.origin import Origin, origin_of
+from napari_medt._napari_io.origin import COMPUTED_KEY, Computed, Origin, origin_of
 from napari_medt.core import BadImage, Geometry, LabelMap, Volume
 
 
@@ -54,6 +54,8 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save one image layer with its place, on the grid of the file it came from unless a turned copy is shown.
 
+    A map of ours is saved on the grid on which it was calculated.
+
     Parameters
     ----------
     path
@@ -81,6 +83,9 @@ def write_image(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         names: tuple[str, ...] = ("red", "green", "blue")
     else:
         array, names = _spatial(array, "image")[None], ("grey",)
+    computed = (attributes.get("metadata") or {}).get(COMPUTED_KEY)
+    if isinstance(computed, Computed) and computed.still_holds(attributes, np.asarray(array[0])):
+        return [str(write(Volume(computed.array[None], computed.geometry, names), path))]
     shape = tuple(array.shape[1:])
     if len(shape) not in (2, 3):
         raise BadImage(

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 SAMPLE = 500_000  # values that are looked at
 COARSE, FINE = 2.0, 5.0  # how many times coarser or finer than the training images an image is told
 FIELD = 2.0  # how many times larger or smaller a field of view is told
+TINY = 0.25  # share of the edge of a window below which an image is told to be small
 OUTSIDE = 0.5  # share of values beyond those of the training images that is told
 FLAT = 0.05  # share of their range that values must at least span
 _KINDS = {
@@ -127,7 +128,7 @@ def _misfits(volume: Volume, card: ModelCard, sample: Array) -> tuple[Misfit, ..
     picked = (channels if isinstance(channels, Channels) else Channels((0,))).pick(sample)
     found = [channels] if isinstance(channels, Misfit) else []
     found += [*_names(volume, card, channels), *_modality(volume, card, picked), *_values(volume, card, picked)]
-    found += [*_spacing(volume, card), *_field(volume, card), *_position(volume, card)]
+    found += [*_spacing(volume, card), *_field(volume, card), *_size(volume, card), *_position(volume, card)]
     return tuple(found)
 
 
@@ -261,6 +262,17 @@ def _field(volume: Volume, card: ModelCard) -> Iterator[Misfit]:
     elif ratios.max() > FIELD:
         remedy = "choose the region to segment"
         yield Misfit(f"{text}, so it may find things where it was never taught", remedy, Fix("choose region"))
+
+
+def _size(volume: Volume, card: ModelCard) -> Iterator[Misfit]:
+    """An image that fills so little of a window that the model sees hardly more than its mirror images."""
+    if card.spacing is not None:
+        return  # then samples are not what the model sees, and the field of view tells more
+    axes = axes_for(volume, card)[0]
+    there = [volume.spatial_shape[axis] for axis in axes.order][-card.spatial_dims :]
+    if any(n < TINY * edge for n, edge in zip(there, card.window, strict=True)):
+        seen = f"the model looks at {_by(card.window, 'px')} at once, so most of what it sees is this image mirrored"
+        yield Misfit(f"This image is only {_by(there, 'px')}, and {seen}", "open a larger part of the picture")
 
 
 def _position(volume: Volume, card: ModelCard) -> Iterator[Misfit]:

@@ -17,7 +17,7 @@ from napari_medt.widgets import figure, layers, texts
 from napari_medt.widgets.answers import HeadLine
 from napari_medt.widgets.heads_table import HeadsTable
 from napari_medt.widgets.looking import Looking
-from napari_medt.widgets.parts import FlowLayout, Form, button, chooser, named
+from napari_medt.widgets.parts import FlowLayout, Form, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.tool_context import other_masks
 
@@ -65,7 +65,8 @@ class LookMore(QFrame):
         self.table: HeadsTable | None = None
         self.form = form = Form()
         form.row(texts.STRUCTURE, self.structure_box, self.structure_button)
-        self._reference_title = form.row(texts.REFERENCE, self.reference_box, self.right_button)
+        self.no_reference = text_label(texts.NO_REFERENCE, role="muted")
+        form.row(texts.REFERENCE, self.reference_box, self.right_button, self.no_reference)
         form.row(texts.AGAINST, self.against_box)
         form.below(self.colours)
         inside = QVBoxLayout(self)
@@ -137,7 +138,7 @@ class LookMore(QFrame):
         self.against_box.blockSignals(False)
 
     def _offer_references(self, event: Any = None) -> None:
-        """Offer the masks that may say what is right; without one there is nothing to see of it."""
+        """Offer the masks that may say what is right; without one there is a word on how to get one."""
         work, chosen = self._review.work, self.reference_box.currentData()
         found = [] if work is None else other_masks(self._review, work)
         self.reference_box.clear()
@@ -145,8 +146,9 @@ class LookMore(QFrame):
             self.reference_box.addItem(layer.name, layer)
         if chosen in found:
             self.reference_box.setCurrentIndex(found.index(chosen))
-        for widget in (self._reference_title, self.reference_box, self.right_button):
+        for widget in (self.reference_box, self.right_button):
             widget.setVisible(bool(found))
+        self.no_reference.setVisible(not found)
 
     # --------------------------------------------------------------------------------------------------------- structures
 

@@ -48,6 +48,7 @@ class LookStep(Step):
         self.progress = ProgressLine()
         self.more = LookMore(review, self.looking)
         self._lay_out()
+        self._pick_again = False  # once another model has run
         self._limits: tuple[float, float] | None = None
         self._answer: tuple[Any, layers.Picture, Question, list[AttentionMap]] | None = None
 
@@ -69,7 +70,7 @@ class LookStep(Step):
         self.more.asked.connect(self._ask_structure)
         self.more.right_asked.connect(self._ask_right_and_wrong)
         self.more.agreement_wanted.connect(lambda: self._ask("agreement", at=looking.place_shown()))
-        self.more.against_changed.connect(lambda key: looking.again(against=key))
+        self.more.against_changed.connect(self._against)
         self.more.said.connect(lambda text, kind: self.message.say(text, kind=kind))
         review.ran_on.connect(self._ran)
         review.taken_up.connect(looking.take_up)
@@ -195,7 +196,7 @@ class LookStep(Step):
         if not self.looking.blocks:
             self.source_box.clear()
             self.head_box.clear()
-        self.pick_button.setChecked(False)
+        self.close_picking()
         self._refresh()
 
     def _ran(self, _: Any) -> None:
@@ -205,7 +206,10 @@ class LookStep(Step):
 
     def _another_model(self) -> None:
         """Take the maps of the former model out of the viewer; those that were kept stay."""
+        picking = self._pick_again or self.pick_button.isChecked()
         self._forget()
+        self._pick_again = picking
+        self.caption.setText(texts.ATTENTION_FIRST)
         for image, _ in self.review.works:
             map_layers.remove(self.review.layers, image)
 
@@ -221,6 +225,10 @@ class LookStep(Step):
             self.caption.setText(texts.ATTENTION_FIRST)
         elif self._answer is None and self.looking.blocks:
             self.caption.setText(texts.PICK_HINT if self.pick_button.isChecked() else texts.LOOK_HINT)
+        if ready and self._pick_again:
+            self._pick_again = False
+            active = self.review.viewer.layers.selection.active
+            self.pick_button.setChecked(active is None or str(active.mode) == "pan_zoom")  # no tool was taken meanwhile
 
     # -------------------------------------------------------------------------------------------------------------- asking
 
@@ -264,8 +272,16 @@ class LookStep(Step):
             self._ask("piece", inside=crop, at=self.looking.clicked)
 
     def _ask_right_and_wrong(self, label: int, crop: Any) -> None:
-        self.message.clear()
+        self.message.say(texts.RIGHT_ALONE if self.more.against else "")
         self.looking.ask(Question("right and wrong", self.source, self.head, inside=crop, label=label))
+
+    def _against(self, key: str) -> None:
+        """Ask the last question anew against another model, or against none."""
+        last = self.looking.last
+        if last is not None and last.what == "right and wrong":  # a difference already
+            self.message.say(texts.RIGHT_ALONE if key else "")
+        else:
+            self.looking.again(against=key)
 
     def _ask(self, what: Any, **options: Any) -> None:
         self.message.clear()
@@ -367,6 +383,7 @@ class LookStep(Step):
 
     def close_picking(self) -> None:
         """Stop listening to clicks."""
+        self._pick_again = False
         self.pick_button.setChecked(False)
 
     def leave(self) -> None:

@@ -103,7 +103,7 @@ class Looks:
             other = self._answers(replace(subject, model=question.against), question, progress, cancel)
             cards = (self._load(key, subject.device).card for key in (subject.model, question.against))
             this, that = (texts.version_name(card.title, card.version) for card in cards)
-            found = [replace(difference(found[0], other[0]), caption=texts.has_more(this, that))]
+            found = [replace(difference(found[0], other[0]), caption=texts.has_more(this, that, question.what))]
         if subject.shown is not subject.seen:
             found = [map_on_copy(one, subject.shown, subject.seen) for one in found]
         return [replace(one, query=question.at if question.what == "point" else None) for one in found]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_medt._napari_io.origin import COMPUTED_KEY, Computed
 from napari_medt.core import AttentionMap, Geometry
 from napari_medt.widgets import texts
-from napari_medt.widgets.layers import FRAME_COLOUR, OurLayers, spatial_shape_of, spatial_state
+from napari_medt.widgets.layers import FRAME_COLOUR, OurLayers, geometry_of, spatial_shape_of, spatial_state
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -134,6 +135,9 @@ def show_map(
         framed=not _needs_no_frame(found, picture, spatial_shape_of(image)),
         both_ways=found.kind == "difference",
     )
+    exact = found.extras.get("on_scan", found)
+    place = geometry_of(layer, data.ndim)
+    layer.metadata[COMPUTED_KEY] = Computed(exact.times_even, exact.geometry, layer.data, place)
     layer.metadata[METADATA] = {
         "source": found.source,
         "kind": found.kind,

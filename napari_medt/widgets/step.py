@@ -39,7 +39,8 @@ class Message(QFrame):
         line.addWidget(self._text, 1)
         line.addWidget(self._close, 0, Qt.AlignmentFlag.AlignTop)
         self.kind = "plain"
-        self.clear()
+        for part in (self, self._sign, self._close):
+            part.hide()
 
     @property
     def text(self) -> str:
@@ -48,7 +49,7 @@ class Message(QFrame):
 
     def say(self, text: str, *, kind: str = "plain") -> None:
         """Show a sentence; `kind` is plain, good or error. Nothing but an error or `clear` replaces an unread error."""
-        if self.kind == "error" and kind == "plain" and self.text:
+        if (self.kind == "error" and kind == "plain" and self.text) or (kind, text) == (self.kind, self.text):
             return
         self.kind = kind
         mark(self, kind=kind)

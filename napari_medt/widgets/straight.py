@@ -52,7 +52,10 @@ def found_on_copy(found: Prediction, shown: Volume) -> Prediction:
 
 
 def map_on_copy(found: AttentionMap, shown: Volume, scan: Volume) -> AttentionMap:
-    """Put a map of attention on the part of the copy's grid that it reaches into, by the nearest, and what lies beside it too."""
+    """Put a map of attention on the part of the copy's grid that it reaches into, by the nearest, and what lies beside it too.
+
+    As it was, it stays in `extras["on_scan"]`.
+    """
     from napari_medt.io import resample
 
     ends = product(*((-0.5, n - 0.5) for n in found.data.shape))
@@ -61,7 +64,7 @@ def map_on_copy(found: AttentionMap, shown: Volume, scan: Volume) -> AttentionMa
     last = np.maximum(np.ceil(at.max(axis=0) + 0.5 - 1e-6).clip(max=shown.spatial_shape).astype(int), first + 1)
     geometry = shown.geometry.part(first)
     data = resample(Volume(found.data[None], found.geometry), geometry, last - first, nearest=True).array[0]
-    extras = dict(found.extras)
+    extras = {**found.extras, "on_scan": found}
     if "window" in extras:
         extras["window"] = np.array([first, last]) - 0.5  # as the map lies: two frames beside each other tell nothing
     if "targets" in extras:

@@ -68,6 +68,9 @@ WHOLE_LABEL = "all of {name}"
 THIS_PIECE = "the piece at the point"
 REFERENCE = "Reference"
 RIGHT_AND_WRONG = "Right and wrong"
+NO_REFERENCE = (
+    "none yet: a labels layer is needed. A mask opened as an image becomes one by right click, Convert to Labels."
+)
 AGAINST = "Against"
 NOTHING = "nothing"
 AGREEMENT = "Where heads agree"
@@ -102,6 +105,13 @@ PARTS = {
     "difference": "More for what is wrong than for what is right",
     "right": "For what is right",
     "wrong": "For what is wrong",
+}
+ASKED_OF = {
+    "point": "at the same point",
+    "whole": "over the whole picture",
+    "structure": "for the same structure",
+    "piece": "for the same piece",
+    "agreement": "and where their heads agree",
 }
 MAP_KINDS = {
     "received": "whole picture",
@@ -511,6 +521,7 @@ NOTHING_WRONG = "The mask is as the reference has it, so there is nothing wrong 
 NOTHING_RIGHT = "Nothing of this structure is as the reference has it"
 REFERENCE_REMEDY = "choose another structure or reference"
 NO_POINT = "Click a point in a structure first."
+RIGHT_ALONE = "What is right and what is wrong is shown for the chosen model alone, against no other."
 NOTHING_TO_CHECK = "Only a map of the model itself can be checked, not a difference or an agreement."
 MAP_KEPT = "Kept as {name}."
 CANCELLED = "Cancelled. Nothing was changed."
@@ -705,6 +716,8 @@ def colours_mean(low: float, high: float, unit: str) -> str:
 
 def belief(score: float, interval: tuple[float, float] | None, chance: tuple[float, float], verdict: str) -> str:
     """Say how a map did in its check, in figures."""
+    if verdict == "untestable":  # a score of what changes nothing would only mislead
+        return f"{VERDICTS[verdict]}: without all that may be removed, the model draws it hardly less."
     spread = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
     figures = f"score {score:.2f}{spread}, random maps {chance[0]:.2f} to {chance[1]:.2f}".replace("-", "−")
     return f"{VERDICTS[verdict]}: {figures}."
@@ -730,9 +743,9 @@ def model_row(title: str, version: int, better: str) -> str:
     return f"{name}, worse than version {better.rpartition('@')[2]}" if better else name
 
 
-def has_more(this: str, that: str) -> str:
-    """Say which way a difference between the maps of two models goes."""
-    return f"Above 0 where {this} has more than {that}, below 0 where it has less."
+def has_more(this: str, that: str, asked: str) -> str:
+    """Say which way a difference between the maps of two models goes, and of what the maps are, as a `Question` names it."""
+    return f"Two models {ASKED_OF[asked]}: above 0 where {this} has more than {that}, below 0 where it has less."
 
 
 def head_name(head: int | None, *, heads: int = 2) -> str:

@@ -134,6 +134,13 @@ OTHER = Fix("other model")
             OTHER,
         ),
         (
+            Volume.from_array(np.zeros((3, 40), np.uint8)),
+            {"spatial_dims": 2, "window": (16, 16), "spacing": None, "field_of_view_mm": None, **MRI, "modality": ""},
+            "This image is only 3 x 40 px, and the model looks at 16 x 16 px at once, so most of what it sees is this image "
+            "mirrored; open a larger part of the picture.",
+            None,
+        ),
+        (
             Volume.from_array(np.zeros((9, 9), np.uint8)),
             {},
             "This is a 2D image, but the model segments whole 3D scans; open the whole scan, or choose a 2D model.",

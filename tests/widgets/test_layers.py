@@ -7,7 +7,9 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_medt._napari_io import write_image
 from napari_medt.core import AttentionMap, BadImage, Geometry
+from napari_medt.io import read
 from napari_medt.widgets import layers, map_layers, texts
 
 
@@ -94,6 +96,33 @@ def test_a_map_that_is_turned_against_the_picture_is_refused(model):
         map_layers.place_map(
             image, AttentionMap(np.zeros((8, 8), np.float32), turned, "a", "row"), layers.take(image).geometry
         )
+
+
+def test_a_map_is_saved_as_it_was_calculated_unless_its_layer_was_changed(model, rng, tmp_path):
+    """Of a scan at an angle the copy of a map is shown, and the map itself is saved: as from the command line."""
+    image = model.add_image(np.zeros((6, 8, 8)), units=("mm",) * 3)
+    ours, picture = layers.OurLayers(model), layers.take(image).geometry
+    turned = picture.affine @ np.array([[1, 0, 0, 1], [0, 0.8, -0.6, 2], [0, 0.6, 0.8, 0], [0, 0, 0, 1]])
+    on_scan = AttentionMap(rng.random((2, 3, 4), dtype=np.float32), Geometry(turned, "mm"), "gate", "gate")
+    copy = AttentionMap(rng.random((4, 4, 4), dtype=np.float32), picture, "gate", "gate", extras={"on_scan": on_scan})
+    layer = map_layers.show_map(ours, image, copy, picture, limits=(0, 1), heads=1)
+
+    def saved(shown):
+        data, attributes, _ = shown.as_layer_data_tuple()
+        (path,) = write_image(str(tmp_path / "map.nii.gz"), data, attributes)
+        return read(path)
+
+    for shown in (layer, ours.keep(image, layer)):
+        back = saved(shown)
+        np.testing.assert_array_equal(back.array[0], on_scan.data)
+        assert back.geometry.close_to(on_scan.geometry, shape=on_scan.data.shape)
+    layer.translate = (0, 5, 0)
+    np.testing.assert_array_equal(saved(layer).array[0], copy.data)
+    layer.translate = (0, 0, 0)
+    layer.data = layer.data * 2
+    np.testing.assert_array_equal(saved(layer).array[0], 2 * copy.data)
+    map_layers.show_map(ours, image, AttentionMap(copy.data, picture, "gate", "gate"), picture, limits=(0, 1), heads=1)
+    np.testing.assert_array_equal(saved(layer).array[0], copy.data)
 
 
 @pytest.mark.parametrize(("value", "high"), [(0.3, 0.5), (1.0, 1.0), (1.1, 2.0), (37, 50), (0, 1.0)])

@@ -226,6 +226,7 @@ def test_right_and_wrong_of_a_structure_where_there_is_a_reference(look, ask, wo
     more, labels = look.more, look.review.work.mask.data
     look.more_button.click()
     assert not more.right_button.isVisibleTo(look), "nothing says what is right"
+    assert more.no_reference.isVisibleTo(look)
     truth = np.roll(labels, 5, axis=1)
     layer = viewer.add_labels(
         truth.astype(np.uint16) * 7, name="truth"
@@ -233,6 +234,7 @@ def test_right_and_wrong_of_a_structure_where_there_is_a_reference(look, ask, wo
     viewer.add_labels(np.ones((3, 3), np.uint8), name="of another picture")
     assert [more.reference_box.itemText(row) for row in range(more.reference_box.count())] == ["truth"]
     assert more.right_button.isVisibleTo(look)
+    assert not more.no_reference.isVisibleTo(look)
     found = ask(more.right_button.click)
     assert found.kind == "difference"
     start, crop = worker.session.questions[-1].inside
@@ -260,7 +262,7 @@ def test_a_structure_that_is_not_there_is_said(look, qtbot):
     qtbot.waitUntil(lambda: "nothing of this structure" in look.message.text, timeout=WAIT_MS)
 
 
-def test_against_another_version(dock, look, ask, worker, qtbot):
+def test_against_another_version(dock, look, ask, worker, viewer, qtbot):
     from tests.widgets.conftest import card
 
     worker.session.cards.append(card(2))
@@ -276,6 +278,37 @@ def test_against_another_version(dock, look, ask, worker, qtbot):
     assert layer_of(look).colormap.name.startswith("less and more")
     look.check_button.click()
     assert look.message.text == texts.NOTHING_TO_CHECK
+    viewer.add_labels(np.roll(look.review.work.mask.data, 5, axis=1), name="truth")
+    look.more.refresh(True, shown=True)
+    ask(look.more.right_button.click)
+    assert look.message.text == texts.RIGHT_ALONE
+    asked = len(worker.session.questions)
+    against.setCurrentIndex(0)
+    assert not look.message.text
+    against.setCurrentIndex(1)
+    assert look.message.text == texts.RIGHT_ALONE
+    assert not look.looking.asking
+    assert len(worker.session.questions) == asked, "a difference of differences tells nothing"
+
+
+def test_picking_goes_on_with_another_model_once_it_ran(dock, look, ask, worker, walk, qtbot):
+    from tests.widgets.conftest import card
+
+    worker.session.cards.append(card(2))
+    dock.review.refresh_models()
+    qtbot.waitUntil(lambda: "quick@2" in dock.review.cards, timeout=WAIT_MS)
+    look.pick_button.click()
+    ask(lambda: look.pick((40, 90)))
+    dock.run_step.choose("quick@2")
+    assert not look.pick_button.isChecked()
+    assert look.caption.text() == texts.ATTENTION_FIRST, "and nothing of a map that is gone"
+    walk.run(dock)
+    qtbot.waitUntil(look.pick_button.isChecked, timeout=WAIT_MS)
+    dock.run_step.choose("quick@1")
+    dock.correct_step.use("paint")
+    walk.run(dock)
+    qtbot.waitUntil(look.pick_button.isEnabled, timeout=WAIT_MS)
+    assert not look.pick_button.isChecked(), "a tool was taken meanwhile"
 
 
 def test_a_long_question_gives_way_to_a_click(look, worker, qtbot):

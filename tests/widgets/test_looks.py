@@ -63,7 +63,11 @@ def test_a_model_that_is_no_other_looks_nowhere_else(looks, rng):
         assert found.kind == "difference"
         assert np.abs(found.data).max() < 1e-6
         title = looks._load("m", "cpu").card.title
-        assert found.caption == f"Above 0 where {title} has more than {title}, below 0 where it has less."
+        asked = {"point": "at the same point", "whole": "over the whole picture"}[question.what]
+        assert (
+            found.caption
+            == f"Two models {asked}: above 0 where {title} has more than {title}, below 0 where it has less."
+        )
 
 
 def test_a_piece_is_one_part_of_a_label(looks, flat_model, rng):
@@ -123,6 +127,9 @@ def test_maps_of_a_scan_at_an_angle_lie_over_its_straight_copy(rng):
     inside = seen > 0
     assert inside.mean() > 0.5
     np.testing.assert_allclose(gate.data[inside], seen[inside], atol=1e-3)
+    scans_own = AttentionExplorer(model, scan).overview("gate")
+    np.testing.assert_array_equal(gate.extras["on_scan"].data, scans_own.data)
+    assert gate.extras["on_scan"].geometry.close_to(scans_own.geometry, shape=scans_own.data.shape)
     bright = copy.geometry.index(scan.geometry.position((2.5, 12.5, 16.5)))
     at = tuple(int(i) for i in np.rint(bright + np.array((0, 2, -2))))
     (found, *_) = Looks(lambda key, device: model).look(subject, Question("point", "bright", at=at), **WATCH)
