@@ -334,6 +334,11 @@ class OurLayers:
         """Layers of ours that belong to images of these identities."""
         return [layer for layer in self._viewer.layers if is_ours(layer) and layer.metadata[KEY].get("image") in owners]
 
+    def shown_of(self, image: Layer) -> list[Layer]:
+        """Maps and marks of an image, without its mask and without what the user wanted kept."""
+        there = self.over({identity(image)})
+        return [layer for layer in there if layer.metadata[KEY]["role"] not in ("mask", "kept")]
+
     def show_map(
         self,
         image: Image,

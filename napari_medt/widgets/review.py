@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_medt.core import Cancelled, MedtError
 from napari_medt.io.picture import fits_memory
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets._compat import remove_together
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.client import Client, Job, Worker
 from napari_medt.widgets.mask_editor import MaskEditor
@@ -194,9 +195,9 @@ class Review(QObject):
             self.mask_changed.emit()
 
     def image_removed(self, layer: Any) -> None:
-        """Take note that an image layer went; a mask that was worked on stays as a layer, and is offered with its image."""
-        for hidden in ("preview", "difference"):
-            self.layers.remove(layer, hidden)
+        """Take note that an image layer went: its mask stays if it was worked on, and is offered again; all else goes with it."""
+        # Later, because napari may be taking out several layers one after the other.
+        self.bridge.post(lambda: remove_together(self.viewer, self.layers.shown_of(layer)))
         work = self._works.get(layers.identity(layer))
         if work is None:
             return

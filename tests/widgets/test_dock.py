@@ -149,7 +149,12 @@ def test_the_image_may_be_removed_during_a_run(dock, viewer, worker, cells, qtbo
 
 def test_without_an_image_the_dock_begins_at_run_again(dock, viewer, walk):
     walk.run(dock)
+    dock.wait()
+    dock.look_step.pick((40, 50))
+    dock.wait()
     walk.paint(dock, (80, 20))
+    assert len(viewer.layers) == 6, "picture, mask, map and marks"
+    viewer.layers.selection.active = dock.review.layers.find(dock.review.image, "attention")
     viewer.layers.remove("cells")
     dock.wait()
     assert (dock.review.stage, dock.run_step.is_open, dock.correct_step.is_open) == ("run", True, False)
