@@ -442,10 +442,12 @@ class MaskEditor(MaskState):
         if mask is None:
             return
         painting = self._strokes.pending
-        now = np.array(mask.data[box])
-        painted = now != self._shadow[box]
+        shown = values
+        if painting:
+            now = np.asarray(mask.data[box])
+            shown = np.where(now != self._shadow[box], now, values)
         self._shadow[box] = values
-        mask.data[box] = np.where(painted, now, values) if painting else values
+        mask.data[box] = shown
         mask.refresh()
         if painting:
             self._strokes.soon()
