@@ -438,6 +438,7 @@ TOOL_CLICKS = {
     "hover": "Move over the edge of what you mean, then click.",
     "stroke": "Paint in the picture.",
 }
+ONLY_SLICES = "This works on the slice that is shown: switch the view to 2D."
 STROKES = {"ball_brush": "ball brush", "range_brush": "range brush"}
 NEW_STRUCTURE = "A new structure"
 EVERYWHERE = "Everywhere"
