@@ -555,6 +555,10 @@ OTHER_PICTURE = "{name} shows another picture than the one its mask was drawn on
 OPEN_AGAIN = "open it again"
 VERSION_GONE = "{key} is no longer there, or cannot be read. The version in use stays."
 CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
+PICTURE_REPLACED = (
+    "Another picture was put into {name}, and gets a mask of its own. The former mask stays as a hidden layer, and is offered "
+    "again with the former picture."
+)
 IMAGE_REMOVED = "{name} was removed. Its mask stays as a layer; open the image again to go on with it."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 FORGOTTEN_LATER = "What you did stays. Undo still goes back to the found mask."
