@@ -33,9 +33,12 @@ class Toolbox(QWidget):
     -------
     said
         A sentence for the message line of the step, and its kind.
+    turned
+        A tool was opened or closed.
     """
 
     said = Signal(str, str)
+    turned = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__()
@@ -182,6 +185,7 @@ class Toolbox(QWidget):
     def _show_open(self) -> None:
         for name, made in self.buttons.items():
             made.setChecked(self.tool is not None and self.tool.name == name)
+        self.turned.emit()
 
     def _follow(self, work: MaskEditor | None, mask: Any) -> None:
         """Work it out anew when the mask, the active structure or the slice is another."""
