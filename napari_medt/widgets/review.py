@@ -393,6 +393,7 @@ class Review(QObject):
         work.edited.connect(self._work_edited)
         work.counted.connect(self.mask_counted)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
+        work.caught_up.connect(lambda: self.said.emit("correct", texts.CAUGHT_UP, "good"))
         work.refused.connect(lambda error: self.said.emit("correct", str(error), "plain"))
         work.asked.connect(lambda verdict, by: self.overlap_asked.emit(work, verdict, by))
         self._works[key] = work

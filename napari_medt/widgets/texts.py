@@ -502,6 +502,7 @@ PUT_ASIDE_NAME = "found mask put aside"
 STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 OTHER_EDIT = "edit"
 FROZEN = "a frozen region"
+CAUGHT_UP = "All changes are kept again, also those that could not be written before."
 LOCKED_REMEDY = "unlock it first"
 FROZEN_REMEDY = "unfreeze it first"
 NO_ATTENTION = "This model shows no attention."
