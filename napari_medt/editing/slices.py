@@ -10,7 +10,7 @@ from scipy.ndimage import center_of_mass, shift
 
 from napari_medt.core import BadEdit, NothingToChange
 from napari_medt.core.volume import Array
-from napari_medt.editing.checks import Spacing, check_axis, spacing_mm, structure_box
+from napari_medt.editing.checks import Spacing, check_axis, check_label, spacing_mm, structure_box
 from napari_medt.editing.edit import Edit, make_edit
 from napari_medt.editing.parts import among, distance_to_false, read
 
@@ -97,8 +97,11 @@ def copy_slice(labels: Array, values: Sequence[int], *, axis: int, index: int, t
         for i in (index, to)
     ]
     source, before = (read(labels, box) for box in boxes)
-    structure_box(source, values)
+    for value in values:
+        check_label(labels, value)
     copied = among(source, values)
+    if not copied.any():
+        raise BadEdit(f"There is nothing to copy on slice {index}", remedy="go to a slice where the structure is")
     after = before.copy()
     after[among(before, values)] = 0
     after[copied] = source[copied]

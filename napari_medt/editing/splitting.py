@@ -26,6 +26,8 @@ def split_by_seeds(
 ) -> Edit:
     """Split a structure at its necks: a watershed of the depth in it, from one point in each part.
 
+    Where in its part a point lies does not matter, be it near the surface: the flood begins at the deepest place uphill.
+
     Parameters
     ----------
     labels
@@ -54,17 +56,44 @@ def split_by_seeds(
     box = structure_box(labels, (value,), margin=[1] * labels.ndim)
     before = read(labels, box)
     mask = before == value
-    markers = np.zeros(mask.shape, np.int32)
-    for number, seed in enumerate(seeds, start=1):
+    places = []
+    for seed in seeds:
         index = check_point(labels, seed)
         place = tuple(i - part.start for i, part in zip(index, box, strict=True))
         if not all(0 <= i < n for i, n in zip(place, mask.shape, strict=True)) or not mask[place]:
             raise BadEdit(f"The point {index} is not in label {value}", remedy="click into the structure")
-        markers[place] = number
-    parts = watershed(-distance_to_false(mask, steps), markers, mask=mask)
+        places.append(place)
+    depth = distance_to_false(mask, steps)
+    tops = [_uphill(depth, place, steps) for place in places]
+    markers = np.zeros(mask.shape, np.int32)
+    for begun in (tops if len(set(tops)) == len(places) else [], places):  # without a neck between them: as they are
+        for number, place in enumerate(begun, start=1):
+            markers[place] = number
+    parts = watershed(-depth, markers, mask=mask)
     after = before.copy()
     after[parts > 0] = np.asarray([0, *to], before.dtype)[parts[parts > 0]]
     return make_edit("split", (value, *to), box, before, after, unchanged="The structure would stay in one piece")
+
+
+def _uphill(depth: Array, place: tuple[int, ...], steps: Sequence[float]) -> tuple[int, ...]:
+    """Return the deepest voxel that is reached uphill, over small bumps: the ball as large as a voxel is deep lies inside."""
+    while True:
+        reach = float(depth[place])
+        box = tuple(
+            slice(max(0, i - max(1, int(reach / step))), i + max(1, int(reach / step)) + 1)
+            for i, step in zip(place, steps, strict=True)
+        )
+        found = depth[box]
+        away = np.ix_(
+            *(np.arange(part.start, part.start + n) - i for part, n, i in zip(box, found.shape, place, strict=True))
+        )
+        far = sum((offset * step) ** 2 for offset, step in zip(away, steps, strict=True))
+        next_to = np.maximum.reduce(np.broadcast_arrays(*map(np.abs, away))) <= 1
+        best = np.where((far <= reach**2) | next_to, found, 0)
+        if best.max() <= reach:
+            return place
+        top = np.unravel_index(int(best.argmax()), best.shape)
+        place = tuple(int(i) + part.start for i, part in zip(top, box, strict=True))
 
 
 def split_along_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QSpinBox
+from qtpy.QtWidgets import QButtonGroup, QFileDialog
 
 from napari_medt._napari_io.reading import name_of
 from napari_medt.cases.entry import By
@@ -18,7 +18,7 @@ from napari_medt.widgets.guard import Verdict
 from napari_medt.widgets.history_list import HistoryList
 from napari_medt.widgets.mask_editor import MaskEditor
 from napari_medt.widgets.mask_files import mask_endings, reader, writer
-from napari_medt.widgets.parts import ElidedLabel, FlowLayout, button, chooser, named, text_label
+from napari_medt.widgets.parts import ElidedLabel, FlowLayout, WholeNumber, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.slice_shown import box_in_view
 from napari_medt.widgets.step import Offer, Step
@@ -52,7 +52,7 @@ class CorrectStep(Step):
             self.tools.addButton(made)
             self.tool_buttons[mode] = made
         self.brush_button = self.tool_buttons["paint"]
-        self.size_box = named(QSpinBox(), "size")
+        self.size_box = named(WholeNumber(), "size")
         self.size_box.setRange(1, 999)
         self.size_box.setValue(10)
         self.size_box.setSuffix(" px")

@@ -129,6 +129,9 @@ class ReviewDock(Interface, QWidget):
         review.image_changed.connect(lambda: self.compass.follow(review.image))
         self.compass.follow(review.image)
         self._stop_looking = on_look_changed(self.viewer, self._restyle)
+        self.correct_step.toolbox.turned.connect(self._tool_turned)
+        self.correct_step.overlap_offer.declined.connect(self._mark_done)
+        review.overlap_asked.connect(lambda *_: self._mark_done())
         self.look_step.pick_button.toggled.connect(lambda on: self.correct_step.toolbox.close_tool() if on else None)
         for keys, back in (("Ctrl+Z", True), ("Ctrl+Shift+Z", False)):
             shortcut = QShortcut(QKeySequence(keys), self)
@@ -237,6 +240,14 @@ class ReviewDock(Interface, QWidget):
     def _show_bright(self) -> None:
         self.scroll.ensureWidgetVisible(self._bright(), 0, 12)
 
+    def _tool_turned(self) -> None:
+        """Bring the form of a tool into sight, which a key opens too."""
+        opened = self.correct_step.toolbox.tool is not None
+        if opened:
+            self.correct_step.set_open(True)
+            self.review.bridge.post(self._show_bright)
+        self._mark_done()
+
     def _show_stage(self, stage: str) -> None:
         """Open the step that makes sense next, keep the one in use, fold the others, and give out the bright button."""
         opened = {
@@ -254,7 +265,15 @@ class ReviewDock(Interface, QWidget):
         self.review.bridge.post(self._show_bright)
 
     def _bright(self) -> QWidget:
-        """The control of the action that makes sense next."""
+        """The control of the action that makes sense next; what is open or asks for an answer comes before the steps."""
+        correct = self.correct_step
+        for first in (
+            correct.offer.accept_button,
+            correct.overlap_offer.accept_button,
+            correct.toolbox.form.apply_button,
+        ):
+            if first.isVisibleTo(self):
+                return first
         stage, doubts, compared = self.review.stage, self.look_step.doubts, self.compare_step.found
         return {
             "run": self.case_bar.open_button if self.review.image is None else self.run_step.run_button,
@@ -274,6 +293,7 @@ class ReviewDock(Interface, QWidget):
         work, stage = self.review.work, self.review.stage
         bright = self._bright()
         for control in (
+            self.correct_step.toolbox.form.apply_button,
             self.case_bar.open_button,
             self.run_step.run_button,
             self.look_step.doubts.on,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox
+from qtpy.QtWidgets import QCheckBox
 
 from napari_medt.core import Cancelled, MedtError
 from napari_medt.widgets import texts
@@ -13,7 +13,7 @@ from napari_medt.widgets.casework import Casework, patient_of
 from napari_medt.widgets.curves import LearningCurves
 from napari_medt.widgets.cut_short import CutShort
 from napari_medt.widgets.lessons import LearnAhead, Learnt, Lesson
-from napari_medt.widgets.parts import FlowLayout, button, chooser, named, text_label
+from napari_medt.widgets.parts import FlowLayout, Number, button, chooser, named, text_label
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.starter import Starter
 from napari_medt.widgets.step import Step
@@ -40,7 +40,7 @@ class LearnStep(Step):
         self.preset_box = chooser("preset")
         for preset, words in texts.PRESETS.items():
             self.preset_box.addItem(words, preset)
-        self.minutes_box = named(QDoubleSpinBox(), "minutes")
+        self.minutes_box = named(Number(), "minutes")
         self.minutes_box.setRange(0.1, 600)
         self.minutes_box.setDecimals(1)
         self.minutes_box.setSingleStep(1)

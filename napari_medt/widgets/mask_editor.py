@@ -50,6 +50,8 @@ class MaskEditor(MaskState):
         The rules left nothing of a change; the error.
     failed
         A change could not be kept or brought back; the error.
+    caught_up
+        All changes are kept, after some could not be.
     """
 
     changed = Signal()
@@ -58,6 +60,7 @@ class MaskEditor(MaskState):
     asked = Signal(object, str)
     refused = Signal(object)
     failed = Signal(object)
+    caught_up = Signal()
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class MaskEditor(MaskState):
             (self.changed, self._history.changed),
             (self.refused, self._history.refused),
             (self.failed, self._history.failed),
+            (self.caught_up, self._history.caught_up),
         ):
             its.connect(mine)
         self._history.counted.connect(self._counted)
@@ -442,10 +446,12 @@ class MaskEditor(MaskState):
         if mask is None:
             return
         painting = self._strokes.pending
-        now = np.array(mask.data[box])
-        painted = now != self._shadow[box]
+        shown = values
+        if painting:
+            now = np.asarray(mask.data[box])
+            shown = np.where(now != self._shadow[box], now, values)
         self._shadow[box] = values
-        mask.data[box] = np.where(painted, now, values) if painting else values
+        mask.data[box] = shown
         mask.refresh()
         if painting:
             self._strokes.soon()

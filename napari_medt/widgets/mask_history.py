@@ -49,12 +49,15 @@ class MaskHistory(QObject):
         The rules do not allow a step; the error.
     failed
         A change could not be kept or brought back; the error.
+    caught_up
+        All changes are kept, after some could not be.
     """
 
     changed = Signal()
     counted = Signal(object)
     refused = Signal(object)
     failed = Signal(object)
+    caught_up = Signal()
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class MaskHistory(QObject):
         self.voxels: dict[int, int] = {}
         self.kept_words = ""
         self._told_status = ""
+        self._behind = False
         self._draft = draft
         self._bridge = bridge
         self._write = write
@@ -179,7 +183,7 @@ class MaskHistory(QObject):
             return draft.record(draft.journal.record_box(name, box, before, after, by=change.by, **about))
 
         self._bridge.aside(lambda: counts.change(before, after), then=self._counted)
-        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
+        self._bridge.aside(keep, then=self._kept, failed=self._not_kept)
         self.changed.emit()
 
     # ------------------------------------------------------------------------------------------------------ back and forth
@@ -249,7 +253,7 @@ class MaskHistory(QObject):
             self._bridge.aside(lambda: move(draft.journal, by, labels, rules, name_of), then=arrived, failed=failed)
         )
         self._moving = mine[0]
-        self._bridge.aside(keep, then=self._kept, failed=self.failed.emit)
+        self._bridge.aside(keep, then=self._kept, failed=self._not_kept)
 
     def _arrive(self, moved: Moved | None) -> None:
         if moved is None:  # the oldest changes were forgotten to save memory
@@ -267,7 +271,14 @@ class MaskHistory(QObject):
         self.voxels = voxels
         self.counted.emit(new)
 
+    def _not_kept(self, error: Any) -> None:
+        self._behind = True
+        self.failed.emit(error)
+
     def _kept(self, words: str) -> None:
+        if words and self._behind:
+            self._behind = False
+            self.caught_up.emit()
         if words and words != self.kept_words:
             self.kept_words = words
             self.changed.emit()

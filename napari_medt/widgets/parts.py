@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QPoint, QRect, QSize, Qt
+from qtpy.QtCore import QEvent, QPoint, QRect, QSize, Qt
+from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
+    QDoubleSpinBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -15,6 +17,7 @@ from qtpy.QtWidgets import (
     QLayoutItem,
     QPushButton,
     QSizePolicy,
+    QSpinBox,
     QStyle,
     QStyleOption,
     QStyleOptionComboBox,
@@ -74,6 +77,39 @@ class KeysElsewhere:
             event.ignore()
         else:
             super().keyPressEvent(event)
+
+
+class _Number:
+    """For boxes of numbers: letters and undo are keys of the window, and the wheel passes over what is not in use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def event(self, event: Any) -> bool:
+        """Take what was typed so far before a key does something else."""
+        if event.type() in (QEvent.Type.ShortcutOverride, QEvent.Type.KeyPress) and (
+            event.text().isalpha() or event.matches(QKeySequence.Undo) or event.matches(QKeySequence.Redo)
+        ):
+            self.interpretText()
+            event.ignore()
+            return False
+        return super().event(event)
+
+    def wheelEvent(self, event: Any) -> None:
+        """Change the number only where it is in use."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class WholeNumber(_Number, QSpinBox):
+    """A box for a whole number."""
+
+
+class Number(_Number, QDoubleSpinBox):
+    """A box for a number."""
 
 
 class Chooser(KeysElsewhere, QComboBox):

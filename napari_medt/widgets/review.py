@@ -144,8 +144,12 @@ class Review(QObject):
             self._drop(left)
         if self._own_model:
             self.models_changed.emit(self._own_model)
+        former = self.image
+        if former is not None:
+            former.events.data.disconnect(self._picture_replaced)
         self._image = None if layer is None else weakref.ref(layer)
         if layer is not None:
+            layer.events.data.connect(self._picture_replaced)
             self._begin(layer)
         work = self.work
         self.set_stage("run" if work is None or not work.has_mask else "look" if work.model_key else "correct")
@@ -153,6 +157,30 @@ class Review(QObject):
         self.doubted.emit(self.doubtful)
         self.mask_changed.emit()
         self._use_model_of_mask()
+
+    def _picture_replaced(self, event: Any = None) -> None:
+        """Take note that somebody put another picture into the chosen layer; later, as its place may follow."""
+        self.bridge.post(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Give another picture in the chosen layer a mask of its own: nobody may sign that of the former for it."""
+        image, work = self.image, self.work
+        if image is None or work is None or self.closed or work.picture.signature == layers.signature(image):
+            return
+        key, mask = layers.identity(image), work.mask
+        for kept in (self._openers, self._doubtful):
+            kept.pop(key, None)
+        for role in ("preview", "difference", "uncertainty"):
+            self.layers.remove(image, role)
+        if work.untouched:
+            self._drop(work)
+        else:
+            del self._works[key]
+            work.close()
+            if mask is not None:
+                mask.visible = False
+            self.said.emit("run", texts.PICTURE_REPLACED.format(name=image.name), "plain")
+        self.choose_image(image)
 
     def choose_model(self, key: str, device: str) -> None:
         """Use another model or device from now on."""
@@ -366,6 +394,7 @@ class Review(QObject):
         work.edited.connect(self._work_edited)
         work.counted.connect(self.mask_counted)
         work.failed.connect(lambda error: self.said.emit("correct", str(error), "error"))
+        work.caught_up.connect(lambda: self.said.emit("correct", texts.CAUGHT_UP, "good"))
         work.refused.connect(lambda error: self.said.emit("correct", str(error), "plain"))
         work.asked.connect(lambda verdict, by: self.overlap_asked.emit(work, verdict, by))
         self._works[key] = work

@@ -448,6 +448,7 @@ TOOL_CLICKS = {
     "hover": "Move over the edge of what you mean, then click.",
     "stroke": "Paint in the picture.",
 }
+ONLY_SLICES = "This works on the slice that is shown: switch the view to 2D."
 STROKES = {"ball_brush": "ball brush", "range_brush": "range brush"}
 NEW_STRUCTURE = "A new structure"
 EVERYWHERE = "Everywhere"
@@ -511,6 +512,7 @@ PUT_ASIDE_NAME = "found mask put aside"
 STROKE_NAMES = {"paint": "brush", "erase": "eraser", "fill": "fill", "polygon": "polygon"}
 OTHER_EDIT = "edit"
 FROZEN = "a frozen region"
+CAUGHT_UP = "All changes are kept again, also those that could not be written before."
 LOCKED_REMEDY = "unlock it first"
 FROZEN_REMEDY = "unfreeze it first"
 NO_ATTENTION = "This model shows no attention."
@@ -565,6 +567,10 @@ OTHER_PICTURE = "{name} shows another picture than the one its mask was drawn on
 OPEN_AGAIN = "open it again"
 VERSION_GONE = "{key} is no longer there, or cannot be read. The version in use stays."
 CUT_SHORT = "Learning was cut short ({name}). With the same cases open, it can go on from where it was last kept."
+PICTURE_REPLACED = (
+    "Another picture was put into {name}, and gets a mask of its own. The former mask stays as a hidden layer, and is offered "
+    "again with the former picture."
+)
 IMAGE_REMOVED = "{name} was removed. Its mask stays as a layer; open the image again to go on with it."
 FORGOTTEN = "The found mask was put aside. You begin with an empty one."
 FORGOTTEN_LATER = "What you did stays. Undo still goes back to the found mask."

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QDoubleSpinBox, QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_medt.widgets import texts
-from napari_medt.widgets.parts import Form, align, button, chooser, named, text_label
+from napari_medt.widgets.parts import Form, Number, align, button, chooser, named, text_label
 from napari_medt.widgets.step import ProgressLine
 from napari_medt.widgets.tools import EVERYWHERE, THIS_SLICE, Option, Scale, Tool
 
@@ -96,7 +96,7 @@ class ToolForm(QFrame):
         self.legend.setTextFormat(Qt.TextFormat.RichText)
         self.legend.setWordWrap(True)
         self.progress = ProgressLine()
-        self.apply_button = button(texts.APPLY, "apply", clicked=self.applied.emit)
+        self.apply_button = button(texts.APPLY, "apply", clicked=self._apply)
         self.apply_button.setProperty("primary", True)
         self.cancel_button = button(texts.CLOSE_TOOL, "cancel_tool", clicked=self.cancelled.emit)
         self.boxes: dict[str, Any] = {}
@@ -134,7 +134,7 @@ class ToolForm(QFrame):
         """Return what the user chose, in mm and ml, by the fields of `Wish`."""
         found: dict[str, Any] = {}
         for name, box in self.boxes.items():
-            if isinstance(box, QDoubleSpinBox):
+            if isinstance(box, Number):
                 factor = {"size": self._scale.to_size, "low": 1.0, "high": 1.0}.get(name, self._scale.to_mm)
                 found[name] = box.value() * factor
             elif box.count():
@@ -146,6 +146,12 @@ class ToolForm(QFrame):
         self.legend.setText(html)
         self.legend.setVisible(bool(html))
         self.apply_button.setEnabled(ready)
+
+    def _apply(self) -> None:
+        for box in self.boxes.values():
+            if isinstance(box, Number):
+                box.interpretText()  # a click does not take the focus from what is typed on every system
+        self.applied.emit()
 
     def _clear(self) -> None:
         self.boxes = {}
@@ -166,8 +172,8 @@ class ToolForm(QFrame):
         box.currentIndexChanged.connect(lambda _: self.changed.emit())
         return box
 
-    def _number(self, option: Option, offered: Offered) -> QDoubleSpinBox:
-        made: QDoubleSpinBox = named(QDoubleSpinBox(), f"tool_{option.name}")
+    def _number(self, option: Option, offered: Offered) -> Number:
+        made: Number = named(Number(), f"tool_{option.name}")
         scale = offered.scale
         if option.kind == "level":
             low, high = offered.levels or (0.0, 1.0)

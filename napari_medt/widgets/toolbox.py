@@ -33,9 +33,12 @@ class Toolbox(QWidget):
     -------
     said
         A sentence for the message line of the step, and its kind.
+    turned
+        A tool was opened or closed.
     """
 
     said = Signal(str, str)
+    turned = Signal()
 
     def __init__(self, review: Review) -> None:
         super().__init__()
@@ -49,6 +52,7 @@ class Toolbox(QWidget):
         self._turn = 0
         self._working = False
         self._again = False
+        self._wanted = False
         self._stroke: list[Point] = []
         self._stroke_over = False
         self._held: tuple[MaskEditor, Any] | None = None
@@ -103,6 +107,17 @@ class Toolbox(QWidget):
         """Whether nothing is being worked out or waits to be."""
         return not self._working and not self._soon.isActive() and not self._stroke
 
+    @property
+    def _current(self) -> bool:
+        """Whether what is shown is what the form, the mask and the pointer ask for now."""
+        return not self._working and not self._again and not self._soon.isActive()
+
+    @property
+    def _seen_whole(self) -> bool:
+        """Whether a volume is shown in 3D, and no slice of it."""
+        work = self.review.work
+        return work is not None and len(work.shape) == 3 and self.review.viewer.dims.ndisplay == 3
+
     def offer(self) -> None:
         """Show the tools that make sense for the present picture."""
         work = self.review.work
@@ -134,6 +149,7 @@ class Toolbox(QWidget):
             mask.selected_label = next(iter(offered.names))
             offered = offered_for(self.review, work, mask)
         self.tool = tool
+        self.review.viewer.layers.selection.active = mask  # what is undone next is what this tool did
         self.form.ask(tool, offered)
         self.review.layers.outline(self.review.image, False)
         self.clicks.listen(mask, tool.clicks)
@@ -154,7 +170,7 @@ class Toolbox(QWidget):
         """Let go of what was clicked and shown, and of what is still being worked out."""
         self._turn += 1
         self._soon.stop()
-        self._again = False
+        self._again = self._wanted = False
         self._idle_again()
         self.outlook, self._points, self._stroke, self._stroke_over = None, [], [], False
         self._hide_preview()
@@ -169,22 +185,25 @@ class Toolbox(QWidget):
     def _show_open(self) -> None:
         for name, made in self.buttons.items():
             made.setChecked(self.tool is not None and self.tool.name == name)
+        self.turned.emit()
 
     def _follow(self, work: MaskEditor | None, mask: Any) -> None:
         """Work it out anew when the mask, the active structure or the slice is another."""
-        dims = self.review.viewer.dims.events.current_step
+        dims = self.review.viewer.dims.events
         if self._held is not None:
             old, layer = self._held
             old.changed.disconnect(self.refresh)
             layer.events.selected_label.disconnect(self._other_place)
             layer.events.mode.disconnect(self._other_mode)
-            dims.disconnect(self._other_place)
+            dims.current_step.disconnect(self._other_place)
+            dims.ndisplay.disconnect(self._other_place)
         self._held = None if work is None else (work, mask)
         if work is not None:
             work.changed.connect(self.refresh)
             mask.events.selected_label.connect(self._other_place)
             mask.events.mode.connect(self._other_mode)
-            dims.connect(self._other_place)
+            dims.current_step.connect(self._other_place)
+            dims.ndisplay.connect(self._other_place)
 
     def _other_place(self, event: Any = None) -> None:
         self.refresh()
@@ -204,6 +223,7 @@ class Toolbox(QWidget):
         if self.tool.clicks == "stroke":
             world = work.mask.scale[-1] if Scale.of(work.picture.geometry).unit == "px" else 1.0
             self.clicks.show_brush(float(self.form.boxes["diameter"].value() * world))
+            self.form.say(texts.ONLY_SLICES if self._seen_whole else "")
         else:
             self._soon.start()
 
@@ -211,6 +231,10 @@ class Toolbox(QWidget):
         """Have the open tool worked out; what was asked before is forgotten."""
         tool = self.tool
         if tool is None:
+            return
+        if tool.slices and self._seen_whole:
+            self._show(None)
+            self.form.say(texts.ONLY_SLICES)
             return
         if tool.clicks in ("point", "points", "line", "hover") and not self._points:
             self._show(None)
@@ -253,6 +277,7 @@ class Toolbox(QWidget):
         self.outlook = outlook
         work, image = self.review.work, self.review.image
         if outlook is None or work is None or image is None or work.mask is None:
+            self._wanted = False
             self._hide_preview()
             return
         edit = outlook.verdict.edit or outlook.verdict.asked
@@ -263,6 +288,8 @@ class Toolbox(QWidget):
         said = {kind: texts.extent(voxels, geometry.spacing, geometry.units) for kind, voxels in outlook.voxels.items()}
         asks = [work.name_of(label) for label in outlook.verdict.taken]
         self.form.say(texts.outlook(said, layers.PREVIEW_COLOURS, asks), ready=True)
+        if self._wanted and self._current:
+            self.apply()
 
     def _cannot(self, error: MedtError) -> None:
         self._show(None)
@@ -283,9 +310,12 @@ class Toolbox(QWidget):
             layer.visible = False
 
     def apply(self) -> None:
-        """Do what is shown, as one step of the history."""
+        """Do what is shown, as one step of the history; after a change of the form, once that is shown."""
         tool, outlook, work = self.tool, self.outlook, self.review.work
         if tool is None or outlook is None or work is None:
+            return
+        if not self._current:
+            self._wanted = True
             return
         if work.moving:
             work.when_still(self.apply)

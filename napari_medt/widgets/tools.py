@@ -133,6 +133,8 @@ class Tool:
         What is done in the picture: nothing, one point, a point in each part, a line, the pointer followed, a stroke.
     volume
         Whether it makes sense on volumes only.
+    slices
+        Whether it needs a slice that is shown, and not the volume as a whole.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Tool:
     options: tuple[Option, ...] = ()
     clicks: Clicks = ""
     volume: bool = False
+    slices: bool = False
 
 
 def _split(wish: Wish) -> Edit:
@@ -222,6 +225,7 @@ def _hollow(wish: Wish) -> Edit:
 
 _WHICH = Option("which", "choice", ("one", "all"))
 _LENGTH = Option("length", "length")
+_SIGMA = Option("length", "length", steps=1.0)  # more takes much off thin structures
 _TO = Option("to", "target")
 _RANGE = (Option("low", "level"), Option("high", "level"))
 _DIAMETER = Option("diameter", "length", steps=6.0)
@@ -244,12 +248,12 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "smooth",
             lambda w: editing.smooth(w.labels, w.value, sigma_mm=w.length, spacing=w.spacing),
-            (_LENGTH,),
+            (_SIGMA,),
         ),
         Tool("grow", lambda w: editing.grow(w.labels, w.value, margin_mm=w.length, spacing=w.spacing), (_LENGTH,)),
         Tool("split", _split, clicks="points"),
         Tool("holes", _holes, (Option("way", "choice", ("closed", "slices"), volume=True),)),
-        Tool("copy", _copy, (_WHICH, Option("way", "choice", ("next", "previous"))), volume=True),
+        Tool("copy", _copy, (_WHICH, Option("way", "choice", ("next", "previous"))), volume=True, slices=True),
         Tool("largest", lambda w: editing.keep_largest(w.labels, w.value)),
         Tool("remove_island", lambda w: editing.change_island(w.labels, w.at), clicks="point"),
         Tool("keep_island", lambda w: editing.keep_island(w.labels, w.at), clicks="point"),
@@ -261,14 +265,14 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "smooth_all",
             lambda w: editing.smooth_together(w.labels, w.values, sigma_mm=w.length, spacing=w.spacing),
-            (_LENGTH,),
+            (_SIGMA,),
         ),
         Tool(
             "median",
             lambda w: editing.median(w.labels, w.value, width_mm=w.length, spacing=w.spacing),
             (Option("length", "length", steps=5.0),),
         ),
-        Tool("cut", _cut, (_TO,), clicks="line"),
+        Tool("cut", _cut, (_TO,), clicks="line", slices=True),
         Tool("merge", _merge, (Option("to", "other"),)),
         Tool("relabel", lambda w: editing.relabel(w.labels, w.value, to=w.to or _free(w)), (Option("to", "free"),)),
         Tool("combine", _combine, (Option("mask", "mask"), Option("way", "choice", ("add", "subtract", "intersect")))),
@@ -277,6 +281,7 @@ TOOLS: dict[str, Tool] = {
             "level",
             lambda w: editing.trace_level(w.labels, w.value, w.grey, w.at, axis=w.axis),
             clicks="hover",
+            slices=True,
         ),
         Tool(
             "range_brush",
@@ -287,8 +292,9 @@ TOOLS: dict[str, Tool] = {
                 *_RANGE,
             ),
             clicks="stroke",
+            slices=True,
         ),
-        Tool("ball_brush", _brush, (_DIAMETER, _PAINT), clicks="stroke"),
+        Tool("ball_brush", _brush, (_DIAMETER, _PAINT), clicks="stroke", slices=True),
     )
 }
 
@@ -349,6 +355,6 @@ class Scale:
 
 
 def _round(number: float) -> float:
-    """Return the nearest of 1, 2 and 5 times a power of ten."""
+    """Return the nearest of 1, 2, 3 and 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(number))
-    return min((step * power for step in (1, 2, 5, 10)), key=lambda near: abs(math.log(near / number)))
+    return min((step * power for step in (1, 2, 3, 5, 10)), key=lambda near: abs(math.log(near / number)))

@@ -96,6 +96,25 @@ def test_touching_balls_part_at_their_neck(spacing):
     np.testing.assert_array_equal(split > 0, labels > 0)
 
 
+@pytest.mark.parametrize(
+    "clicked", [[(15, 16), (15, 33)], [(15, 8), (15, 33)], [(7, 16), (15, 34)], [(15, 16), (23, 35)]]
+)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 1.0)])
+def test_where_in_a_part_a_point_lies_does_not_matter(clicked, spacing):
+    shape = (int(30 / spacing[0]), 50)
+    labels = (ball(shape, (15, 16), 10, spacing) | ball(shape, (15, 33), 10, spacing)).astype(np.uint8)
+    seeds = [(round(row / spacing[0]), column) for row, column in clicked]
+    split = after(split_by_seeds(labels, 1, seeds, to=[1, 2], spacing=spacing), labels)
+    halves = [np.count_nonzero(split == label) for label in (1, 2)]
+    assert min(halves) > 0.95 * max(halves)
+
+
+def test_two_points_without_a_neck_between_them_still_part():
+    labels = ball((30, 30), (15, 15), 10, (1, 1)).astype(np.uint8)
+    split = after(split_by_seeds(labels, 1, [(15, 8), (15, 22)], to=[1, 2], spacing=(1, 1)), labels)
+    assert set(np.unique(split)) == {0, 1, 2}
+
+
 def test_senseless_seeds():
     labels = np.array([[1, 1, 1, 0, 1]], np.uint8)
     options = {"spacing": (1, 1)}

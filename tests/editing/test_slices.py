@@ -131,5 +131,5 @@ def test_senseless_copies():
     labels[0, 0, 0] = 1
     with pytest.raises(BadEdit, match="There is no slice 3: along this axis they are 0 to 2"):
         copy_slice(labels, [1], axis=0, index=0, to=3)
-    with pytest.raises(BadEdit, match="There is no label 1"):
+    with pytest.raises(BadEdit, match="There is nothing to copy on slice 1"):
         copy_slice(labels, [1], axis=0, index=1, to=2)

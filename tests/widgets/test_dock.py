@@ -443,3 +443,28 @@ def test_the_theme_is_followed(dock, viewer, theme):
     viewer.theme = theme
     background = dock.palette().window().color().lightness()
     assert (background < 128) == (theme == "dark")
+
+
+def test_another_picture_in_the_layer_gets_a_mask_of_its_own(dock, until):
+    work, image = dock.review.work, dock.review.image
+    former, mask = image.data, work.mask
+    mask.data[5:9, 5:9] = 1
+    work.flush(everywhere=True)
+    drawn = mask.data.copy()
+    image.data = former[::-1].copy()
+    until(lambda: dock.review.work not in (work, None))
+    assert not dock.review.work.mask.data.any()
+    assert not mask.visible
+    np.testing.assert_array_equal(mask.data, drawn)
+    image.data = former
+    until(lambda: dock.review.work is not None and dock.review.work.found is not None)
+    np.testing.assert_array_equal(dock.review.work.found.labels, drawn)
+
+
+def test_the_same_picture_put_in_again_changes_nothing(dock, qtbot):
+    work, image = dock.review.work, dock.review.image
+    work.mask.data[5:9, 5:9] = 1
+    work.flush(everywhere=True)
+    image.data = image.data
+    qtbot.wait(100)
+    assert dock.review.work is work

@@ -268,6 +268,21 @@ def test_a_picture_that_was_replaced_is_not_compared_with_the_mask_of_the_former
     assert done.compare_step.found is None
 
 
+def test_an_open_tool_has_the_bright_button_and_is_in_sight(dock, walk, until):
+    dock.wait()
+    dock.run()
+    dock.wait()
+    dock.correct_step.set_open(False)
+    toolbox = dock.correct_step.toolbox
+    toolbox.open("grow")
+    until(lambda: toolbox.outlook is not None)
+    assert bright(dock) == ["apply"]
+    button = toolbox.form.apply_button
+    until(lambda: dock.scroll.viewport().rect().contains(button.mapTo(dock.scroll.viewport(), button.rect().center())))
+    toolbox.close_tool()
+    assert bright(dock) == ["pick"]
+
+
 def test_learning_can_pause_and_stop_with_the_best(done, worker, qtbot):
     step = done.learn_step
     worker.session.gate.clear()

@@ -177,13 +177,16 @@ def test_a_full_disk_is_told_and_the_mask_stays(dock, walk, qtbot, monkeypatch):
     def refuse(*_):
         raise StorageError("The disk is full", remedy="free some space")
 
-    monkeypatch.setattr(CaseFolder, "record", refuse)
-    walk.run(dock)
-    qtbot.waitUntil(lambda: dock.correct_step.message.kind == "error", timeout=WAIT_MS)
-    assert dock.correct_step.message.text == "The disk is full; free some space."
-    assert dock.review.work.mask.data.any()
-    walk.undo(dock)
-    assert not dock.review.work.mask.data.any()
+    with monkeypatch.context() as full:
+        full.setattr(CaseFolder, "record", refuse)
+        walk.run(dock)
+        qtbot.waitUntil(lambda: dock.correct_step.message.kind == "error", timeout=WAIT_MS)
+        assert dock.correct_step.message.text == "The disk is full; free some space."
+        assert dock.review.work.mask.data.any()
+        walk.undo(dock)
+        assert not dock.review.work.mask.data.any()
+    walk.redo(dock)
+    qtbot.waitUntil(lambda: dock.correct_step.message.text == texts.CAUGHT_UP, timeout=WAIT_MS)
 
 
 def test_an_image_taken_out_and_opened_again_offers_its_mask(dock, viewer, walk, qtbot, cells):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QKeyEvent
 from scipy.ndimage import gaussian_filter
 
 from napari_medt import editing
@@ -114,6 +116,8 @@ def prepare(step, name):
     step.toolbox.open(name)
     if name == "merge":
         step.choose(1)
+    if name == "smooth":
+        step.toolbox.form.boxes["length"].setValue(2)
     if name in ("remove_island", "keep_island", "give_island"):
         drag(step, [place(step, 30, 4)])
     if name == "split":
@@ -307,6 +311,77 @@ def test_the_preview_follows_the_mask_and_the_options(step, until):
     made.toolbox.apply()
     made.calm()
     assert work.undo_name == "grow, kidney"
+
+
+def test_apply_does_what_the_form_says_also_before_it_is_shown(step, until, qtbot):
+    made = step(2)
+    work = made.review.work
+    before = work.mask.data.copy()
+    made.toolbox.open("grow")
+    made.calm()
+    box = made.toolbox.form.boxes["length"]
+    box.selectAll()
+    qtbot.keyClicks(box, "7")
+    assert box.value() != 7, "typed, but not yet taken"
+    made.toolbox.form.apply_button.click()
+    until(lambda: work.depth == 2)
+    expected = before.copy()
+    editing.grow(before, 1, margin_mm=7, spacing=SPACING[1:]).apply(expected)
+    np.testing.assert_array_equal(work.mask.data, expected)
+    made.calm()
+    assert work.depth == 2
+
+
+def test_in_a_box_of_numbers_letters_and_undo_are_keys_of_the_window(step, until, qtbot):
+    made = step(2)
+    made.toolbox.open("grow")
+    made.calm()
+    box = made.toolbox.form.boxes["length"]
+    box.selectAll()
+    qtbot.keyClicks(box, "6")
+    for key, held, text in (
+        (Qt.Key.Key_Y, Qt.KeyboardModifier.NoModifier, "y"),
+        (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier, "\x1a"),
+    ):
+        for kind in (QEvent.Type.ShortcutOverride, QEvent.Type.KeyPress):
+            pressed = QKeyEvent(kind, key, held, text)
+            assert not box.event(pressed)
+            assert not pressed.isAccepted()
+    assert box.value() == 6, "what was typed counts before the key does"
+    digit = QKeyEvent(QEvent.Type.KeyPress, Qt.Key.Key_5, Qt.KeyboardModifier.NoModifier, "5")
+    assert box.event(digit)
+
+
+@pytest.mark.parametrize("name", [name for name, tool in TOOLS.items() if tool.slices])
+def test_a_tool_of_slices_says_so_in_3d(step, until, name):
+    made = step(3)
+    made.model.dims.ndisplay = 3
+    made.toolbox.open(name)
+    until(lambda: made.toolbox.form.legend.text() == texts.ONLY_SLICES)
+    assert not made.toolbox.form.apply_button.isEnabled()
+    made.model.dims.ndisplay = 2
+    until(lambda: made.toolbox.form.legend.text() != texts.ONLY_SLICES)
+
+
+def test_undo_after_a_tool_takes_back_what_it_did(step, until):
+    made = step(2)
+    work = made.review.work
+    other = made.model.add_labels(np.zeros(work.shape, np.uint8), name="second reader")
+    assert made.model.layers.selection.active is other
+    made.toolbox.open("grow")
+    made.calm()
+    made.toolbox.apply()
+    assert work.depth == 2
+    made.step_anywhere(back=True)
+    until(lambda: work.depth == 1)
+
+
+def test_smoothing_begins_with_the_finest_voxel_edge(step, until):
+    made = step(3)
+    for name in ("smooth", "smooth_all"):
+        made.toolbox.open(name)
+        made.calm()
+        assert made.toolbox.form.boxes["length"].value() == 1.0 == min(SPACING)
 
 
 def test_closing_a_tool_leaves_no_trace(step, until):
