@@ -169,5 +169,5 @@ def check_dropout(model: Model) -> None:
     if not dropout_layers(model.net):
         raise BadModel(
             f"{model.card.title} has no dropout, so its uncertainty cannot be found by dropout",
-            remedy="choose entropy, margin or flips",
+            remedy="choose another way to find unsure places, such as entropy",
         )

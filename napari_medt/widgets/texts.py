@@ -258,7 +258,7 @@ TOOLTIPS = {
     "region": "Run only on a part. The rest of the mask stays as it is. For a box, draw a rectangle in a Shapes layer: where "
     "it is drawn on one slice only, all slices are taken.",
     "plane": "The direction in which a model of 2D pictures goes through the scan.",
-    "doubt": "How unsure places are found. The first two cost nothing; the others run the model several times.",
+    "doubt": "How unsure places are found. The first two cost nothing; the others run the model several times and draw the mean.",
     "compute": "Run here, or on the workers of a Dask scheduler: type its address, such as tcp://host:8786.",
     "mirror": "Run on mirror images too and take the mean: often a little better, 4 times slower in 2D, 8 times in 3D.",
     "mend": "Do what is proposed.",

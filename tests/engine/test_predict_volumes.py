@@ -217,7 +217,9 @@ def test_dropout_is_drawn_alike_every_time_and_by_every_batch(make, scan):
 
 @pytest.mark.parametrize("net", [Sign(), Forgetful(0.0)])
 def test_without_dropout_there_is_no_uncertainty_by_it(make, scan, net):
-    with pytest.raises(BadModel, match="has no dropout, .*; choose entropy, margin or flips."):
+    with pytest.raises(
+        BadModel, match="has no dropout, .*; choose another way to find unsure places, such as entropy."
+    ):
         predict(make(net), scan, uncertainty="dropout")
 
 
