@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout
 
 from napari_medt.core import AttentionMap
@@ -21,6 +21,9 @@ from napari_medt.widgets.picking import Picking
 from napari_medt.widgets.review import Review
 from napari_medt.widgets.slice_shown import slice_shown
 from napari_medt.widgets.step import ProgressLine, Step
+
+REST_MS = 150
+"""A pointer that moves nothing for so long rests."""
 
 
 class LookStep(Step):
@@ -52,6 +55,10 @@ class LookStep(Step):
         self._limits: tuple[float, float] | None = None
         self._answer: tuple[Any, layers.Picture, Question, list[AttentionMap]] | None = None
 
+        self._rested = QTimer(self)
+        self._rested.setSingleShot(True)
+        self._rested.setInterval(REST_MS)
+        self._rested.timeout.connect(self._draw_arrows)
         self.pick_button.toggled.connect(self._pick_toggled)
         self.source_box.currentIndexChanged.connect(self._source_chosen)
         self.head_box.currentIndexChanged.connect(self._repeat)
@@ -354,7 +361,10 @@ class LookStep(Step):
         layer = map_layers.show_map(
             self.review.layers, image, found, picture.geometry, limits=limits, heads=heads, **facts
         )
-        map_layers.show_marks(self.review.layers, image, found)
+        following = self.picking.following and question.what == "point"
+        map_layers.show_marks(self.review.layers, image, found, arrows=not following)
+        if following:
+            self._rested.start()
         self.review.layers.outline(image, True)
         unit = layer.metadata[map_layers.METADATA]["unit"]
         across = slice_shown(self.review.viewer, image)
@@ -364,6 +374,12 @@ class LookStep(Step):
             else texts.arrows_elsewhere(*map_layers.arrows_elsewhere(found, picture.geometry, across[0]))
         )
         self.caption.setText(f"{found.caption} {texts.colours_mean(*limits, unit)}{away}")
+
+    def _draw_arrows(self) -> None:
+        """Draw them once the pointer rests: napari takes as long for new arrows as for the map."""
+        found = self.map_shown
+        if self._answer is not None and found is not None and self._answer[0] in self.review.viewer.layers:
+            map_layers.show_marks(self.review.layers, self._answer[0], found)
 
     def _checked(self, belief: Belief) -> None:
         """Say beside the map how it did; a map no better than chance carries the sentence."""

@@ -150,8 +150,8 @@ def show_map(
     return layer
 
 
-def show_marks(ours: OurLayers, image: Image, found: AttentionMap) -> None:
-    """Mark the point asked about, the window it was seen in, and by arrows what was looked at most there."""
+def show_marks(ours: OurLayers, image: Image, found: AttentionMap, *, arrows: bool = True) -> None:
+    """Mark the point asked about, the window it was seen in, and by arrows, if wanted, what was looked at most there."""
     at, window = found.query, found.extras.get("window")
     if at is None:
         if ours.find(image, "point") is not None:
@@ -161,8 +161,9 @@ def show_marks(ours: OurLayers, image: Image, found: AttentionMap) -> None:
     whole = np.array([[-0.5] * image.ndim, np.array(spatial_shape_of(image)) - 0.5])
     if window is not None and not np.allclose(np.clip(window, *whole), whole, atol=HALF_A_VOXEL):
         lines = frame_lines(window, at)
-    arrows = arrow_lines(at, found.extras["targets"], found.extras["shares"], found.even) if found.even else nothing
-    _mark(ours, image, at, lines, arrows)
+    wanted = arrows and found.even is not None
+    ways = arrow_lines(at, found.extras["targets"], found.extras["shares"], found.even) if wanted else nothing
+    _mark(ours, image, at, lines, ways)
 
 
 def remove(ours: OurLayers, image: Image) -> None:

@@ -32,6 +32,9 @@ class Picking(QObject):
     def __init__(self, review: Review) -> None:
         super().__init__(review)
         self._review = review
+        self.following = False
+        """Whether the last place is one that the pointer passed, not one that was clicked."""
+
         self._hovered: tuple[int, ...] | None = None
         self._watched: Any = None
 
@@ -62,6 +65,7 @@ class Picking(QObject):
         if index is None:
             self.missed.emit()
         else:
+            self.following = False
             self.picked.emit(index)
 
     def _active_changed(self, event: Any) -> None:
@@ -94,7 +98,7 @@ class Picking(QObject):
             return
         index = self._index(event.position, event.view_direction, event.dims_displayed)
         if index is not None and index != self._hovered:
-            self._hovered = index
+            self._hovered, self.following = index, True
             self.picked.emit(index)
 
     def _index(

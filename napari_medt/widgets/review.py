@@ -170,8 +170,7 @@ class Review(QObject):
         key, mask = layers.identity(image), work.mask
         for kept in (self._openers, self._doubtful):
             kept.pop(key, None)
-        for role in ("preview", "difference", "uncertainty"):
-            self.layers.remove(image, role)
+        remove_together(self.viewer, self.layers.shown_of(image))
         if work.untouched:
             self._drop(work)
         else:

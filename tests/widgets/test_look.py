@@ -162,6 +162,12 @@ def test_the_map_follows_the_pointer_while_shift_is_held(look, viewer, qtbot, wo
                 callback(viewer, event)
     qtbot.waitUntil(lambda: look.answered_query == (30, 90), timeout=WAIT_MS)
     assert len(worker.session.questions) < 9, "what is overtaken is not asked"
+    qtbot.waitUntil(lambda: layer_of(look, "arrows").opacity == 1, timeout=WAIT_MS)  # the pointer rests
+    look._rested.setInterval(WAIT_MS)
+    event.position = tuple(image.data_to_world((60, 60)))
+    look.picking._on_move(viewer, event)
+    qtbot.waitUntil(lambda: look.answered_query == (60, 60), timeout=WAIT_MS)
+    assert [layer_of(look, role).opacity for role in ("point", "arrows")] == [1, 0]
     look.pick_button.click()
     assert look.picking._on_move not in viewer.mouse_move_callbacks
 
