@@ -86,17 +86,15 @@ def place_map(image: Layer, found: AttentionMap, picture: Geometry) -> tuple[np.
 
 def limits_of(found: AttentionMap) -> tuple[float, float]:
     """From where to where the colours of a map run: on a scale of few steps, so that maps alike have the same."""
-    values = found.times_even
     if found.kind in UP_TO_ONE:
         return 0.0, 1.0
+    values = found.times_even
     if found.kind == "difference":
         high = rounded_up(float(np.percentile(np.abs(values), 99.5)))
         return -high, high
     high = np.percentile(values, 98)
     most = values[values > high]
-    if (
-        most.sum() > values.sum() / 2
-    ):  # nearly all attention lies on so few cells; the others would be as bright as they
+    if most.sum() > values.sum() / 2:  # most attention lies on so few cells; the others would be as bright as they
         high = np.median(most)
     return 0.0, rounded_up(float(high) or float(values.max()))
 
@@ -123,7 +121,8 @@ def show_map(
 
     `heads` is how many its source has.
     """
-    data, state = place_map(image, replace(found, data=found.times_even), picture)
+    values = found.times_even
+    data, state = place_map(image, replace(found, data=values), picture)
     layer = ours.show_map(
         image,
         "attention",
@@ -135,9 +134,9 @@ def show_map(
         framed=not _needs_no_frame(found, picture, spatial_shape_of(image)),
         both_ways=found.kind == "difference",
     )
-    exact = found.extras.get("on_scan", found)
-    place = geometry_of(layer, data.ndim)
-    layer.metadata[COMPUTED_KEY] = Computed(exact.times_even, exact.geometry, layer.data, place)
+    exact, place = found.extras.get("on_scan", found), geometry_of(layer, data.ndim)
+    computed = values if exact is found else exact.times_even
+    layer.metadata[COMPUTED_KEY] = Computed(computed, exact.geometry, layer.data, place)
     layer.metadata[METADATA] = {
         "source": found.source,
         "kind": found.kind,

@@ -56,9 +56,7 @@ class OpenCases(QObject):
         self._told: tuple[str, ...] = ()
         self._waiting: Callable[[], Any] | None = None
         self._anew = False
-        self._going: Screen | None = (
-            None  # how the case was shown when its picture began to go, as when the viewer closes
-        )
+        self._going: Screen | None = None  # how the case was shown when its picture began to go, as the viewer closes
         cases.listed = self._accepted
         cases.decided.connect(lambda _: self.note_state())
         cases.state_changed.connect(self.note_state)
@@ -78,16 +76,19 @@ class OpenCases(QObject):
         return next((at for at, item in enumerate(self.items) if item.key == self.key), -1)
 
     @property
+    def left(self) -> list[Item]:
+        """Cases that can be read and are not accepted, in their order."""
+        return [item for item in self.items if item.state != "accepted" and not item.problem]
+
+    @property
     def following(self) -> Item | None:
         """What comes next: where a case that was decided on moves in the order, the first that is left, else the one after it."""
-        items = [item for item in self.items if not item.problem]
         moves = self.worklist is not None and self.worklist.order != "name"
         if moves and self.cases.state in ("accepted", "second look"):
-            left = [item for item in items if item.state != "accepted" and item.key != self.key]
-            if left:
-                return left[0]
-        after = self.items[self.place + 1 :]
-        return next((item for item in items if item in after), None)
+            left = next((item for item in self.left if item.key != self.key), None)
+            if left is not None:
+                return left
+        return next((item for item in self.items[self.place + 1 :] if not item.problem), None)
 
     def close(self) -> None:
         """Keep how the case is shown, and let other windows have the folder."""
@@ -153,9 +154,8 @@ class OpenCases(QObject):
             self.review.bridge.aside(lambda: remember(folder=str(worklist.folder)))
             self._told = ()
             self._tell_notes()
-            left = [item for item in items if item.state != "accepted" and not item.problem]
             self.changed.emit()
-            self.go((current or (left or items)[0]).key)
+            self.go((current or (self.left or items)[0]).key)
 
         self._open(folder.name, look, opened)
 
@@ -268,9 +268,8 @@ class OpenCases(QObject):
         """Take up what could not be read; where no case is open yet, the first that is left comes in its place."""
 
         def go_on() -> None:
-            left = [item for item in self.items if item.state != "accepted" and not item.problem]
-            if left and not self.key:
-                self.go(left[0].key)
+            if self.left and not self.key:
+                self.go(self.left[0].key)
 
         self._note(lambda: None, then=go_on)
 

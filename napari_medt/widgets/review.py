@@ -171,11 +171,7 @@ class Review(QObject):
         for kept in (self._openers, self._doubtful):
             kept.pop(key, None)
         remove_together(self.viewer, self.layers.shown_of(image))
-        if work.untouched:
-            self._drop(work)
-        else:
-            del self._works[key]
-            work.close()
+        if self._leave(work):
             if mask is not None:
                 mask.visible = False
             self.said.emit("run", texts.PICTURE_REPLACED.format(name=image.name), "plain")
@@ -228,11 +224,7 @@ class Review(QObject):
         work = self._works.get(layers.identity(layer))
         if work is None:
             return
-        if work.untouched:
-            self._drop(work)
-        else:
-            del self._works[work.image_id]
-            work.close()
+        if self._leave(work):
             self.mask_changed.emit()
             if work.image_id not in self._openers:  # cases of a folder go and come
                 gone = texts.IMAGE_REMOVED.format(name=layer.name)
@@ -345,6 +337,15 @@ class Review(QObject):
         """Put the found mask aside."""
         work.start_anew()
         self.said.emit("run", texts.FORGOTTEN if _is_fresh(work) else texts.FORGOTTEN_LATER, "plain")
+
+    def _leave(self, work: MaskEditor) -> bool:
+        """Forget a picture, and its mask if it is untouched; returns whether the mask stays as a layer."""
+        if work.untouched:
+            self._drop(work)
+            return False
+        del self._works[work.image_id]
+        work.close()
+        return True
 
     def _drop(self, work: MaskEditor) -> None:
         """Forget a picture, and take its untouched mask out of the viewer."""

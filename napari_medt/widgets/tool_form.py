@@ -97,7 +97,6 @@ class ToolForm(QFrame):
         self.legend.setWordWrap(True)
         self.progress = ProgressLine()
         self.apply_button = button(texts.APPLY, "apply", clicked=self._apply)
-        self.apply_button.setProperty("primary", True)
         self.cancel_button = button(texts.CLOSE_TOOL, "cancel_tool", clicked=self.cancelled.emit)
         self.boxes: dict[str, Any] = {}
         self._scale = Scale("px", "px", (1.0, 1.0), 1.0, 1.0)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QMenu, QToolButton, QVBoxLayout, QWidget
 from napari_medt.core import BadEdit, MedtError
 from napari_medt.editing import Edit
 from napari_medt.widgets import layers, texts
+from napari_medt.widgets._compat import remove_together
 from napari_medt.widgets.bridge import Bridge
 from napari_medt.widgets.clicks import CanvasClicks
 from napari_medt.widgets.mask_editor import MaskEditor
@@ -178,8 +179,7 @@ class Toolbox(QWidget):
     def shut(self) -> None:
         """Close for good."""
         self.close_tool()
-        for layer in self._previews():
-            self.review.viewer.layers.remove(layer)
+        remove_together(self.review.viewer, self._previews())
         self._bridge.close()
 
     def _show_open(self) -> None:
